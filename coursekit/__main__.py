@@ -1,0 +1,107 @@
+"""The course's commands: `python -m coursekit course`, or another of `COMMANDS`.
+
+Needs nothing but Python 3.11 or 3.12: this file uses the standard library alone, makes a virtual
+environment beside the course, installs `requirements.txt` into it, and runs the command there. A
+second run reuses the environment and needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {
+    "course": "run all sessions and print the three-way table",
+    "test": "run the tests and, as tests, the notebooks (further arguments go to pytest)",
+    "lab": "open the notebooks in JupyterLab",
+    "bench": "measure speed on this machine, side by side",
+    "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
+    "model": "build the tiny model anew",
+    "notebooks": "execute the notebooks and save their outputs (for instructors)",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m coursekit",
+        description="Commands of the course.",
+        epilog="\n".join(f"{name:10} {what}" for name, what in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    options, rest = parser.parse_known_args()
+    try:
+        python = environment()
+        return run(python, options.command, rest)
+    except KeyboardInterrupt:
+        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        return 130
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+
+
+def environment() -> Path:
+    """The Python of the course's environment, which is made or updated first if need be."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+        sys.exit(
+            f"This is Python {sys.version.split()[0]}; the course runs on 3.11 or 3.12. Name one: "
+            "`make course PYTHON=python3.12`, or `python3.12 -m coursekit course`."
+        )
+    folder = Path(os.environ.get("COURSE_VENV") or ROOT / ".venv")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = folder / "course-requirements.sha256"
+    wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
+    if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    print(f"Preparing the environment in {folder} (once; needs the network)", flush=True)
+    try:
+        venv.create(folder, with_pip=True)
+    except OSError as error:
+        sys.exit(
+            f"Cannot write the environment: {error}. Set COURSE_VENV to a folder you may write."
+        )
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    try:
+        subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True)
+    except subprocess.CalledProcessError:
+        sys.exit(
+            "The installation did not finish. With no network it cannot; otherwise the last lines "
+            "above say why. Run the same command again: what is installed is kept."
+        )
+    # The package itself is found by a path file: no build step that would want the network.
+    site_packages = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    Path(site_packages, "coursekit.pth").write_text(f"{ROOT}\n")
+    stamp.write_text(wanted)
+    return python
+
+
+def run(python: Path, command: str, rest: list[str]) -> int:
+    """Run `command` with the environment's Python; returns its exit code."""
+    arguments = {
+        "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
+        "lab": ["-m", "jupyterlab", str(ROOT / "notebooks"), *rest],
+        "model": ["-m", "coursekit.models.build", *rest],
+        "notebooks": ["-m", "coursekit.run_course", "--in-place", *rest],
+        "course": ["-m", "coursekit.run_course", *rest],
+        "bench": ["-m", "coursekit.bench", *rest],
+        "seeds": ["-m", "coursekit.seeds", *rest],
+    }[command]
+    # Scripts of the environment (jupyter, jupytext) are found first.
+    path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
+    variables = {**os.environ, "PATH": path}
+    return subprocess.run([str(python), *arguments], cwd=ROOT, env=variables).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

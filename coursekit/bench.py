@@ -1,0 +1,199 @@
+"""How fast is it here? `python -m coursekit bench` measures side by side and prints a table.
+
+Each comparison alternates its two sides in one run and compares medians: on a noisy machine the
+ratio means more than either number. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .profile import Profile, load_profile
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--model", help="base model to measure in place of the profile's (a folder)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default 5)")
+    options = parser.parse_args()
+    profile = load_profile()
+    if options.model:
+        profile = replace(profile, base_model=options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        profile = replace(profile, artifacts=Path(folder))
+        print(f"{machine(profile)}\n\n| what | median | beside it | ratio |\n|---|---|---|---|")
+        print(import_time(options.rounds), flush=True)
+        print(generation(profile, options.rounds), flush=True)
+        print(whole_session(profile), flush=True)
+        print(dpo_step(profile, options.rounds), flush=True)
+
+
+def machine(profile: Profile) -> str:
+    """What the numbers were measured on."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return (
+        f"Profile {profile.name}, {os.cpu_count()} cores, {profile.threads} threads, {device}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def alternate(rounds: int, *sides: Callable[[], None]) -> list[float]:
+    """The median seconds of each side, taken in turns after one round to warm up."""
+    times: list[list[float]] = [[] for _ in sides]
+    for round_ in range(rounds + 1):
+        for side, measured in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            if round_:
+                measured.append(time.perf_counter() - start)
+    return [statistics.median(measured) for measured in times]
+
+
+def import_time(rounds: int) -> str:
+    """`import coursekit` in a fresh process, less the start of Python itself."""
+
+    def start(code: str) -> Callable[[], None]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    ours, bare = alternate(rounds, start("import coursekit"), start("pass"))
+    return f"| `import coursekit` | {max(0, ours - bare) * 1e3:.0f} ms | | |"
+
+
+def generation(profile: Profile, rounds: int) -> str:
+    """128 sampled reports in one batch against one prompt at a time, per response."""
+    from .generation import generate
+    from .models import load_model, load_tokenizer
+    from .preferences import alert_rows
+
+    model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
+    prompts = [row["prompt"] for row in alert_rows("validation", 128, profile)]
+    # All responses of the same length on both sides: the end token may not come.
+    ends = {"max_new_tokens": 64, "temperature": 0.7, "batch_size": 128}
+    never = type(tokenizer).from_pretrained(profile.base_model)
+    never.eos_token = "<|system|>" if "<|system|>" in never.get_vocab() else never.eos_token
+
+    def batch() -> None:
+        generate(model, never, prompts, **ends)
+
+    def loop() -> None:
+        for prompt in prompts[:8]:
+            generate(model, never, [prompt], **ends)
+
+    together, alone = (
+        seconds / count
+        for seconds, count in zip(alternate(rounds, batch, loop), (128, 8), strict=True)
+    )
+    return (
+        f"| a response of 64 tokens, in a batch of 128 | {together * 1e3:.1f} ms "
+        f"| one prompt at a time: {alone * 1e3:.0f} ms | {alone / together:.0f} times faster |"
+    )
+
+
+def whole_session(profile: Profile) -> str:
+    """SFT, preference sampling with judging, and DPO, once each."""
+    from .pipeline import ensure_dpo, ensure_sft, ensure_triples
+
+    times = []
+    for step in (ensure_sft, ensure_triples, ensure_dpo):
+        start = time.perf_counter()
+        step(profile)
+        times.append(time.perf_counter() - start)
+    return (
+        f"| SFT + triples + DPO | {sum(times):.0f} s "
+        f"| {times[0]:.0f} s + {times[1]:.0f} s + {times[2]:.0f} s | |"
+    )
+
+
+def dpo_step(profile: Profile, rounds: int) -> str:
+    """One DPO step through TRL with precomputed reference against the bare step in torch.
+
+    Both train the same adapter on the same batch: the bare side is forward, loss, backward and
+    AdamW's step on tensors that are ready.
+    """
+    import torch
+    from transformers import PrinterCallback
+
+    from .logprobs import encode_pair, pad_right, sum_over_response, token_logps
+    from .losses import dpo_loss
+    from .models import load_model, load_tokenizer
+    from .pipeline import ensure_sft, ensure_triples
+    from .preferences import to_trl
+    from .training import _arguments, _lora, _make_dpo_trainer, _policy_and_reference, quiet
+
+    steps = 10
+    settings = profile.dpo
+    sft = ensure_sft(profile)
+    tokenizer = load_tokenizer(sft, profile)
+    rows = ensure_triples(profile)[: settings.batch_size]
+
+    with quiet():
+        model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        trainer = _make_dpo_trainer(
+            model=model,
+            ref_model=reference,
+            peft_config=peft_config,
+            processing_class=tokenizer,
+            train_dataset=to_trl(rows, bool(tokenizer.chat_template)),
+            options=_arguments(settings, profile, profile.artifacts / "bench", 0)
+            | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta},
+        )
+    trainer.remove_callback(PrinterCallback)
+
+    def through_trl() -> None:
+        with quiet():
+            trainer.train()
+
+    bare = load_model(sft, profile)
+    from peft import get_peft_model
+
+    from .models import merge_adapter
+
+    bare = get_peft_model(merge_adapter(bare), _lora(settings)).train()
+    pairs = [
+        encode_pair(tokenizer, row["prompt"], row[side])
+        for side in ("chosen", "rejected")
+        for row in rows
+    ]
+    input_ids, attention_mask, response_mask = (
+        tensor.to(bare.device) for tensor in pad_right(pairs, tokenizer.pad_token_id)
+    )
+    trained = [parameter for parameter in bare.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, fused=True)
+
+    def logps():
+        logits = bare(input_ids=input_ids, attention_mask=attention_mask).logits
+        return sum_over_response(token_logps(logits, input_ids), response_mask).chunk(2)
+
+    with torch.no_grad():
+        anchor = logps()
+
+    def by_hand() -> None:
+        for _ in range(steps):
+            loss = dpo_loss(*logps(), *anchor, beta=settings.beta)[0].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    ours, hand = (seconds / steps for seconds in alternate(rounds, through_trl, by_hand))
+    return (
+        f"| a DPO step of {len(rows)} pairs through TRL | {ours * 1e3:.0f} ms "
+        f"| bare torch: {hand * 1e3:.0f} ms | {ours / hand:.2f} times |"
+    )
+
+
+if __name__ == "__main__":
+    main()

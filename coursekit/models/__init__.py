@@ -1,0 +1,144 @@
+"""Loading models: the shipped tiny one, any folder, any name on the hub, adapters included.
+
+What comes back is a plain transformers model (or a `PeftModel` around one) and its tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..profile import Profile, load_profile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+def load_model(
+    source: str | Path, profile: Profile | None = None, *, trainable: bool = False
+) -> PreTrainedModel:
+    """Load the model in the folder (or with the hub name) `source`, ready to generate.
+
+    A folder with an adapter is loaded onto the model it was trained on, as that was, however many
+    adapters deep: each but the last is merged (in 4-bit, where merging rounds, it stays on top
+    of the base and may be the only one). `trainable` leaves the last adapter open for training.
+
+    Raises FileNotFoundError if a folder lacks its weights.
+    """
+    profile = profile or load_profile()
+    _prepare(profile)
+    adapter = adapter_config(source)
+    if adapter is None:
+        return _load_plain(source, profile).eval()
+    from peft import PeftModel
+
+    base = load_model(adapter["base_model_name_or_path"], profile)
+    if hasattr(base, "peft_config"):
+        base = merge_adapter(base)
+    return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
+
+
+def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `source`. A missing pad token becomes the end token.
+
+    Raises ValueError if there is no end token.
+    """
+    from transformers import AutoTokenizer
+
+    profile = profile or load_profile()
+    _check_folder(source, ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    tokenizer = AutoTokenizer.from_pretrained(str(source), revision=_revision(source, profile))
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            f"the tokenizer of {source} has no end token, so no response could ever end: set "
+            "tokenizer.eos_token to the token that closes an answer and save the tokenizer again"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def adapter_config(source: str | Path) -> dict[str, Any] | None:
+    """The adapter's configuration if `source` is a folder with an adapter, else None."""
+    path = Path(source) / "adapter_config.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """The plain model whose weights include the adapter; `model` is used up.
+
+    Raises ValueError for 4-bit weights: merging would round the adapter away in part.
+    """
+    if getattr(model, "is_loaded_in_4bit", False):
+        raise ValueError(
+            "an adapter cannot be merged into 4-bit weights without loss: load the base with "
+            "four_bit=False to merge, or train DPO on the adapter itself"
+        )
+    return model.merge_and_unload()
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """An independent copy of a plain model, in evaluation mode, without gradients.
+
+    `copy.deepcopy` will not do: a trainer leaves a `forward` behind in the instance, bound to the
+    original, so the copy would compute with the weights of the model it was copied from.
+    """
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
+
+
+def _prepare(profile: Profile) -> None:
+    import torch
+
+    if profile.threads:
+        torch.set_num_threads(profile.threads)
+
+
+def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils import logging
+
+    _check_folder(source, _WEIGHTS)
+    dtype = getattr(torch, profile.dtype)
+    options: dict[str, Any] = {"dtype": dtype, "revision": _revision(source, profile)}
+    if profile.four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if torch.cuda.is_available() and not profile.four_bit:  # 4-bit weights are there already
+        model = model.to("cuda")
+    return model
+
+
+def _revision(source: str | Path, profile: Profile) -> str | None:
+    return profile.revision if str(source) == profile.base_model else None
+
+
+def _check_folder(source: str | Path, wanted: tuple[str, ...]) -> None:
+    """Raise FileNotFoundError if `source` is (meant as) a folder and lacks all of `wanted`."""
+    folder = Path(source)
+    looks_local = folder.is_absolute() or str(source).startswith((".", "~"))
+    if not folder.is_dir() and not looks_local:
+        return  # a name on the hub
+    if not any((folder / name).is_file() for name in wanted):
+        raise FileNotFoundError(
+            f"no {' or '.join(wanted)} in {folder}: give a folder that `save_pretrained` wrote or "
+            "a name on the hub. If the shipped model is incomplete, run "
+            "`git checkout -- coursekit/models/tiny`, or build it anew with "
+            "`python -m coursekit.models.build`."
+        )

@@ -1,0 +1,120 @@
+"""The course's own SFT and DPO models, for those who come without: trained once, then reused.
+
+The steps are those of session B, in its order and with its settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .profile import Profile
+
+
+def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
+    """The folder of the SFT model, trained on the imperfect demonstrations if need be."""
+    from .training import is_finished, train_sft
+    from .triage import sample_demonstrations
+
+    folder = (folder or profile.artifacts / profile.name) / "sft"
+    if not is_finished(folder):
+        demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
+        train_sft(profile.base_model, demonstrations, folder, profile, seed=seed)
+    return folder
+
+
+def ensure_triples(
+    profile: Profile, *, seed: int = 0, folder: Path | None = None
+) -> list[dict[str, Any]]:
+    """The preference triples, sampled from the SFT model and judged now if they are not there."""
+    from .judging import RubricJudge
+    from .models import load_model, load_tokenizer
+    from .preferences import (
+        alert_rows,
+        judge_candidates,
+        load_triples,
+        sample_candidates,
+        save_jsonl,
+    )
+
+    path = (folder or profile.artifacts / profile.name) / "triples.jsonl"
+    if not path.is_file():
+        sft = ensure_sft(profile, seed=seed, folder=folder)
+        rows = alert_rows("preferences", profile.preference_prompts, profile, seed=seed)
+        candidates = sample_candidates(
+            load_model(sft, profile), load_tokenizer(sft, profile), rows, profile, seed=seed + 1
+        )
+        save_jsonl(judge_candidates(candidates, RubricJudge()), path)
+    return load_triples(path)
+
+
+def ensure_dpo(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
+    """The folder of the DPO model, trained now on the triples if it is not there."""
+    from .preferences import split_by_prompt
+    from .training import is_finished, train_dpo
+
+    sft = ensure_sft(profile, seed=seed, folder=folder)
+    where = (folder or profile.artifacts / profile.name) / "dpo"
+    if not is_finished(where):
+        train, validation = split_by_prompt(ensure_triples(profile, seed=seed, folder=folder))
+        train_dpo(sft, train, where, profile, validation=validation, seed=seed)
+    return where
+
+
+@dataclass(frozen=True)
+class ThreeWay:
+    """Base, SFT and SFT+DPO on the same evaluation prompts.
+
+    means: metric scores by model; wins: SFT+DPO against SFT; kl: of SFT+DPO from SFT, nats a
+    response; copied: least share of any fact that SFT copies right under greedy decoding;
+    margin: the last reward gap on validation triples.
+    """
+
+    means: Any
+    wins: Any
+    kl: Any
+    copied: float
+    margin: float
+
+
+def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> ThreeWay:
+    """Run everything for `seed` (what is there is reused) and evaluate as session C does."""
+    from .evaluation import copy_accuracy, kl_from_reference, score_responses, win_rate
+    from .generation import generate
+    from .judging import RubricJudge
+    from .models import load_model, load_tokenizer
+    from .preferences import alert_rows
+    from .training import load_run
+
+    folders = {
+        "base": profile.base_model,
+        "SFT": ensure_sft(profile, seed=seed, folder=folder),
+        "SFT+DPO": ensure_dpo(profile, seed=seed, folder=folder),
+    }
+    tokenizer = load_tokenizer(profile.base_model, profile)
+    models = {name: load_model(where, profile) for name, where in folders.items()}
+    rows = alert_rows("evaluation", profile.evaluation_prompts, profile, seed=seed)
+    prompts = [row["prompt"] for row in rows]
+    options = {
+        "max_new_tokens": profile.max_new_tokens,
+        "batch_size": profile.generation_batch,
+        "seed": seed,
+    }
+    responses = {
+        name: generate(model, tokenizer, prompts, temperature=0.7, label=name, **options)
+        for name, model in models.items()
+    }
+    greedy = generate(models["SFT"], tokenizer, prompts, label="SFT, greedy", **options)
+    history = load_run(folders["SFT+DPO"]).history
+    return ThreeWay(
+        means=score_responses(rows, responses).groupby("model").mean().drop(columns="row"),
+        wins=win_rate(rows, responses["SFT+DPO"], responses["SFT"], RubricJudge()),
+        kl=kl_from_reference(models["SFT+DPO"], models["SFT"], tokenizer, prompts, **options),
+        copied=copy_accuracy(rows, greedy).min(),
+        margin=next(
+            entry["eval_rewards/margins"]
+            for entry in reversed(history)
+            if "eval_rewards/margins" in entry
+        ),
+    )

@@ -1,0 +1,97 @@
+"""Run the sessions from first to last: `python -m coursekit course`.
+
+Leaves, in the artifacts folder: the executed notebooks, an HTML copy of each to read, the models
+and triples, and the three-way table, which is also printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from .profile import load_profile
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="write the outputs into the notebooks themselves (for instructors)",
+    )
+    options = parser.parse_args()
+    try:
+        profile = load_profile()
+    except ValueError as error:
+        sys.exit(str(error))
+    folder = profile.artifacts / profile.name / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted(NOTEBOOKS.glob("*.py")):
+        target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
+        if not run_notebook(source, target, folder / f"{source.stem}.html"):
+            return 1
+    table = profile.artifacts / profile.name / "three_way.txt"
+    print(f"\n{table.read_text()}\nNotebooks to read: {folder}")
+    return 0
+
+
+def run_notebook(source: Path, target: Path, page: Path) -> bool:
+    """Execute the percent-format `source` in a fresh kernel; write `target` and the HTML `page`.
+
+    What was executed is written even if a cell fails or the run is stopped. Returns whether it ran
+    through.
+    """
+    notebook = jupytext.read(source)
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    done = 0
+    start = time.monotonic()
+
+    def show(cell, cell_index, **_) -> None:
+        nonlocal done
+        done += cell.cell_type == "code"
+        if sys.stdout.isatty():
+            seconds = time.monotonic() - start
+            print(f"\r{source.stem}: cell {done} of {cells}, {seconds:.0f} s", end="", flush=True)
+
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        on_cell_start=show,
+    )
+    try:
+        client.execute()
+        failed = None
+    except CellExecutionError as error:
+        failed = error
+    finally:
+        _drop_timings(notebook)
+        nbformat.write(notebook, target)
+        page.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    seconds = time.monotonic() - start
+    result = "failed" if failed else f"{done} cells"
+    print(f"\r{source.stem}: {result} in {seconds:.0f} s", flush=True)
+    if failed:
+        print(f"\n{failed}\nThe notebook as far as it ran: {target}", file=sys.stderr)
+    return failed is None
+
+
+def _drop_timings(notebook: nbformat.NotebookNode) -> None:
+    """Remove when each cell ran: it would make every run differ."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Does the result hold? SFT, DPO and the evaluation for several seeds: `python -m coursekit seeds`.
+
+Prints a markdown table; what is finished is kept and reused, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .pipeline import three_way
+from .profile import load_profile
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
+    options = parser.parse_args()
+    profile = load_profile()
+    print(
+        "| seed | win rate, SFT+DPO against SFT | severity SFT, +DPO | faithfulness SFT, +DPO "
+        "| KL, nats | margin | format base, SFT | facts copied |\n|" + "---|" * 8,
+        flush=True,
+    )
+    for seed in range(options.seeds):
+        folder = profile.artifacts / profile.name / f"seed{seed}"
+        result = three_way(profile, seed=seed, folder=folder)
+        mean, wins = result.means, result.wins.estimate
+        cells = (
+            str(seed),
+            f"{wins.value:.1%} ({wins.low:.1%} to {wins.high:.1%})",
+            *(
+                f"{mean.loc['SFT', name]:.2f}, {mean.loc['SFT+DPO', name]:.2f}"
+                for name in ("severity", "faithfulness")
+            ),
+            f"{result.kl.value:.2f}",
+            f"{result.margin:.2f}",
+            f"{mean.loc['base', 'format']:.2f}, {mean.loc['SFT', 'format']:.2f}",
+            f"{result.copied:.1%}",
+        )
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

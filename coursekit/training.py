@@ -1,0 +1,374 @@
+"""SFT and DPO: thin layers over TRL's trainers that keep one promise.
+
+The promise: **the reference is the SFT model**, and it stays that. It is easy to break: TRL reloads
+the model from disk when it is given neither adapter nor reference, and a copy of a model that went
+through a trainer computes with the original's weights. So everything here goes through folders: a
+run starts from a saved model, saves its result, and leaves nothing patched in memory; what you
+evaluate is what you saved. `train_dpo` checks the reference before the first step and after the
+last one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .logprobs import sequence_logps
+from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .preferences import check_triples, save_jsonl, to_trl
+from .profile import Profile, TrainingSettings
+from .progress import progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, TrainerCallback
+    from trl import DPOTrainer
+
+HISTORY_FILE = "history.jsonl"
+_PROBES = 8  # rows on which the reference is checked
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished run: `folder` holds the adapter and tokenizer (`load_model(run.folder)`), and
+    `history.jsonl` what the trainer logged: one dict a logging step, with TRL's metric names.
+    """
+
+    folder: Path
+    history: list[dict[str, Any]]
+
+
+class ReferenceError(RuntimeError):
+    """The reference is not the SFT model, so the loss would compare with the wrong model."""
+
+
+def train_sft(
+    base: str | Path,
+    demonstrations: Sequence[dict[str, Any]],
+    folder: str | Path,
+    profile: Profile,
+    *,
+    settings: TrainingSettings | None = None,
+    seed: int = 0,
+) -> TrainingRun:
+    """Train a LoRA adapter on rows `{"prompt", "response"}`; the loss counts the response only.
+
+    Raises ValueError if there are no rows.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    if not demonstrations:
+        raise ValueError("no demonstrations: SFT needs rows with a prompt and a response")
+    settings = settings or profile.sft
+    tokenizer = load_tokenizer(base, profile)
+    model = load_model(base, profile)
+    chat = bool(tokenizer.chat_template)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}] if chat else row["prompt"],
+            "completion": (
+                [{"role": "assistant", "content": row["response"]}] if chat else row["response"]
+            ),
+        }
+        for row in demonstrations
+    ]
+    with quiet():
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(**_arguments(settings, profile, folder, seed)),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=_lora(settings),
+        )
+        _train(trainer, "SFT", profile)
+    return _save(trainer, tokenizer, folder, started_from=base)
+
+
+def train_dpo(
+    sft: str | Path,
+    triples: Sequence[dict[str, Any]],
+    folder: str | Path,
+    profile: Profile,
+    *,
+    settings: TrainingSettings | None = None,
+    validation: Sequence[dict[str, Any]] | None = None,
+    precompute_reference: bool = True,
+    seed: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+    **overrides: Any,
+) -> TrainingRun:
+    """Train the SFT model saved in `sft` on preference triples with DPO and LoRA.
+
+    The reference is the SFT model. Where that is whole, or an adapter that can be merged, a new
+    adapter is trained on top and the reference is the model without it; on 4-bit weights the SFT
+    adapter itself is trained on and TRL keeps a frozen copy of it. With `lora_rank=0` all weights
+    are trained and the reference is loaded from `sft` a second time.
+
+    Args:
+        validation: triples on which the same metrics are logged (prefix `eval_`) each epoch.
+        precompute_reference: compute the reference's log-probabilities once, before training.
+        overrides: further fields of TRL's `DPOConfig` (`loss_type`, `label_smoothing`, ...).
+
+    Raises:
+        ValueError: a row that is no triple.
+        ReferenceError: the reference is not the SFT model, or changed while the policy trained.
+    """
+    triples = check_triples(triples)
+    validation = check_triples(validation, "the validation triples") if validation else None
+    settings = settings or profile.dpo
+    tokenizer = load_tokenizer(sft, profile)
+    probes = triples[:_PROBES]
+    chat = bool(tokenizer.chat_template)
+    with quiet():
+        expected = _pair_logps(load_model(sft, profile), tokenizer, probes)
+        model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        trainer = _make_dpo_trainer(
+            model=model,
+            ref_model=reference,
+            peft_config=peft_config,
+            processing_class=tokenizer,
+            train_dataset=to_trl(triples, chat),
+            eval_dataset=to_trl(validation, chat) if validation else None,
+            callbacks=list(callbacks),
+            options=_arguments(settings, profile, folder, seed)
+            | {"beta": settings.beta, "precompute_ref_log_probs": precompute_reference}
+            | ({"eval_strategy": "epoch"} if validation else {})
+            | overrides,
+        )
+        assert_reference(trainer, tokenizer, probes, expected, "before training")
+        _train(trainer, "DPO", profile)
+        assert_reference(trainer, tokenizer, probes, expected, "after training")
+    return _save(trainer, tokenizer, folder, started_from=sft)
+
+
+def _policy_and_reference(sft: str | Path, settings: TrainingSettings, profile: Profile):
+    """The model to train, the new adapter's configuration, and the reference if it is a model."""
+    if settings.lora_rank == 0:
+        whole, reference = load_model(sft, profile), load_model(sft, profile)
+        if adapter_config(sft):
+            whole, reference = merge_adapter(whole), merge_adapter(reference)
+        return whole.requires_grad_(True), None, reference.requires_grad_(False)
+    if adapter_config(sft) and profile.four_bit:
+        return load_model(sft, profile, trainable=True), None, None
+    model = load_model(sft, profile)
+    if adapter_config(sft):
+        model = merge_adapter(model)
+    return model, _lora(settings), None
+
+
+def _make_dpo_trainer(*, options: dict[str, Any], **parts: Any) -> DPOTrainer:
+    from trl import DPOConfig, DPOTrainer
+
+    return DPOTrainer(args=DPOConfig(**options), **parts)
+
+
+def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
+    """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
+    from trl.trainer.utils import use_adapter
+
+    if trainer.ref_model is not None:
+        return _pair_logps(trainer.ref_model, tokenizer, triples)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "peft_config"):  # precomputed: the starting weights are the reference
+        return _pair_logps(model, tokenizer, triples)
+    with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+        return _pair_logps(model, tokenizer, triples)
+
+
+def assert_reference(
+    trainer: DPOTrainer,
+    tokenizer: Any,
+    triples: Sequence[dict[str, Any]],
+    expected: tuple[list[float], list[float]],
+    when: str,
+    tolerance: float = 0.05,
+) -> None:
+    """Raise `ReferenceError` unless the reference gives the SFT model's log-probabilities.
+
+    A first-step loss of ln 2 is not enough: it also holds where policy and reference are the same
+    wrong model. `tolerance` is in nats a response, relative to 100 nats above that: half precision
+    moves sums that much, a wrong model far more.
+    """
+    found = reference_logps(trainer, tokenizer, triples)
+    worst, there, here = max(
+        (abs(one - other) / max(1.0, abs(one) / 100), one, other)
+        for ones, others in zip(expected, found, strict=True)
+        for one, other in zip(ones, others, strict=True)
+    )
+    if worst > tolerance:
+        raise ReferenceError(
+            f"{when} the reference gives a response {here:.2f} nats where the SFT model gives "
+            f"{there:.2f}: the loss would compare with another model. Start from the folder the "
+            "SFT model was saved in, and do not reuse a model that went through a trainer."
+        )
+
+
+def assert_first_loss(history: Sequence[dict[str, Any]], tolerance: float = 0.01) -> float:
+    """The first logged loss, which must be ln 2: policy and reference are still the same model.
+
+    Holds for the sigmoid loss without label smoothing when each step is logged. Raises
+    `ReferenceError` otherwise.
+    """
+    first = next(entry["loss"] for entry in history if "loss" in entry)
+    if abs(first - math.log(2)) > tolerance:
+        raise ReferenceError(
+            f"the first step's loss is {first:.4f}, not ln 2 = {math.log(2):.4f}: policy and "
+            "reference differ before training, so the reference is not the SFT model"
+        )
+    return first
+
+
+def _pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float], list[float]]:
+    prompts = [row["prompt"] for row in triples]
+    return tuple(
+        sequence_logps(model, tokenizer, prompts, [row[side] for row in triples]).tolist()
+        for side in ("chosen", "rejected")
+    )
+
+
+def _lora(settings: TrainingSettings):
+    from peft import LoraConfig
+
+    if settings.lora_rank == 0:
+        return None
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=list(settings.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(
+    settings: TrainingSettings, profile: Profile, folder: str | Path, seed: int
+) -> dict[str, Any]:
+    """The arguments that SFT and DPO share, right for this machine.
+
+    TRL's defaults are made for a GPU: bf16 (a T4 has none) and activation checkpointing (slower,
+    and on a small model for nothing).
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "warmup_steps": settings.warmup,
+        "max_length": settings.max_length,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and profile.dtype == "bfloat16",
+        "fp16": on_gpu and profile.dtype == "float16",
+        "activation_checkpointing": on_gpu,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": seed,
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def _train(trainer: Any, label: str, profile: Profile) -> None:
+    """Train with a progress line in place of the trainer's bar and printed dictionaries."""
+    from transformers import PrinterCallback
+
+    if profile.dtype == "float16":
+        # TRL casts adapters on 4-bit weights to bf16, which fp16's loss scaler cannot take.
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_progress_callback(label))
+    trainer.train()
+
+
+def _progress_callback(label: str) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class ProgressLine(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self._context = progress(label, state.max_steps, "steps")
+            self._advance = self._context.__enter__()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
+            self._advance(1, "" if loss is None else f"(loss {loss:.3f})")
+
+        def on_train_end(self, args, state, control, **kwargs):
+            self._context.__exit__(None, None, None)
+
+    return ProgressLine()
+
+
+def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | Path):
+    """Save adapter (or model), tokenizer and history; say what the adapter belongs to."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HISTORY_FILE).unlink(missing_ok=True)  # until the new run is saved whole
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "peft_config"):
+        # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
+        model.save_pretrained(folder, selected_adapters=["default"])
+        continued = adapter_config(started_from) if "ref" in model.peft_config else None
+        belongs_to = continued["base_model_name_or_path"] if continued else str(started_from)
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": belongs_to}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    else:
+        trainer.save_model(folder)
+    tokenizer.save_pretrained(folder)
+    # The trainer's last entry is the run's summary, not a step.
+    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+    save_jsonl(history, folder / HISTORY_FILE)
+    return TrainingRun(folder, history)
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether a training run was finished and saved in `folder`: the history is written last."""
+    return (Path(folder) / HISTORY_FILE).is_file()
+
+
+def load_run(folder: str | Path) -> TrainingRun:
+    """A finished run from its folder. Raises FileNotFoundError if none has finished there."""
+    path = Path(folder) / HISTORY_FILE
+    if not is_finished(folder):
+        raise FileNotFoundError(
+            f"no finished run in {folder} ({HISTORY_FILE} is missing): train it first"
+        )
+    return TrainingRun(Path(folder), [json.loads(line) for line in path.read_text().splitlines()])
+
+
+@contextmanager
+def quiet():
+    """Keep the libraries' progress bars out of the notebook: ours says how far a run has come."""
+    import datasets
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    bars = datasets.are_progress_bars_disabled()
+    before = os.environ.get("TQDM_DISABLE")
+    datasets.disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        with warnings.catch_warnings():
+            # The libraries' notes to one another about renamed arguments.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            yield
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before

@@ -1,0 +1,75 @@
+"""Shared fixtures. The hub is switched off: nothing here may need a network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory):
+    from coursekit.profile import load_profile
+
+    return replace(load_profile("tiny"), artifacts=tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="session")
+def quick(profile):
+    """The tiny profile with training cut to a few steps."""
+    return replace(
+        profile,
+        sft=replace(profile.sft, epochs=1, batch_size=16),
+        dpo=replace(profile.dpo, epochs=2, batch_size=8),
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer(profile):
+    from coursekit.models import load_tokenizer
+
+    return load_tokenizer(profile.base_model, profile)
+
+
+@pytest.fixture()
+def model(profile):
+    from coursekit.models import load_model
+
+    return load_model(profile.base_model, profile)
+
+
+@pytest.fixture(scope="session")
+def triples():
+    """Sixteen triples without a model: a faultless report against an imperfect one."""
+    import random
+
+    from coursekit.triage import build_prompt, sample_alerts
+    from coursekit.triage.demonstrations import Vices, write_imperfectly
+    from coursekit.triage.reports import expected_values, write_report
+
+    rng = random.Random(0)
+    return [
+        {
+            "prompt": build_prompt(alert),
+            "chosen": write_report(expected_values(alert)),
+            "rejected": write_imperfectly(alert, rng, Vices(1, 1, 1, 0, 0, 0)),
+            "alert": alert.to_dict(),
+        }
+        for alert in sample_alerts("preferences", 16)
+    ]
+
+
+@pytest.fixture(scope="session")
+def sft_folder(quick):
+    """An SFT adapter of a few steps, saved."""
+    from coursekit.training import train_sft
+    from coursekit.triage import sample_demonstrations
+
+    return train_sft(
+        quick.base_model, sample_demonstrations(64), quick.artifacts / "sft", quick
+    ).folder

@@ -1,0 +1,105 @@
+"""The frame: what is installed where, and what an import costs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+NAMES = [
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "matplotlib",
+    "ipywidgets",
+    "nbval",
+    "jupytext",
+]
+
+
+def requirements():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_requirements_are_exact_and_complete():
+    pins = dict(line.split("==") for line in requirements())
+    assert set(NAMES) <= set(pins)
+    assert all(re.fullmatch(r"[0-9][0-9.]*", version) for version in pins.values())
+
+
+def test_conda_environment_installs_the_same():
+    text = (ROOT / "environment.yml").read_text()
+    listed = re.findall(r"^\s+- (.+)$", text, flags=re.MULTILINE)
+    assert [item for item in listed if item != "conda-forge"] == [
+        "python=3.12",
+        "pip",
+        "pip:",
+        "-r requirements.txt",
+        "-e .",
+    ]
+
+
+def test_package_depends_on_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    dynamic = project["tool"]["setuptools"]["dynamic"]
+    assert dynamic["dependencies"] == {"file": ["requirements.txt"]}
+    assert project["project"]["requires-python"] == ">=3.11,<3.13"
+
+
+def test_import_loads_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'pandas', 'numpy', 'matplotlib'}"
+    code = "import sys, coursekit, coursekit.triage, coursekit.profile\n"
+    code += f"print({heavy} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", ["check", "format --check"])
+def test_ruff(command):
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *command.split(), "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_commands_say_what_they_do():
+    result = subprocess.run(
+        [sys.executable, "-m", "coursekit", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    makefile = (ROOT / "Makefile").read_text()
+    for command in ("course", "test", "lab", "bench", "seeds", "model", "notebooks"):
+        assert command in result.stdout
+        assert re.search(rf"^[a-z ]*\b{command}\b[a-z ]*:$", makefile, flags=re.MULTILINE)
+
+
+def test_wrong_python_is_told():
+    code = (
+        "import sys; sys.version_info = (3, 9, 0); import coursekit.__main__ as m; m.environment()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "3.11 or 3.12" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_unwritable_environment_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = subprocess.run(
+        [sys.executable, "-m", "coursekit", "course"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"COURSE_VENV": str(tmp_path / "file" / "venv"), "PATH": ""},
+    )
+    assert result.returncode == 1
+    assert "COURSE_VENV" in result.stderr and "Traceback" not in result.stderr

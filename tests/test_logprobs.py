@@ -1,0 +1,111 @@
+"""Sequence log-probabilities against a naive computation, by hand, and at the boundary."""
+
+import math
+
+import pytest
+import torch
+
+from coursekit.logprobs import (
+    EncodedPair,
+    encode_pair,
+    encode_prompt,
+    pad_right,
+    sequence_logps,
+    sum_over_response,
+    token_logps,
+)
+
+
+def naive(model, tokenizer, prompt, response):
+    """One row, one token at a time, straight from the definition."""
+    prompt_ids = tokenizer(f"<|user|>{prompt}<|assistant|>")["input_ids"]
+    response_ids = tokenizer(response, add_special_tokens=False)["input_ids"]
+    total = 0.0
+    seen = list(prompt_ids)
+    for token in [*response_ids, tokenizer.eos_token_id]:
+        with torch.no_grad():
+            scores = model(torch.tensor([seen])).logits[0, -1]
+        total += torch.log_softmax(scores.double(), -1)[token].item()
+        seen.append(token)
+    return total
+
+
+def test_agrees_with_one_by_one(model, tokenizer, triples):
+    rows = triples[:6]
+    prompts = [row["prompt"] for row in rows]
+    responses = [row["chosen" if i % 2 else "rejected"] for i, row in enumerate(rows)]
+    expected = [naive(model, tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
+    for batch_size in (1, 4, 64):
+        found = sequence_logps(model, tokenizer, prompts, responses, batch_size=batch_size)
+        assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_per_token_values_sum_to_it_and_end_with_the_end_token(model, tokenizer, triples):
+    prompts = [row["prompt"] for row in triples]
+    responses = [row["chosen"] for row in triples]
+    whole = sequence_logps(model, tokenizer, prompts, responses)
+    rows = sequence_logps(model, tokenizer, prompts, responses, per_token=True)
+    for prompt, response, total, row in zip(prompts, responses, whole, rows, strict=True):
+        assert len(row) == len(encode_pair(tokenizer, prompt, response).response_ids)
+        assert row.sum().item() == pytest.approx(total.item(), abs=1e-4)
+    assert encode_pair(tokenizer, "a", "b").response_ids[-1] == tokenizer.eos_token_id
+
+
+def test_uniform_model_by_hand():
+    logits = torch.zeros(1, 4, 8)
+    per_token = token_logps(logits, torch.tensor([[1, 2, 3, 4]]))
+    assert per_token.shape == (1, 3)
+    mask = torch.tensor([[0, 0, 1, 1]])
+    assert sum_over_response(per_token, mask).item() == pytest.approx(-2 * math.log(8))
+
+
+def test_the_shift():
+    """The logits at position t belong to the token at t + 1."""
+    logits = torch.full((1, 3, 5), -30.0)
+    logits[0, 0, 4] = logits[0, 1, 2] = 30.0  # sure of 4, then of 2
+    assert token_logps(logits, torch.tensor([[0, 4, 2]])).sum().item() == pytest.approx(0, abs=1e-5)
+    assert token_logps(logits, torch.tensor([[4, 2, 0]])).sum().item() < -50
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits = torch.randn(1, 200, 1000, dtype=torch.float16) * 4
+    ids = torch.randint(0, 1000, (1, 200))
+    exact = torch.log_softmax(logits.double(), -1)[0, :-1].gather(-1, ids[0, 1:, None]).sum()
+    assert token_logps(logits, ids).sum().item() == pytest.approx(exact.item(), abs=1e-2)
+
+
+def test_boundary_where_a_merge_crosses_it(tokenizer):
+    """` unknown` is one token, so a plain prompt that ends in a space loses that space."""
+    plain = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    plain.chat_template = None
+    pair = encode_pair(plain, "the cause is ", "unknown")
+    assert plain.decode(pair.prompt_ids[1:]) == "the cause is"
+    assert plain.decode(pair.response_ids) == " unknown<|end|>"
+    cut = plain("the cause is unknown")["input_ids"][len(plain("the cause is ")["input_ids"]) :]
+    assert plain.decode(cut) == ""  # what cutting by the prompt's own length would have scored
+
+
+def test_template_boundary(tokenizer):
+    pair = encode_pair(tokenizer, "hi", "service: a")
+    assert pair.prompt_ids == encode_prompt(tokenizer, "hi")
+    assert tokenizer.decode(pair.prompt_ids) == "<|bos|><|user|>hi<|assistant|>"
+    assert pair.prompt_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_padding_is_masked():
+    ids, attention, response = pad_right([EncodedPair([5], [6, 7]), EncodedPair([5, 6], [7, 8])], 0)
+    assert ids.tolist() == [[5, 6, 7, 0], [5, 6, 7, 8]]
+    assert attention.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert response.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
+
+
+def test_errors_name_the_fix(model, tokenizer):
+    with pytest.raises(ValueError, match="2 prompts but 1 responses"):
+        sequence_logps(model, tokenizer, ["a", "b"], ["c"])
+    with pytest.raises(ValueError, match=r"row 1: .* context holds 1024"):
+        sequence_logps(model, tokenizer, ["a", "x " * 2000], ["c", "d"])
+    bare = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    bare.eos_token = None
+    with pytest.raises(ValueError, match="no end token"):
+        encode_pair(bare, "a", "b")
+    assert sequence_logps(model, tokenizer, [], []).tolist() == []

@@ -1,0 +1,113 @@
+"""The shipped model and loading: what is there, what is missing, what is safe."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coursekit.models import adapter_config, frozen_copy, load_model, load_tokenizer, merge_adapter
+from coursekit.profile import TINY_MODEL, load_profile
+
+FOLDER = Path(TINY_MODEL)
+
+
+def test_the_shipped_model_is_small_and_standard():
+    files = {file.name for file in FOLDER.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".checkpoint", ".py"))]
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 12 * 2**20
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(FOLDER)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert AutoTokenizer.from_pretrained(FOLDER).eos_token_id == model.config.eos_token_id
+
+
+def test_the_card_tells_how_it_was_made():
+    card = (FOLDER / "README.md").read_text()
+    config = json.loads((FOLDER / "config.json").read_text())
+    assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
+    for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
+        assert word in card
+
+
+def test_any_text_survives_the_tokenizer(tokenizer):
+    for text in ("Grüße, 世界 🙂\t\n  x", "<b>1e-5</b>", ""):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_words_of_a_service_are_single_tokens(tokenizer):
+    from coursekit.triage.alerts import ROLES, SYSTEMS
+
+    for system in SYSTEMS:
+        for role in ROLES:
+            assert len(tokenizer(f" {system}-{role}", add_special_tokens=False)["input_ids"]) == 2
+
+
+def test_missing_weights_are_told(tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(FOLDER / name, tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"no model\.safetensors .* coursekit\.models\.build"
+    ):
+        load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_a_model_without_end_token_is_told(tmp_path, tokenizer):
+    copy = type(tokenizer).from_pretrained(FOLDER)
+    copy.eos_token = None
+    copy.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no end token.*set tokenizer\.eos_token"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_missing_pad_token_becomes_the_end_token(tmp_path, tokenizer):
+    copy = type(tokenizer).from_pretrained(FOLDER)
+    copy.pad_token = None
+    copy.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).pad_token == "<|end|>"
+
+
+def test_adapters_stack_and_merge(sft_folder, quick, tokenizer, triples, tmp_path):
+    from coursekit.logprobs import sequence_logps
+    from coursekit.training import train_dpo
+
+    run = train_dpo(sft_folder, triples, tmp_path / "dpo", quick)
+    assert adapter_config(run.folder)["base_model_name_or_path"] == str(sft_folder)
+    prompts, texts = [[row[key] for row in triples] for key in ("prompt", "chosen")]
+    apart = sequence_logps(load_model(run.folder), tokenizer, prompts, texts)
+    merged = sequence_logps(merge_adapter(load_model(run.folder)), tokenizer, prompts, texts)
+    assert merged.tolist() == pytest.approx(apart.tolist(), abs=1e-3)
+
+
+def test_four_bit_loads_and_refuses_to_merge(sft_folder, quick):
+    four_bit = replace(quick, four_bit=True)
+    model = load_model(sft_folder, four_bit)
+    with pytest.raises(ValueError, match="4-bit weights without loss"):
+        merge_adapter(model)
+
+
+def test_frozen_copy_is_independent(model):
+    copy = frozen_copy(model)
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+    model.lm_head.weight.data.zero_()
+    assert copy.lm_head.weight.abs().sum() > 0
+
+
+def test_no_profile_trusts_remote_code():
+    sources = (Path(TINY_MODEL).parent.parent).rglob("*.py")
+    assert not any("trust_remote_code=True" in source.read_text() for source in sources)
+
+
+def test_profiles(monkeypatch):
+    assert load_profile().name == "tiny"
+    monkeypatch.setenv("COURSE_PROFILE", "gpu")
+    assert load_profile().dtype == "bfloat16"
+    assert load_profile("colab").four_bit
+    with pytest.raises(ValueError, match=r"unknown profile 'huge': .* tiny, colab, gpu"):
+        load_profile("huge")

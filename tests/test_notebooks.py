@@ -1,0 +1,74 @@
+"""The notebooks as files: paired with their source, executed without a fault, able to fail."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jupytext
+import nbformat
+import pytest
+from conftest import ROOT
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebook_is_its_source(source):
+    """Same cells in the same order: who edits one and not the other hears of it here."""
+    ours = [(c.cell_type, c.source.strip()) for c in jupytext.read(source).cells]
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    assert [(c.cell_type, c.source.strip()) for c in notebook.cells] == ours
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebook_ships_executed_and_clean(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    text = re.sub(r'"image/png": "[^"]*"', "", str(outputs))
+    assert not re.search(r"/home/|/root/|/Users/|/tmp/|C:\\\\", text)
+
+
+def test_a_broken_helper_fails_a_notebook(tmp_path):
+    """Break the rubric in a copy of the package: session B must not pass on it."""
+    shutil.copytree(
+        ROOT / "coursekit", tmp_path / "coursekit", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    rubric = tmp_path / "coursekit" / "triage" / "rubric.py"
+    code = rubric.read_text()
+    broken = code.replace("format=float(report.conformant)", "format=float(not report.conformant)")
+    assert broken != code
+    rubric.write_text(broken)
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    # The first cells are enough: up to the measurement of the SFT model.
+    notebook = nbformat.read(ROOT / "notebooks" / "B_preferences_and_training.ipynb", as_version=4)
+    stop = next(index for index, cell in enumerate(notebook.cells) if "## 3" in cell.source)
+    notebook.cells = notebook.cells[:stop]
+    nbformat.write(notebook, folder / "B.ipynb")
+    results = {}
+    for name, path in (("whole", ROOT), ("broken", tmp_path)):
+        results[name] = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "--nbval-lax",
+                "-x",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                str(folder),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(path), "COURSE_ARTIFACTS": str(tmp_path / name)},
+        )
+    assert results["whole"].returncode == 0, results["whole"].stdout[-3000:]
+    assert results["broken"].returncode == 1
+    assert "This run does not show it" in results["broken"].stdout

@@ -1,0 +1,314 @@
+"""SFT and DPO through TRL: the reference is the SFT model, in every path, and stays it.
+
+The traps are each set up as people fall into them, to see that the checks catch them.
+"""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import ROOT
+
+from coursekit.logprobs import sequence_logps
+from coursekit.losses import dpo_loss
+from coursekit.models import frozen_copy, load_model, merge_adapter
+from coursekit.preferences import to_trl
+from coursekit.training import (
+    ReferenceError,
+    assert_first_loss,
+    assert_reference,
+    load_run,
+    train_dpo,
+    train_sft,
+)
+
+
+def options(folder, **more):
+    """Arguments of a bare `DPOConfig` on a CPU."""
+    return {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "num_train_epochs": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **more,
+    }
+
+
+def bare_trainer(model, tokenizer, triples, folder, *, ref_model=None, peft_config=None, **more):
+    from trl import DPOConfig, DPOTrainer
+
+    return DPOTrainer(
+        model=model,
+        ref_model=ref_model,
+        peft_config=peft_config,
+        args=DPOConfig(**options(folder, **more)),
+        processing_class=tokenizer,
+        train_dataset=to_trl(triples, chat=True),
+    )
+
+
+def pair_logps(model, tokenizer, triples):
+    prompts = [row["prompt"] for row in triples]
+    return tuple(
+        sequence_logps(model, tokenizer, prompts, [row[side] for row in triples]).tolist()
+        for side in ("chosen", "rejected")
+    )
+
+
+def first_loss(trainer):
+    trainer.train()
+    return next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+
+
+# The helpers, in every path.
+
+
+def test_sft_lowers_the_loss_and_saves_safetensors(quick, sft_folder):
+    losses = [entry["loss"] for entry in load_run(sft_folder).history]
+    assert losses[-1] < losses[0]
+    assert (sft_folder / "adapter_model.safetensors").is_file()
+    assert not list(sft_folder.glob("*.bin"))
+
+
+PATHS = {
+    "a new adapter on the merged SFT model": {},
+    "reference not precomputed": {"precompute_reference": False},
+    "all weights trained": {"lora_rank": 0},
+    "all weights trained, reference not precomputed": {
+        "lora_rank": 0,
+        "precompute_reference": False,
+    },
+    "the SFT adapter trained on, 4-bit": {"four_bit": True, "precompute_reference": False},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_reference_is_the_sft_model(path, quick, sft_folder, triples, tokenizer, tmp_path):
+    chosen = dict(PATHS[path])
+    profile = replace(quick, four_bit=chosen.pop("four_bit", False))
+    if profile.four_bit:
+        sft_folder = train_sft(
+            profile.base_model, _demonstrations(32), tmp_path / "sft4", profile
+        ).folder
+    rank = chosen.pop("lora_rank", profile.dpo.lora_rank)
+    settings = replace(profile.dpo, lora_rank=rank)
+    run = train_dpo(sft_folder, triples, tmp_path / "dpo", profile, settings=settings, **chosen)
+    assert assert_first_loss(run.history) == pytest.approx(math.log(2), abs=1e-3)
+    assert run.history[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
+    assert run.history[-1]["rewards/margins"] > 0.05
+    # What was saved is the policy: it prefers the chosen responses more than the SFT model does.
+    before = pair_logps(load_model(sft_folder, profile), tokenizer, triples)
+    after = pair_logps(load_model(run.folder, profile), tokenizer, triples)
+    gain = sum(a - b for a, b in zip(*after, strict=True)) - sum(
+        a - b for a, b in zip(*before, strict=True)
+    )
+    assert gain / len(triples) > 0.5
+    assert not (run.folder / "ref").exists()
+
+
+def _demonstrations(n):
+    from coursekit.triage import sample_demonstrations
+
+    return sample_demonstrations(n)
+
+
+def test_reference_stays_while_the_policy_moves(quick, sft_folder, triples, tokenizer, tmp_path):
+    """Change the policy by hand: the reference's log-probabilities must not follow."""
+    sft = load_model(sft_folder, quick)
+    expected = pair_logps(sft, tokenizer, triples)
+    from peft import LoraConfig
+
+    merged = merge_adapter(load_model(sft_folder, quick))
+    lora = LoraConfig(target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    trainer = bare_trainer(merged, tokenizer, triples, tmp_path, peft_config=lora)
+    assert_reference(trainer, tokenizer, triples, expected, "before")
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.3)
+    assert pair_logps(trainer.model, tokenizer, triples)[0] != pytest.approx(expected[0], abs=1)
+    assert_reference(trainer, tokenizer, triples, expected, "after")
+
+
+def test_trl_logs_our_log_probabilities(quick, sft_folder, triples, tokenizer, tmp_path):
+    run = train_dpo(
+        sft_folder, triples[:8], tmp_path, replace(quick, dpo=replace(quick.dpo, epochs=1))
+    )
+    chosen, rejected = pair_logps(load_model(sft_folder, quick), tokenizer, triples[:8])
+    assert run.history[0]["logps/chosen"] == pytest.approx(sum(chosen) / 8, abs=1e-3)
+    assert run.history[0]["logps/rejected"] == pytest.approx(sum(rejected) / 8, abs=1e-3)
+
+
+def test_trl_loss_is_the_papers(model, tokenizer, triples, tmp_path):
+    """TRL's loss on a batch with a policy that differs from its reference, against five lines."""
+    reference = frozen_copy(model)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.2)
+    policy = [torch.tensor(x) for x in pair_logps(model, tokenizer, triples[:8])]
+    anchor = [torch.tensor(x) for x in pair_logps(reference, tokenizer, triples[:8])]
+    expected = dpo_loss(*policy, *anchor, beta=0.3)[0].mean().item()
+    trainer = bare_trainer(
+        model, tokenizer, triples[:8], tmp_path, ref_model=reference, beta=0.3, learning_rate=0.0
+    )
+    assert first_loss(trainer) == pytest.approx(expected, abs=1e-4)
+
+
+def test_padding_side_of_the_tokenizer_does_not_matter_to_dpo(
+    quick, sft_folder, triples, tokenizer, tmp_path
+):
+    """ "Set padding_side='left' or DPO silently learns nothing": it makes no difference at all."""
+    histories = []
+    for side in ("left", "right"):
+        other = copy.deepcopy(tokenizer)
+        other.padding_side = side
+        merged = merge_adapter(load_model(sft_folder, quick))
+        trainer = bare_trainer(
+            merged, other, triples, tmp_path / side, ref_model=load_model(sft_folder, quick)
+        )
+        trainer.train()
+        histories.append([e["loss"] for e in trainer.state.log_history if "loss" in e])
+    assert histories[0] == histories[1]
+
+
+# The traps.
+
+
+def test_trap_no_reference_reloads_the_model_from_disk(
+    quick, sft_folder, triples, tokenizer, tmp_path
+):
+    """Weights changed in memory, no adapter, no ref_model: TRL's reference is the *base*."""
+    expected = pair_logps(load_model(sft_folder, quick), tokenizer, triples)
+    merged = merge_adapter(load_model(sft_folder, quick))
+    trainer = bare_trainer(merged, tokenizer, triples, tmp_path)
+    with pytest.raises(ReferenceError, match="before training the reference gives"):
+        assert_reference(trainer, tokenizer, triples, expected, "before training")
+    assert abs(first_loss(trainer) - math.log(2)) > 0.01
+    with pytest.raises(ReferenceError, match="not ln 2"):
+        assert_first_loss(trainer.state.log_history)
+
+
+def test_trap_copies_of_a_trained_model_follow_the_policy(
+    quick, model, triples, tokenizer, tmp_path
+):
+    """After a trainer, a deep copy and TRL's helper give a reference that runs the policy."""
+    from trl import create_reference_model
+
+    bare_trainer(model, tokenizer, triples, tmp_path, ref_model=frozen_copy(model)).train()
+    expected = pair_logps(model, tokenizer, triples)
+    copies = {
+        "deepcopy": copy.deepcopy(model),
+        "create_reference_model": create_reference_model(model),
+        "frozen_copy": frozen_copy(model),
+    }
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.5)  # the policy moves on
+    moved = {
+        name: abs(pair_logps(reference, tokenizer, triples)[0][0] - expected[0][0]) > 0.1
+        for name, reference in copies.items()
+    }
+    assert moved == {"deepcopy": True, "create_reference_model": True, "frozen_copy": False}
+
+
+def test_trap_ln2_holds_for_the_same_wrong_model(quick, sft_folder, triples, tokenizer, tmp_path):
+    """Policy and reference both the base model: ln 2, and the reference is still wrong."""
+    expected = pair_logps(load_model(sft_folder, quick), tokenizer, triples)
+    wrong = load_model(quick.base_model, quick)
+    trainer = bare_trainer(wrong, tokenizer, triples, tmp_path, ref_model=frozen_copy(wrong))
+    with pytest.raises(ReferenceError, match="Start from the folder"):
+        assert_reference(trainer, tokenizer, triples, expected, "before training")
+    assert first_loss(trainer) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_trap_adapter_passed_in_keeps_its_reference(
+    quick, sft_folder, triples, tokenizer, tmp_path
+):
+    """A `PeftModel` without `peft_config`: the reference is the SFT adapter, not the base."""
+    expected = pair_logps(load_model(sft_folder, quick), tokenizer, triples)
+    adapter = load_model(sft_folder, quick, trainable=True)
+    trainer = bare_trainer(adapter, tokenizer, triples, tmp_path)
+    assert_reference(trainer, tokenizer, triples, expected, "before training")
+    assert first_loss(trainer) == pytest.approx(math.log(2), abs=1e-4)
+    assert_reference(trainer, tokenizer, triples, expected, "after training")
+
+
+# Saving, reloading, overwriting.
+
+
+def test_saved_adapter_gives_the_same_in_a_fresh_process(
+    quick, sft_folder, triples, tokenizer, tmp_path
+):
+    run = train_dpo(sft_folder, triples, tmp_path / "dpo", quick)
+    here = pair_logps(load_model(run.folder, quick), tokenizer, triples[:4])[0]
+    code = """
+import json, sys
+from coursekit.models import load_model, load_tokenizer
+from coursekit.logprobs import sequence_logps
+rows = json.load(sys.stdin)
+model, tokenizer = load_model(sys.argv[1]), load_tokenizer(sys.argv[1])
+values = sequence_logps(model, tokenizer, [r["prompt"] for r in rows], [r["chosen"] for r in rows])
+print(json.dumps(values.tolist()))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(run.folder)],
+        input=json.dumps(triples[:4]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == pytest.approx(here, abs=1e-4)
+
+
+def test_training_twice_gives_the_same(quick, sft_folder, triples, tmp_path):
+    runs = [train_dpo(sft_folder, triples, tmp_path / str(i), quick, seed=7) for i in range(2)]
+    losses = [[entry["loss"] for entry in run.history] for run in runs]
+    assert losses[0] == losses[1]
+
+
+def test_validation_is_logged(quick, sft_folder, triples, tmp_path):
+    run = train_dpo(sft_folder, triples[:8], tmp_path, quick, validation=triples[8:])
+    assert sum("eval_rewards/margins" in entry for entry in run.history) == quick.dpo.epochs
+
+
+def test_bad_input_is_told(quick, sft_folder, triples, tmp_path):
+    with pytest.raises(ValueError, match="no demonstrations"):
+        train_sft(quick.base_model, [], tmp_path, quick)
+    broken = [*triples[:2], {"prompt": "a", "chosen": "b"}]
+    with pytest.raises(ValueError, match="row 3 has no column 'rejected'"):
+        train_dpo(sft_folder, broken, tmp_path, quick)
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        load_run(tmp_path / "nothing")
+
+
+def test_real_preference_data(quick, sft_folder, tmp_path):
+    """1,100 pairs of English written with a real LLM: only the mechanics count for this model."""
+    path = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
+    if not path.is_file():
+        pytest.skip("the real preference file is not here")
+    from coursekit.preferences import load_triples, split_by_prompt
+
+    rows = load_triples(path)
+    assert len(rows) == 1100
+    train, validation = split_by_prompt(rows)
+    train = [row for row in train if row["chosen"] != row["rejected"]][:128]
+    run = train_dpo(
+        sft_folder,
+        train,
+        tmp_path,
+        replace(quick, dpo=replace(quick.dpo, max_length=1024)),
+        validation=validation[:32],
+    )
+    assert_first_loss(run.history)
+    assert run.history[-1]["eval_rewards/accuracies"] > 0.5
