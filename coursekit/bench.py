@@ -132,7 +132,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from .models import load_model, load_tokenizer
     from .pipeline import ensure_sft, ensure_triples
     from .preferences import to_trl
-    from .training import _arguments, _lora, _make_dpo_trainer, _policy_and_reference, quiet
+    from .quiet import quiet
+    from .training import _arguments, _lora, _make_dpo_trainer, _policy_and_reference
 
     steps = 10
     settings = profile.dpo

@@ -165,24 +165,43 @@ def test_trl_loss_is_the_papers(model, tokenizer, triples, tmp_path):
     assert first_loss(trainer) == pytest.approx(expected, abs=1e-4)
 
 
-def test_padding_side_of_the_tokenizer_does_not_matter_to_dpo(
-    quick, sft_folder, triples, tokenizer, tmp_path
-):
+def test_padding_side_of_the_tokenizer_does_not_matter_to_dpo(model, tokenizer, triples, tmp_path):
     """ "Set padding_side='left' or DPO silently learns nothing": it makes no difference at all."""
     histories = []
     for side in ("left", "right"):
         other = copy.deepcopy(tokenizer)
         other.padding_side = side
-        merged = merge_adapter(load_model(sft_folder, quick))
-        trainer = bare_trainer(
-            merged, other, triples, tmp_path / side, ref_model=load_model(sft_folder, quick)
-        )
+        policy, reference = frozen_copy(model).requires_grad_(True), frozen_copy(model)
+        trainer = bare_trainer(policy, other, triples, tmp_path / side, ref_model=reference)
         trainer.train()
         histories.append([e["loss"] for e in trainer.state.log_history if "loss" in e])
     assert histories[0] == histories[1]
+    assert histories[0][0] != histories[0][-1]
 
 
 # The traps.
+
+
+def test_trap_four_bit_weights_lose_their_gradients_after_an_evaluation(
+    quick, sft_folder, triples, tokenizer
+):
+    """Gradients through 4-bit weights are the same before and after a pass in evaluation mode."""
+    from coursekit.logprobs import encode_pair, pad_right, token_logps
+
+    policy = load_model(sft_folder, replace(quick, four_bit=True), trainable=True)
+    input_ids, attention_mask, _ = pad_right(
+        [encode_pair(tokenizer, row["prompt"], row["chosen"]) for row in triples[:4]], 0
+    )
+    norms = []
+    for _ in range(2):
+        policy.train().zero_grad()
+        logits = policy(input_ids=input_ids, attention_mask=attention_mask).logits
+        token_logps(logits, input_ids).sum().backward()
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        assert all(p.grad is not None for p in trained)
+        norms.append(torch.stack([p.grad.norm() for p in trained]))
+        pair_logps(policy, tokenizer, triples[:2])  # an evaluation
+    torch.testing.assert_close(norms[0], norms[1])
 
 
 def test_trap_no_reference_reloads_the_model_from_disk(
@@ -190,7 +209,7 @@ def test_trap_no_reference_reloads_the_model_from_disk(
 ):
     """Weights changed in memory, no adapter, no ref_model: TRL's reference is the *base*."""
     expected = pair_logps(load_model(sft_folder, quick), tokenizer, triples)
-    merged = merge_adapter(load_model(sft_folder, quick))
+    merged = merge_adapter(load_model(sft_folder, quick)).requires_grad_(True)
     trainer = bare_trainer(merged, tokenizer, triples, tmp_path)
     with pytest.raises(ReferenceError, match="before training the reference gives"):
         assert_reference(trainer, tokenizer, triples, expected, "before training")
@@ -203,7 +222,7 @@ def test_trap_copies_of_a_trained_model_follow_the_policy(
     quick, model, triples, tokenizer, tmp_path
 ):
     """After a trainer, a deep copy and TRL's helper give a reference that runs the policy."""
-    from trl import create_reference_model
+    from trl.experimental.utils import create_reference_model
 
     bare_trainer(model, tokenizer, triples, tmp_path, ref_model=frozen_copy(model)).train()
     expected = pair_logps(model, tokenizer, triples)

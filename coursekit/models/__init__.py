@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..profile import Profile, load_profile
+from ..quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,15 +31,16 @@ def load_model(
     """
     profile = profile or load_profile()
     _prepare(profile)
-    adapter = adapter_config(source)
-    if adapter is None:
-        return _load_plain(source, profile).eval()
-    from peft import PeftModel
+    with quiet():
+        adapter = adapter_config(source)
+        if adapter is None:
+            return _load_plain(source, profile).eval()
+        from peft import PeftModel
 
-    base = load_model(adapter["base_model_name_or_path"], profile)
-    if hasattr(base, "peft_config"):
-        base = merge_adapter(base)
-    return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
+        base = load_model(adapter["base_model_name_or_path"], profile)
+        if hasattr(base, "peft_config"):
+            base = merge_adapter(base)
+        return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
 
 
 def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTrainedTokenizerBase:
@@ -101,7 +103,6 @@ def _prepare(profile: Profile) -> None:
 def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-    from transformers.utils import logging
 
     _check_folder(source, _WEIGHTS)
     dtype = getattr(torch, profile.dtype)
@@ -113,14 +114,14 @@ def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if torch.cuda.is_available() and not profile.four_bit:  # 4-bit weights are there already
+    model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
+    if profile.four_bit:
+        # On some CPUs bitsandbytes repacks weights at the first forward pass in evaluation mode, for
+        # a kernel without gradients: training after an evaluation would silently lose most of them.
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    elif torch.cuda.is_available():  # where 4-bit weights are already
         model = model.to("cuda")
     return model
 
