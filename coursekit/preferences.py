@@ -120,6 +120,15 @@ def save_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
     return path
 
 
+def save_dataset(triples: Sequence[dict[str, Any]], folder: str | Path) -> Path:
+    """Save triples as a `datasets` folder (`Dataset.load_from_disk`), as conversations."""
+    from .quiet import quiet
+
+    with quiet():
+        to_trl(triples, chat=True).save_to_disk(str(folder))
+    return Path(folder)
+
+
 def load_triples(path: str | Path) -> list[dict[str, Any]]:
     """Read triples from a JSON Lines file, or from a JSON file with a list of rows.
 

@@ -76,7 +76,7 @@ def _profiles() -> dict[str, Profile]:
         name="tiny",
         base_model=TINY_MODEL,
         sft=TrainingSettings(learning_rate=2e-3, epochs=3, batch_size=32),
-        dpo=TrainingSettings(learning_rate=1e-3, epochs=3, batch_size=32),
+        dpo=TrainingSettings(learning_rate=5e-4, epochs=2, batch_size=16),
         max_new_tokens=96,
         generation_batch=128,
         threads=2,

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# bitsandbytes reports, whenever it is first imported, that an optional kernel is missing.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars but ours, no notes about renamed arguments; errors are as loud as ever."""
-    # bitsandbytes reports at import that an optional kernel is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     from transformers.utils import logging as transformers_logging
 

@@ -42,9 +42,9 @@ from coursekit.preferences import (
     alert_rows,
     judge_candidates,
     sample_candidates,
+    save_dataset,
     save_jsonl,
     split_by_prompt,
-    to_trl,
 )
 from coursekit.profile import load_profile
 from coursekit.training import assert_first_loss, train_dpo, train_sft
@@ -161,7 +161,7 @@ candidates = sample_candidates(sft, tokenizer, preference_rows, profile, seed=1)
 triples = judge_candidates(candidates, RubricJudge())
 train, validation = split_by_prompt(triples)
 path = save_jsonl(triples, runs / "triples.jsonl")
-to_trl(triples, chat=True).save_to_disk(runs / "triples")
+save_dataset(triples, runs / "triples")
 print(f"{len(triples)} triples from {len(candidates)} prompts")
 print(f"{len(train)} to train on, {len(validation)} for validation")
 print(f"saved as {path.name} and as a datasets folder")

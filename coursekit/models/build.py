@@ -49,7 +49,7 @@ class Recipe:
     """Architecture and training of the tiny model; the defaults are what ships."""
 
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     key_value_heads: int = 2
     feed_forward: int = 384

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from .alerts import METRICS, Alert
-from .reports import expected_values, fitting_steps, parse_report
+from .reports import UNKNOWN, expected_values, fitting_steps, parse_report
 
 COPIED_FACTS = ("service", "region", "time", "metric", "users")
 
@@ -20,9 +20,9 @@ class Scores:
 
     format: 1 if the report has the eight fields, each once, in order, and nothing else, else 0.
     severity: 1 if the severity is the policy's, else 0.
-    faithfulness: the share of the five copied facts that stand as in the alert; halved if the
-        cause is neither what the alert names nor `unknown` where it names none (an invented cause).
-        A fact that the report does not give counts as wrong.
+    faithfulness: the share of the five copied facts that stand as in the alert. 0 if the cause is
+        invented: neither the last change that the alert names nor `unknown`. Halved if the report
+        gives no cause, or `unknown` where the alert names a change. A missing fact is a wrong one.
     usefulness: 1 if the next step fits the alert and says nothing more; 0.5 if it fits but is
         padded with generalities; else 0.
     """
@@ -48,10 +48,11 @@ def score_report(alert: Alert, text: str) -> Scores:
     said, expected = report.values, expected_values(alert)
     right = {name: said.get(name) == value for name, value in expected.items()}
     facts = sum(right[name] for name in COPIED_FACTS) / len(COPIED_FACTS)
+    withheld = said.get("cause", UNKNOWN) == UNKNOWN
     return Scores(
         format=float(report.conformant),
         severity=float(right["severity"]),
-        faithfulness=facts if right["cause"] else facts / 2,
+        faithfulness=facts * (1 if right["cause"] else 0.5 if withheld else 0),
         usefulness=_usefulness(alert, said.get("next", "")),
     )
 
