@@ -116,7 +116,7 @@ def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
         )
     model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
     if profile.four_bit:
-        # On some CPUs bitsandbytes repacks weights at the first forward pass in evaluation mode, for
+        # On some CPUs bitsandbytes repacks weights at the first pass in evaluation mode, for
         # a kernel without gradients: training after an evaluation would silently lose most of them.
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
