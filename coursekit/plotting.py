@@ -57,6 +57,7 @@ def plot_training(history: Sequence[dict[str, Any]]) -> Figure:
             right.plot(at, validation["eval_rewards/margins"], **marks)
         for axes in (left, middle, right):
             axes.legend()
+    plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure
 
 
@@ -84,4 +85,5 @@ def plot_comparison(table: pd.DataFrame, models: Sequence[str]) -> Figure:
         axes.set_xticks(range(len(metrics)), metrics)
         axes.grid(axis="x", visible=False)
         axes.legend(ncols=len(models), loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 _CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
-_TEXT = "white-space:pre-wrap;margin:0;font-size:12px;line-height:1.5;text-align:left"
+_TEXT = (
+    "white-space:pre-wrap;word-break:normal;margin:0;font-size:12px;line-height:1.5;text-align:left"
+)
 _FAULT = "color:#D55E00;font-weight:bold"
 
 
