@@ -25,7 +25,7 @@ def quick(profile):
     return replace(
         profile,
         sft=replace(profile.sft, epochs=1, batch_size=16),
-        dpo=replace(profile.dpo, epochs=2, batch_size=8),
+        dpo=replace(profile.dpo, learning_rate=1e-3, epochs=2, batch_size=8),
     )
 
 
