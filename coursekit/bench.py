@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from .profile import Profile, load_profile
 
 
@@ -42,8 +44,6 @@ def main() -> None:
 
 def machine(profile: Profile) -> str:
     """What the numbers were measured on."""
-    import torch
-
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return (
         f"Profile {profile.name}, {os.cpu_count()} cores, {profile.threads} threads, {device}, "
@@ -74,31 +74,41 @@ def import_time(rounds: int) -> str:
 
 
 def generation(profile: Profile, rounds: int) -> str:
-    """128 sampled reports in one batch against one prompt at a time, per response."""
+    """A batch of sampled responses against the loop that people write: one `generate` a prompt."""
     from .generation import generate
+    from .logprobs import encode_prompt
     from .models import load_model, load_tokenizer
     from .preferences import alert_rows
 
-    model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
-    prompts = [row["prompt"] for row in alert_rows("validation", 128, profile)]
-    # All responses of the same length on both sides: the end token may not come.
-    ends = {"max_new_tokens": 64, "temperature": 0.7, "batch_size": 128}
-    never = type(tokenizer).from_pretrained(profile.base_model)
-    never.eos_token = "<|system|>" if "<|system|>" in never.get_vocab() else never.eos_token
+    model = load_model(profile.base_model, profile)
+    n, one_by_one, tokens = profile.generation_batch, 8, 64
+    prompts = [row["prompt"] for row in alert_rows("validation", n, profile)]
+    # All responses equally long on both sides: this end token never comes.
+    endless = load_tokenizer(profile.base_model, profile)
+    endless.eos_token = "<|system|>"
+    encoded = [torch.tensor([encode_prompt(endless, prompt)]) for prompt in prompts[:one_by_one]]
 
     def batch() -> None:
-        generate(model, never, prompts, **ends)
+        generate(model, endless, prompts, max_new_tokens=tokens, temperature=0.7, batch_size=n)
 
     def loop() -> None:
-        for prompt in prompts[:8]:
-            generate(model, never, [prompt], **ends)
+        for input_ids in encoded:
+            model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=torch.ones_like(input_ids).to(model.device),
+                max_new_tokens=tokens,
+                do_sample=True,
+                temperature=0.7,
+                eos_token_id=endless.eos_token_id,
+                pad_token_id=endless.pad_token_id,
+            )
 
     together, alone = (
         seconds / count
-        for seconds, count in zip(alternate(rounds, batch, loop), (128, 8), strict=True)
+        for seconds, count in zip(alternate(rounds, batch, loop), (n, one_by_one), strict=True)
     )
     return (
-        f"| a response of 64 tokens, in a batch of 128 | {together * 1e3:.1f} ms "
+        f"| a response of {tokens} tokens, in a batch of {n} | {together * 1e3:.1f} ms "
         f"| one prompt at a time: {alone * 1e3:.0f} ms | {alone / together:.0f} times faster |"
     )
 
@@ -124,12 +134,12 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     Both train the same adapter on the same batch: the bare side is forward, loss, backward and
     AdamW's step on tensors that are ready.
     """
-    import torch
+    from peft import get_peft_model
     from transformers import PrinterCallback
 
     from .logprobs import encode_pair, pad_right, sum_over_response, token_logps
     from .losses import dpo_loss
-    from .models import load_model, load_tokenizer
+    from .models import load_model, load_tokenizer, merge_adapter
     from .pipeline import ensure_sft, ensure_triples
     from .preferences import to_trl
     from .quiet import quiet
@@ -143,6 +153,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
 
     with quiet():
         model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
         trainer = _make_dpo_trainer(
             model=model,
             ref_model=reference,
@@ -150,7 +161,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             processing_class=tokenizer,
             train_dataset=to_trl(rows, bool(tokenizer.chat_template)),
             options=_arguments(settings, profile, profile.artifacts / "bench", 0)
-            | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta},
+            | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta}
+            | {"activation_checkpointing": False},
         )
     trainer.remove_callback(PrinterCallback)
 
@@ -159,10 +171,6 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             trainer.train()
 
     bare = load_model(sft, profile)
-    from peft import get_peft_model
-
-    from .models import merge_adapter
-
     bare = get_peft_model(merge_adapter(bare), _lora(settings)).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])

@@ -78,7 +78,7 @@ def _profiles() -> dict[str, Profile]:
         sft=TrainingSettings(learning_rate=2e-3, epochs=3, batch_size=32),
         dpo=TrainingSettings(learning_rate=5e-4, epochs=2, batch_size=16),
         max_new_tokens=96,
-        generation_batch=128,
+        generation_batch=512,
         threads=2,
     )
     colab = Profile(

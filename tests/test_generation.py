@@ -56,6 +56,53 @@ def test_seeds(model, tokenizer, prompts):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_samples_do_not_depend_on_the_batches(model, tokenizer, prompts):
+    """Up to rounding: sums over a padded batch may differ in the last digit and turn a token."""
+    whole, parts = (
+        generate(
+            model, tokenizer, prompts, max_new_tokens=80, temperature=0.7, seed=3, batch_size=size
+        )
+        for size in (64, 7)
+    )
+    assert sum(one != other for one, other in zip(whole, parts, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_samples_follow_the_models_distribution(model, tokenizer, temperature):
+    """The first tokens of 4,000 samples: each is as frequent as the softmax says."""
+    from coursekit.logprobs import encode_prompt
+
+    prompt, n = build_prompt(sample_alerts("validation", 1)[0], "Tell the team."), 4000
+    texts = generate(
+        model, tokenizer, [prompt] * n, max_new_tokens=1, temperature=temperature, batch_size=500
+    )
+    with torch.no_grad():
+        logits = model(torch.tensor([encode_prompt(tokenizer, prompt)])).logits[0, -1]
+    probabilities = (logits / temperature).softmax(-1)
+    common = (probabilities * n > 10).nonzero().flatten().tolist()
+    assert len(common) > 2
+    p = probabilities[common]
+    share = torch.tensor([texts.count(tokenizer.decode(token)) / n for token in common])
+    off = (share - p) / (p * (1 - p) / n).sqrt()  # in standard errors
+    assert off.abs().max() < 4.5
+    assert abs(share.sum() - p.sum()) < 0.01
+
+
+def test_settings_that_a_model_brings_do_not_count(model, tokenizer, prompts, recwarn):
+    expected = [
+        generate(model, tokenizer, prompts[:9], max_new_tokens=80, temperature=temperature)
+        for temperature in (0.0, 1.0)
+    ]
+    model.generation_config.update(
+        do_sample=True, temperature=0.1, top_k=1, top_p=0.1, repetition_penalty=9.0
+    )
+    assert expected == [
+        generate(model, tokenizer, prompts[:9], max_new_tokens=80, temperature=temperature)
+        for temperature in (0.0, 1.0)
+    ]
+    assert not recwarn.list
+
+
 def test_stops_at_the_end_token_and_shows_no_special_token(model, tokenizer, prompts):
     texts = generate(model, tokenizer, prompts, max_new_tokens=200)
     assert not any("<|" in text for text in texts)

@@ -5,6 +5,7 @@ What comes back is a plain transformers model (or a `PeftModel` around one) and 
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,23 @@ def _prepare(profile: Profile) -> None:
 
     if profile.threads:
         torch.set_num_threads(profile.threads)
+    if not torch.cuda.is_available():
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what it frees for the next tensor; without glibc, nothing happens.
+
+    Otherwise each step gives its large tensors back to the system and waits while the system clears
+    the same pages again: a fifth of the time of a training step on two cores.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+    except (AttributeError, OSError, TypeError):
+        pass  # macOS, Windows, musl
 
 
 def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
