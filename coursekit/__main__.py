@@ -74,6 +74,8 @@ def environment() -> Path:
             "The installation did not finish. With no network it cannot; otherwise the last lines "
             "above say why. Run the same command again: what is installed is kept."
         )
+    except OSError as error:
+        sys.exit(f"The environment is damaged: {error}. Delete {folder} and run this again.")
     # The package itself is found by a path file: no build step that would want the network.
     site_packages = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

@@ -1,5 +1,6 @@
 """The frame: what is installed where, and what an import costs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -103,3 +104,40 @@ def test_unwritable_environment_is_told(tmp_path):
     )
     assert result.returncode == 1
     assert "COURSE_VENV" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_second_run_reuses_the_environment(tmp_path):
+    """Nothing is installed where the stamp says that these requirements are: works offline."""
+    import hashlib
+    import venv
+
+    venv.create(tmp_path, with_pip=True)
+    python = next(path for path in tmp_path.glob("*/python*") if path.stem == "python")
+    stamp = tmp_path / "course-requirements.sha256"
+    wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
+
+    def environment():
+        return subprocess.run(
+            [sys.executable, "-c", "import coursekit.__main__ as m; print(m.environment())"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COURSE_VENV": str(tmp_path), "PIP_NO_INDEX": "1"},
+        )
+
+    stamp.write_text(wanted)
+    reused = environment()
+    assert reused.returncode == 0, reused.stderr
+    assert reused.stdout.split() == [str(python)]
+
+    stamp.write_text("older requirements")
+    offline = environment()
+    assert "Preparing the environment" in offline.stdout
+    assert offline.returncode == 1 and "With no network it cannot" in offline.stderr
+    assert stamp.read_text() == "older requirements"  # so the next run tries again
+
+    python.unlink()
+    python.write_text("not a program")
+    damaged = environment()
+    assert damaged.returncode == 1 and "Delete" in damaged.stderr
+    assert "Traceback" not in damaged.stderr

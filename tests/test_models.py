@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from coursekit.models import adapter_config, frozen_copy, load_model, load_tokenizer, merge_adapter
 from coursekit.profile import TINY_MODEL, load_profile
@@ -111,3 +112,49 @@ def test_profiles(monkeypatch):
     assert load_profile("colab").four_bit
     with pytest.raises(ValueError, match=r"unknown profile 'huge': .* tiny, colab, gpu"):
         load_profile("huge")
+
+
+# Building the tiny model.
+
+
+def test_a_build_that_was_stopped_goes_on_to_the_same_weights(tokenizer, tmp_path, monkeypatch):
+    from coursekit.models import build
+
+    recipe = build.Recipe(hidden=16, layers=1, feed_forward=32, steps=24, batch=2, warmup_steps=4)
+    whole = build.build_model(recipe, tokenizer)
+    done = build.train(recipe, whole, tokenizer, tmp_path / "whole")
+
+    monkeypatch.setattr(build, "SAVE_EVERY", 10)
+    save = build._save_state
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_save_state", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        build.train(recipe, build.build_model(recipe, tokenizer), tokenizer, tmp_path / "parts")
+    monkeypatch.setattr(build, "_save_state", save)
+    torch.manual_seed(99)  # a new process would start with another state
+    resumed = build.build_model(recipe, tokenizer)
+    again = build.train(recipe, resumed, tokenizer, tmp_path / "parts")
+    assert again["tokens"] == done["tokens"] and again["step"] == 24
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], weight, rtol=1e-5, atol=1e-6)
+
+    other = replace(recipe, steps=25)
+    with pytest.raises(ValueError, match="belongs to another recipe: delete it"):
+        build.train(other, build.build_model(other, tokenizer), tokenizer, tmp_path / "parts")
+
+
+def test_the_shipped_model_is_what_its_builder_makes(tokenizer):
+    """Tokenizer, architecture and size: weights take minutes and are not made again here."""
+    from coursekit.models import build
+
+    made = build.build_tokenizer(build.Recipe())
+    assert made.get_vocab() == tokenizer.get_vocab()
+    assert made.chat_template == tokenizer.chat_template
+    shipped = load_model(TINY_MODEL)
+    fresh = build.build_model(build.Recipe(), made)
+    shapes = {name: weight.shape for name, weight in fresh.state_dict().items()}
+    assert {name: weight.shape for name, weight in shipped.state_dict().items()} == shapes

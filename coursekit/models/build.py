@@ -30,6 +30,7 @@ from ..profile import TINY_MODEL
 from ..triage import corpus
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
+SAVE_EVERY = 250  # steps
 ROLES = ("system", "user", "assistant")
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -222,7 +223,7 @@ def train(
                 f"{done['tokens'] / 1e6:.1f} M tokens, {done['seconds'] / 60:.1f} min",
                 flush=True,
             )
-        if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save_state(checkpoint, recipe, model, optimizer, done)
     model.to("cpu").eval()
     return done
