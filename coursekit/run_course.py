@@ -35,7 +35,10 @@ def main() -> int:
     except ValueError as error:
         sys.exit(str(error))
     folder = profile.artifacts / profile.name / "executed"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
     for source in sorted(NOTEBOOKS.glob("*.py")):
         target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
@@ -70,9 +73,9 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
         resources={"metadata": {"path": str(NOTEBOOKS)}},
         on_cell_start=show,
     )
+    failed = None
     try:
         client.execute()
-        failed = None
     except CellExecutionError as error:
         failed = error
     finally:
@@ -94,4 +97,7 @@ def _drop_timings(notebook: nbformat.NotebookNode) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -106,6 +106,27 @@ def test_unwritable_environment_is_told(tmp_path):
     assert "COURSE_VENV" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"COURSE_ARTIFACTS": "{file}/artifacts"}, "Set COURSE_ARTIFACTS"),
+        ({"COURSE_PROFILE": "huge"}, "unknown profile 'huge': set COURSE_PROFILE to one of tiny"),
+    ],
+)
+def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
+    (tmp_path / "file").write_text("")
+    variables = {name: value.format(file=tmp_path / "file") for name, value in variables.items()}
+    result = subprocess.run(
+        [sys.executable, "-m", "coursekit.run_course"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
 def test_a_second_run_reuses_the_environment(tmp_path):
     """Nothing is installed where the stamp says that these requirements are: works offline."""
     import hashlib
