@@ -35,7 +35,7 @@ preference_probability = Exercise(
     solution=_preference_probability,
     cases=[
         (_numbers(2.0, 0.5, -1.0), _numbers(1.0, 0.5, 3.0)),
-        (_numbers(400.0), _numbers(-400.0)),
+        (_numbers(800.0), _numbers(-800.0)),
     ],
     mistakes=[
         Mistake(
@@ -458,8 +458,8 @@ kto_desirable = Exercise(
             lambda ratio, other, beta: torch.sigmoid(
                 beta * (ratio - other.mean().clamp(min=0).detach())
             ),
-            "this is the *value* that is to grow (and the loss of an undesirable response): the loss "
-            "is 1 minus it.",
+            "this is the *value* that is to grow (and an undesirable response's loss): the loss is 1 "
+            "minus it.",
         ),
         Mistake(
             lambda ratio, other, beta: (
