@@ -84,7 +84,7 @@ def total_variation(log_policy: Tensor, log_other: Tensor) -> Tensor:
     return (log_policy.exp() - log_other.exp()).abs().sum(-1) / 2
 
 
-def maximise(value: Callable[[Tensor], Tensor], start: Tensor, steps: int = 500) -> Tensor:
+def maximise(value: Callable[[Tensor], Tensor], start: Tensor, steps: int = 3000) -> Tensor:
     """The tensor near `start` at which the scalar `value` is greatest, by L-BFGS.
 
     Knows nothing of closed forms: it follows autograd's gradient, in float64. Raises RuntimeError

@@ -1,7 +1,8 @@
-"""What a notebook shows: reports side by side with their faults marked, and tables with units."""
+"""What a notebook shows and asks: reports side by side, strips of tokens, predictions, claims."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,103 @@ def comparison(table: pd.DataFrame) -> Styler:
         .apply(
             lambda column: ["font-weight:bold" if is_clear else "" for is_clear in clear],
             subset=["difference", "95 % interval"],
+        )
+    )
+
+
+def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) -> HTML:
+    """Tokens in a row, each on a colour that says how likely the model found it.
+
+    Args:
+        tokens: T texts.
+        logps: T - 1 log-probabilities in nats: of each token but the first, given those before it.
+        skip: the first `skip` tokens (the prompt) are grey: their probabilities do not count.
+    """
+    from IPython.display import HTML
+
+    pieces = []
+    for index, token in enumerate(tokens):
+        shown = escape(token).replace("\n", "↵<br>").replace(" ", "&nbsp;") or "∅"
+        style = "padding:1px 2px;margin:1px;border-radius:3px;display:inline-block"
+        if index < skip or index == 0:
+            pieces.append(f'<span style="{style};color:#888">{shown}</span>')
+            continue
+        probability = math.exp(logps[index - 1])
+        # From orange (unlikely) to white (certain): light throughout, so that black text reads.
+        style += f";color:#000;background:rgba(230,159,0,{0.85 * (1 - probability):.2f})"
+        title = f"p = {probability:.3f}, log p = {logps[index - 1]:.2f}"
+        pieces.append(
+            f'<span style="{style}" title="{title}">{shown}'
+            f'<sub style="font-size:8px;color:#333">{probability:.2f}</sub></span>'
+        )
+    return HTML(
+        '<div style="font:13px monospace;line-height:2;background:#fff;padding:8px">'
+        + "".join(pieces)
+        + "</div>"
+        '<p style="font-size:12px">Grey: the prompt. The small number is each token\'s probability '
+        "given all before it; the stronger the orange, the less likely.</p>"
+    )
+
+
+class Prediction:
+    """What a learner expects, before a cell shows it. Made by `predict`, looked at by `held`."""
+
+    def __init__(self, question: str, options: Sequence[str], choice: str | None) -> None:
+        self.question, self.options, self.choice = question, list(options), choice
+
+
+def predict(question: str, options: Sequence[str], choice: str | None = None) -> Prediction:
+    """Ask for a prediction: click an option, or, where widgets do not work, pass `choice`.
+
+    Raises ValueError for a `choice` that is none of the options.
+    """
+    from IPython.display import display
+    from ipywidgets import HTML, RadioButtons, VBox
+
+    if choice is not None and choice not in options:
+        raise ValueError(f"{choice!r} is none of the options: {', '.join(map(repr, options))}")
+    prediction = Prediction(question, options, choice)
+    buttons = RadioButtons(
+        options=list(options), value=choice, layout={"width": "max-content"}, disabled=False
+    )
+
+    def chosen(change) -> None:
+        prediction.choice = change["new"]
+
+    buttons.observe(chosen, names="value")
+    print(f"Predict: {question}")
+    print(
+        "  " + "   ".join(f"({letter}) {o}" for letter, o in zip("abcdef", options, strict=False))
+    )
+    display(VBox([HTML("<b>Your prediction</b>"), buttons]))
+    return prediction
+
+
+def held(prediction: Prediction, truth: str, evidence: str) -> None:
+    """Say what came out, and whether the prediction held.
+
+    `truth`: the option that this run shows, computed by the cell. Raises ValueError if it is none.
+    """
+    if truth not in prediction.options:
+        raise ValueError(f"{truth!r} is none of the options: {', '.join(prediction.options)}")
+    print(f"{prediction.question}\n→ {truth}: {evidence}")
+    if prediction.choice is None:
+        print("(You made no prediction. It costs a second and doubles what you remember.)")
+    elif prediction.choice == truth:
+        print("✓ Your prediction held.")
+    else:
+        print(f"✗ You predicted: {prediction.choice}. Why was it otherwise?")
+
+
+def quiz(questions: Sequence[tuple[str, str]]) -> HTML:
+    """Questions whose answers fold away."""
+    from IPython.display import HTML
+
+    return HTML(
+        "".join(
+            f'<details style="margin:6px 0"><summary>{escape(question)}</summary>'
+            f'<p style="margin:4px 18px">{escape(answer)}</p></details>'
+            for question, answer in questions
         )
     )
 

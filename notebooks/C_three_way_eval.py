@@ -161,7 +161,7 @@ claim(
 # %%
 report = "\n".join(
     [
-        comparison(table).to_string(delimiter="\t").strip(),
+        table.round(2).to_string(),
         "",
         f"SFT+DPO against SFT: {result}",
         f"KL from SFT: {kl} nats a response",

@@ -458,8 +458,8 @@ kto_desirable = Exercise(
             lambda ratio, other, beta: torch.sigmoid(
                 beta * (ratio - other.mean().clamp(min=0).detach())
             ),
-            "this is the *value* that is to grow (and an undesirable response's loss): the loss is 1 "
-            "minus it.",
+            "this is the *value* that is to grow (and an undesirable response's loss): the loss is "
+            "1 minus it.",
         ),
         Mistake(
             lambda ratio, other, beta: (
