@@ -170,8 +170,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
         with quiet():
             trainer.train()
 
-    bare = load_model(sft, profile)
-    bare = get_peft_model(merge_adapter(bare), _lora(settings)).train()
+    with quiet():
+        bare = get_peft_model(merge_adapter(load_model(sft, profile)), _lora(settings)).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])
         for side in ("chosen", "rejected")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
 _TEXT = (
-    "white-space:pre-wrap;word-break:normal;margin:0;font-size:12px;line-height:1.5;text-align:left"
+    "white-space:pre-wrap;word-break:normal;margin:0;font-size:12px;line-height:1.5;"
+    "text-align:left;background:transparent"
 )
 _FAULT = "color:#D55E00;font-weight:bold"
 
@@ -33,7 +34,10 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequ
     """
     from IPython.display import HTML
 
-    head = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in ("alert", *responses))
+    width = f"width:{100 / (len(responses) + 1):.0f}%"
+    head = "".join(
+        f'<th style="{_CELL};{width}">{escape(name)}</th>' for name in ("alert", *responses)
+    )
     body = []
     for index, row in enumerate(rows):
         alert = Alert(**row["alert"])
@@ -46,7 +50,8 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequ
             )
         body.append(f"<tr>{''.join(cells)}</tr>")
     return HTML(
-        f'<table style="border-collapse:collapse"><tr>{head}</tr>{"".join(body)}</table>'
+        f'<table style="border-collapse:collapse;max-width:1000px"><tr>{head}</tr>'
+        f"{''.join(body)}</table>"
         f'<p style="font-size:12px"><span style="{_FAULT}">✗</span> marks what the rubric objects '
         "to.</p>"
     )

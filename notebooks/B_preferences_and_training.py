@@ -24,7 +24,7 @@
 # 3. train with DPO, knowing that the reference is the SFT model,
 # 4. see how far the policy has moved (KL) and what it says now.
 #
-# On the `tiny` profile the cells compute for about two minutes on two CPU cores. The same cells
+# On the `tiny` profile the cells compute for about a minute on two CPU cores. The same cells
 # train a real model with `COURSE_PROFILE=gpu`.
 
 # %%
@@ -143,11 +143,17 @@ claim(
 )
 
 # %% [markdown]
-# Capable, and still wrong. Look at three of its reports: the facts are right, the causes are
-# invented, the next steps padded. It does what it was shown.
+# Capable, and still wrong. Here are the first three SFT reports to which the rubric objects. The
+# facts are copied right; what is wrong is what the demonstrations got wrong. It does what it was
+# shown.
 
 # %%
-side_by_side(evaluation[:3], {name: texts[:3] for name, texts in sampled.items()})
+perfect = scores[scores["model"] == "SFT"].set_index("row")["overall"] == 1
+faulty = [index for index in range(len(evaluation)) if not perfect[index]][:3]
+side_by_side(
+    [evaluation[index] for index in faulty],
+    {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
+)
 
 # %% [markdown]
 # ## 3 · Preference triples
@@ -267,8 +273,12 @@ claim(
 
 # %%
 sampled["SFT+DPO"] = respond(dpo, 0.7, "SFT+DPO, sampled")
-side_by_side(evaluation[:3], {name: sampled[name][:3] for name in ("SFT", "SFT+DPO")})
+side_by_side(
+    [evaluation[index] for index in faulty],
+    {name: [sampled[name][index] for index in faulty] for name in ("SFT", "SFT+DPO")},
+)
 
 # %% [markdown]
-# Three hand-picked reports convince nobody, us included. Session C asks all three models the same
+# These three were picked because SFT had failed on them, so they flatter DPO, and three convince
+# nobody anyway. Session C asks all three models the same
 # 300 prompts and says, with intervals, what has changed.
