@@ -12,12 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import dpo_loss
+from .losses import dpo_loss, kto_loss
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,27 @@ def make_world(
     direction = torch.randn(n_features, generator=generator, dtype=torch.float64)
     reference = torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(-1)
     return World(reference, features @ (direction / direction.norm()), features)
+
+
+def make_tempting_world(
+    n_prompts: int = 3, n_responses: int = 60, n_features: int = 8, seed: int = 0
+) -> World:
+    """A world that tempts a reward model: what looks best lies where nobody has been.
+
+    Responses near the origin of feature space are common under the reference. Their reward grows
+    along one direction, which is all that a linear reward model can learn; far from the origin a
+    penalty grows with the square, which it cannot. (As with length: in the usual range longer is
+    better, and very long is bad.) The reference's expected reward is 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = n_prompts, n_responses
+    reach = 1.6 * torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
+    features = reach * torch.randn(*shape, n_features, generator=generator, dtype=torch.float64)
+    direction = torch.randn(n_features, generator=generator, dtype=torch.float64)
+    distance = (features**2).sum(-1)
+    log_reference = (-distance / 2).log_softmax(-1)
+    reward = 1.5 * features @ (direction / direction.norm()) - 1.5 * distance / n_features
+    return World(log_reference, reward - expected_reward(log_reference, reward)[:, None], features)
 
 
 def expected_reward(log_policy: Tensor, reward: Tensor) -> Tensor:
@@ -212,6 +237,15 @@ def policy_gradient(
     return path
 
 
+def regret(log_policy: Tensor, world: World, beta: float) -> float:
+    """How far `objective` at the true reward falls short of its maximum, averaged over prompts."""
+    best = optimal_policy(world.log_reference, world.reward, beta)
+    return (
+        objective(best, world.log_reference, world.reward, beta)
+        - objective(log_policy, world.log_reference, world.reward, beta)
+    ).item()
+
+
 def fit_dpo(pairs: Pairs, log_reference: Tensor, beta: float, ridge: float = 0.1) -> Tensor:
     """A policy trained by DPO on `pairs`, every logit free: log pi, (X, Y).
 
@@ -233,3 +267,102 @@ def fit_dpo(pairs: Pairs, log_reference: Tensor, beta: float, ridge: float = 0.1
         return -share @ loss - ridge * (implicit_reward**2).sum()
 
     return maximise(value, log_reference).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What data an estimator gets: `pairs` pairs with a share `flipped` of wrong labels; `unseen`:
+    the share of responses that never occur in pairs; `visible`: how many of the features, in which
+    the true reward is linear, the reward model sees (None: all).
+    """
+
+    pairs: int
+    flipped: float = 0.0
+    unseen: float = 0.0
+    visible: int | None = None
+
+
+CONDITIONS = {
+    "plenty of pairs": Condition(20_000),
+    "few pairs": Condition(100),
+    "few, 30 % flipped": Condition(100, flipped=0.3),
+    "half never seen": Condition(20_000, unseen=0.5),
+    "reward model blind": Condition(20_000, visible=1),
+}
+
+
+def compare_estimators(
+    conditions: dict[str, Condition], seeds: int = 12, beta: float = 1.0
+) -> pd.DataFrame:
+    """DPO against reward model and policy gradient, in one random world a seed.
+
+    DPO has a free logit for every response; the reward model is linear in the features and its
+    policy comes by `policy_gradient`.
+
+    Returns:
+        One row for each condition, seed and `method`, with its `regret`; method `reference` is the
+        policy without training.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, condition in conditions.items():
+        for seed in range(seeds):
+            world = make_world(seed=seed)
+            behaviour = world.log_reference.clone()
+            behaviour[:, : round(condition.unseen * behaviour.shape[1])] = -torch.inf
+            pairs = sample_pairs(
+                world,
+                condition.pairs,
+                seed=seed,
+                log_behaviour=behaviour.log_softmax(-1),
+                flipped=condition.flipped,
+            )
+            reward = fit_reward(pairs, world.features[..., : condition.visible])
+            policies = {
+                "reference": world.log_reference,
+                "DPO": fit_dpo(pairs, world.log_reference, beta),
+                "RLHF": policy_gradient(world.log_reference, reward, beta, 100, 0.5)[-1],
+            }
+            rows += [
+                {
+                    "condition": name,
+                    "seed": seed,
+                    "method": method,
+                    "regret": regret(policy, world, beta),
+                }
+                for method, policy in policies.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def fit_kto(
+    prompts: Tensor,
+    responses: Tensor,
+    desirable: Tensor,
+    log_reference: Tensor,
+    beta: float,
+    steps: int = 300,
+    step_size: float = 0.1,
+) -> Tensor:
+    """A policy trained by KTO on single responses with thumbs, every logit free: log pi, (X, Y).
+
+    prompts, responses: indices, (N,); desirable: (N,), bool. The point of reference is the exact
+    KL divergence of each prompt. Adam; KTO's loss flattens out, so that the steps end it.
+    """
+    logits = log_reference.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([logits], lr=step_size)
+    for _ in range(steps):
+        log_policy = logits.log_softmax(-1)
+        kl = kl_divergence(log_policy, log_reference).detach()
+        loss, _ = kto_loss(
+            log_policy[prompts, responses],
+            log_reference[prompts, responses],
+            desirable,
+            kl[prompts],
+            beta=beta,
+        )
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    return logits.detach().log_softmax(-1)

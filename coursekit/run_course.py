@@ -29,6 +29,7 @@ def main() -> int:
         action="store_true",
         help="write the outputs into the notebooks themselves (for instructors)",
     )
+    parser.add_argument("--only", default="", help="run the notebooks whose names begin so")
     options = parser.parse_args()
     try:
         profile = load_profile()
@@ -39,12 +40,14 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
-    for source in sorted(NOTEBOOKS.glob("*.py")):
+    for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
         target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
             return 1
     table = profile.artifacts / profile.name / "three_way.txt"
-    print(f"\n{table.read_text()}\nNotebooks to read: {folder}")
+    if table.is_file():
+        print(f"\n{table.read_text()}")
+    print(f"Notebooks to read: {folder}")
     return 0
 
 

@@ -167,6 +167,41 @@ def _make_dpo_trainer(*, options: dict[str, Any], **parts: Any) -> DPOTrainer:
     return DPOTrainer(args=DPOConfig(**options), **parts)
 
 
+def trl_loss(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: Any,
+    triples: Sequence[dict[str, Any]],
+    **options: Any,
+) -> float:
+    """The loss that TRL's `DPOTrainer` computes on `triples` as one batch, without training.
+
+    For comparing formulas. `options`: fields of TRL's `DPOConfig` (`beta`, `loss_type`, ...).
+    """
+    import tempfile
+
+    import torch
+
+    with quiet(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        trainer = _make_dpo_trainer(
+            model=policy,
+            ref_model=reference,
+            processing_class=tokenizer,
+            train_dataset=to_trl(triples, bool(tokenizer.chat_template)),
+            options={
+                "output_dir": folder,
+                "per_device_train_batch_size": len(triples),
+                "use_cpu": not torch.cuda.is_available(),
+                "bf16": False,
+                "activation_checkpointing": False,
+                "report_to": "none",
+            }
+            | options,
+        )
+        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+        return trainer.compute_loss(trainer.model, inputs).item()
+
+
 def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
     """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
     from trl.trainer.utils import use_adapter

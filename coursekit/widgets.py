@@ -12,7 +12,10 @@ from .triage import Alert, report_faults, score_report
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
+    from ipywidgets import Widget
     from pandas.io.formats.style import Styler
+
+    from .bandit import World
 
 _CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
 _TEXT = (
@@ -190,3 +193,32 @@ def claim(holds: bool, sentence: str) -> None:
     if not holds:
         raise AssertionError(f"This run does not show it: {sentence}")
     print(f"✓ {sentence}")
+
+
+def beta_slider(world: World, prompt: int = 0) -> Widget:
+    """A slider for beta: the optimum at one prompt and its place on the frontier.
+
+    Needs a running kernel; the static figures beside it show the same.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import clear_output, display
+    from ipywidgets import FloatLogSlider, Output, VBox
+
+    from .plotting import STYLE
+    from .plotting_math import draw_optimum
+
+    slider = FloatLogSlider(value=1.0, base=10, min=-1.3, max=1.3, step=0.05, description="beta")
+    panel = Output()
+
+    def draw(_=None) -> None:
+        with panel, plt.rc_context(STYLE):
+            clear_output(wait=True)
+            figure, axes = plt.subplots(figsize=(5, 2.8))
+            draw_optimum(axes, world, slider.value, prompt)
+            axes.legend(loc="upper left")
+            plt.close(figure)
+            display(figure)
+
+    slider.observe(draw, names="value")
+    draw()
+    return VBox([slider, panel])

@@ -515,3 +515,48 @@ log_odds_ratio = Exercise(
 
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
 MINUTES = math.fsum(exercise.minutes for exercise in EXERCISES.values())
+
+QUIZ = [
+    (
+        "Why does DPO need no reward model?",
+        "The optimal policy determines the reward up to a constant per prompt, and the constant "
+        "cancels in Bradley-Terry: the likelihood of the pairs can be written in the policy.",
+    ),
+    (
+        "The first-step loss is 0.7045. What is wrong?",
+        "Policy and reference differ before training (it should be ln 2 = 0.6931): the reference "
+        "is not the model that training starts from.",
+    ),
+    (
+        "It is exactly ln 2. Is the reference right?",
+        "Not proven: it also holds if both are the same wrong model. Compare the reference's "
+        "log-probabilities with the SFT model's.",
+    ),
+    (
+        "The chosen responses' log-probability falls while the margin grows. A bug?",
+        "Not by itself: the loss asks for the difference only. Look at the KL and at samples.",
+    ),
+    (
+        "What does a smaller beta do?",
+        "It makes the first gradient smaller and the optimum more distant. What you see depends "
+        "on the optimiser and on when you stop.",
+    ),
+    (
+        "logps/rejected is -250. Collapse?",
+        "A sum over tokens: 100 of them at 2.5 nats. Compare per token, and with the reference.",
+    ),
+    (
+        "How does KTO differ from DPO in its data?",
+        "Single responses with a thumb up or down; neither in pairs nor in equal numbers.",
+    ),
+    (
+        "What does ORPO change?",
+        "No reference and no separate SFT stage: the SFT loss plus a penalty on the odds of the "
+        "rejected response, with length-normalised likelihoods.",
+    ),
+    (
+        "What is reward hacking, and what guards against it?",
+        "The policy finds where the reward model errs; proxy up, truth down. The KL term, early "
+        "stopping, better data, and evaluation by something that was not optimised.",
+    ),
+]

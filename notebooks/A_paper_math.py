@@ -1,0 +1,1003 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Session A · The paper's mathematics, every step executed
+#
+# Direct Preference Optimization (Rafailov et al. 2023,
+# [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning by one line
+# of loss. Why that is allowed is a derivation of seven steps. Here each step is a cell that checks
+# itself: change a sign and see it break.
+#
+# **You will**
+# 1. see a model that is capable and wrong, the reason for all that follows,
+# 2. fit a reward model, and watch what happens when one optimises it too hard,
+# 3. derive the DPO loss, checking each step on a world in which everything can be enumerated,
+# 4. understand beta from both sides,
+# 5. turn the formula into code on a real model, and meet the bugs that most code has,
+# 6. compare DPO with RLHF where the truth is known,
+# 7. meet the family (IPO, KTO, ORPO, SimPO, ...) and learn when to use which.
+#
+# About 3 hours with the exercises; the cells compute for less than a minute on two CPU cores.
+#
+# **How exercises work.** Each has a card with a folded hint and solution, a stub to fill in, and a
+# check. An untouched stub is *not attempted*, and the notebook goes on with the course's own
+# function. **Predictions**: before some results you are asked what you expect. Commit to an answer;
+# click it, or pass `choice="..."` to `predict`.
+
+# %%
+import math
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+
+from coursekit import bandit, losses, memory
+from coursekit import plotting_math as figures
+from coursekit.evaluation import bootstrap_mean, score_responses
+from coursekit.exercises import session_a as exercises
+from coursekit.generation import generate
+from coursekit.judging.constitution import PRINCIPLES, revise
+from coursekit.logprobs import encode_pair, sequence_logps
+from coursekit.models import load_model, load_tokenizer
+from coursekit.portfolio import notes
+from coursekit.preferences import alert_rows
+from coursekit.profile import load_profile
+from coursekit.training import train_sft, trl_loss
+from coursekit.triage import Alert, sample_demonstrations
+from coursekit.widgets import beta_slider, claim, held, predict, quiz, side_by_side, token_strip
+
+profile = load_profile()
+tokenizer = load_tokenizer(profile.base_model)
+
+# %% [markdown]
+# ## 1 · Why preferences?
+#
+# The task of this course: an alert comes in, a triage report goes out. We fine-tune the base model
+# on 400 reports that a tired team wrote (session B trains a better one), and ask both models about
+# services that no training text names.
+
+# %%
+quick_sft = train_sft(
+    profile.base_model,
+    sample_demonstrations(400),
+    profile.artifacts / profile.name / "sft_quick",
+    profile,
+)
+base, sft = load_model(profile.base_model), load_model(quick_sft.folder)
+
+# %%
+rows = alert_rows("validation", 60, profile)
+prompts = [row["prompt"] for row in rows]
+responses = {
+    name: generate(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=profile.max_new_tokens,
+        temperature=0.7,
+        batch_size=profile.generation_batch,
+        label=name,
+    )
+    for name, model in (("base", base), ("SFT", sft))
+}
+side_by_side(rows[:4], {name: texts[:4] for name, texts in responses.items()})
+
+# %% [markdown]
+# The marks are the rubric's: a program that knows each alert's facts and stands in for a strong
+# judge. Before you look at all 60 reports:
+
+# %%
+without_fault = predict(
+    "Of the SFT model's 60 reports, how many are without any fault?",
+    ["nearly all", "between a fifth and four fifths", "hardly any"],
+)
+
+# %%
+scores = score_responses(rows, responses).groupby("model").mean().drop(columns="row")
+reports = score_responses(rows, {"SFT": responses["SFT"]})
+share = (reports["overall"] == 1).mean()
+held(
+    without_fault,
+    "nearly all" if share > 0.8 else "hardly any" if share < 0.2 else without_fault.options[1],
+    f"{share:.0%} are without fault",
+)
+display(scores.round(2))
+claim(
+    scores.loc["SFT", "format"] > scores.loc["base", "format"] + 0.3,
+    "SFT has taught the format",
+)
+claim(scores.loc["SFT", "faithfulness"] < 0.9, "and not to say *unknown*: it invents causes")
+
+# %% [markdown]
+# The model can copy every fact and still answers badly: it does what its demonstrations did. More
+# demonstrations of the same kind would teach the same vices. What we *can* say cheaply is which of
+# two reports is better. How does one learn from that?
+
+# %% [markdown]
+# ## 2 · RLHF in three stages
+#
+# The recipe of InstructGPT (Ouyang et al. 2022,
+# [2203.02155](https://arxiv.org/abs/2203.02155)); the idea of learning a reward from comparisons is
+# older (Christiano et al. 2017, [1706.03741](https://arxiv.org/abs/1706.03741), not on language;
+# Ziegler et al. 2019, [1909.08593](https://arxiv.org/abs/1909.08593), on language models).
+
+# %%
+figures.plot_pipeline()
+
+# %% [markdown]
+# *The figure: SFT leads to a reward model, which leads to reinforcement learning with a KL term. DPO
+# goes from SFT to the end in one supervised stage on the same pairs.*
+#
+# ### From comparisons to rewards: Bradley and Terry
+#
+# Each response has a reward $r$. The probability that $y_w$ is preferred to $y_l$ is
+#
+# $$p(y_w \succ y_l \mid x) = \frac{e^{r(x, y_w)}}{e^{r(x, y_w)} + e^{r(x, y_l)}}
+# = \sigma\big(r(x, y_w) - r(x, y_l)\big)$$
+
+# %%
+exercises.preference_probability.card()
+
+
+# %%
+def preference_probability(reward_w: torch.Tensor, reward_l: torch.Tensor) -> torch.Tensor:
+    """p(y_w is preferred to y_l), (B,), from two rewards, (B,)."""
+    raise NotImplementedError
+
+
+preference_probability = exercises.preference_probability.check(preference_probability)
+
+# %% [markdown]
+# Now an **exact world**: 3 prompts with 12 possible responses each. A policy is a table of
+# probabilities, a reward a table of numbers; expectations are sums, nothing needs sampling.
+
+# %%
+world = bandit.make_world()
+print("log pi_ref:", tuple(world.log_reference.shape), " reward:", tuple(world.reward.shape))
+wins = preference_probability(world.reward[0, :1], world.reward[0, 1:2]).item()
+print(f"at prompt 0, response 0 is preferred to response 1 with probability {wins:.2f}")
+
+# %% [markdown]
+# The reward model maximises the likelihood of the pairs. With few it is noisy, with many it finds
+# the truth, up to a constant per prompt (which cancels in every difference):
+
+# %%
+fits = {
+    f"{n:,} pairs": bandit.fit_reward(
+        bandit.sample_pairs(world, n, seed=1), bandit.one_hot_features(3, 12)
+    )
+    for n in (100, 2_000, 100_000)
+}
+figures.plot_reward_fit(fits, world.reward)
+
+
+# %%
+def centred(reward: torch.Tensor) -> torch.Tensor:
+    return reward - reward.mean(-1, keepdim=True)
+
+
+errors = [(centred(fit) - centred(world.reward)).abs().mean().item() for fit in fits.values()]
+print(
+    "mean error:", *(f"{error:.3f} with {name}" for error, name in zip(errors, fits, strict=True))
+)
+claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
+
+# %% [markdown]
+# *The figure: fitted against true reward of all 36 responses; the points gather on the diagonal as
+# pairs grow.*
+#
+# ### The objective
+#
+# The third stage **maximises** (paper, equation 3)
+#
+# $$J(\pi) = \mathbb{E}_{x, y \sim \pi}\,[r(x, y)]
+# - \beta\,\mathrm{KL}\big(\pi(\cdot|x)\,\|\,\pi_\mathrm{ref}(\cdot|x)\big)$$
+#
+# PPO climbs a clipped surrogate of it with samples, a value model and care. What does the KL term do?
+# In the next world the reward model was fitted on only 40 pairs, and what looks best to it lies where
+# the reference never goes.
+
+# %%
+hacking = predict(
+    "We climb the reward model with the KL term off. What does the TRUE reward do?",
+    ["it rises to its maximum and stays", "it rises, then falls", "it falls from the start"],
+)
+
+# %%
+tempting = bandit.make_tempting_world(seed=1)
+proxy = bandit.fit_reward(bandit.sample_pairs(tempting, 40, seed=1), tempting.features)
+paths = {}
+for beta in (0.0, 0.3, 1.0):
+    steps = bandit.policy_gradient(tempting.log_reference, proxy, beta, steps=80, step_size=0.1)
+    paths[beta] = pd.DataFrame(
+        {
+            "kl": [bandit.kl_divergence(p, tempting.log_reference).mean().item() for p in steps],
+            "proxy": [bandit.expected_reward(p, proxy).mean().item() for p in steps],
+            "true": [bandit.expected_reward(p, tempting.reward).mean().item() for p in steps],
+        }
+    )
+figures.plot_overoptimisation(paths)
+
+# %%
+off, on = paths[0.0], paths[1.0]
+rose = off["true"].max() > off["true"].iloc[0] + 0.1
+fell = off["true"].iloc[-1] < off["true"].max() - 0.1
+held(
+    hacking,
+    hacking.options[1] if rose and fell else hacking.options[0] if rose else hacking.options[2],
+    f"from {off['true'].iloc[0]:.2f} up to {off['true'].max():.2f}, then to "
+    f"{off['true'].iloc[-1]:.2f}, while the proxy climbs to {off['proxy'].iloc[-1]:.2f}",
+)
+claim(off["proxy"].is_monotonic_increasing, "the proxy never stopped rising: it cannot warn you")
+claim(
+    on["true"].iloc[-1] > off["true"].iloc[-1],
+    "with the KL term on, the policy stays where the reward model knows something",
+)
+
+# %% [markdown]
+# *The figure: along the optimisation the proxy reward grows with the KL from the reference. With the
+# KL term off the true reward rises, turns, and falls; with it on the path ends early.*
+#
+# This is **reward hacking** (over-optimisation: Gao et al. 2022,
+# [2210.10760](https://arxiv.org/abs/2210.10760)). DPO has no reward model to hack, and
+# over-optimises much the same way (Rafailov et al. 2024,
+# [2406.02900](https://arxiv.org/abs/2406.02900)): its implicit reward is fitted to pairs too.
+#
+# ### Who is in memory?
+#
+# PPO holds four models: policy and value are trained, reference and reward model only read. DPO holds
+# two, with LoRA one. The table counts what must be there: weights (bf16), gradients (bf16), and
+# Adam's states with the fp32 master copy. Activations come on top, and depend on batch and length.
+
+# %%
+table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
+table.round(1)
+
+# %%
+claim(
+    table.loc[("7B", "DPO"), "total"] > 80,
+    f"full DPO of a 7B model needs {table.loc[('7B', 'DPO'), 'total']:.0f} GiB before activations: "
+    "more than one 80 GB card",
+)
+llama_3b = memory.lora_parameters(
+    rank=16, layers=28, hidden=3072, heads=24, key_value_heads=8, head_dim=128
+)
+claim(llama_3b == 9_175_040, f"LoRA r=16 on q, k, v, o of Llama-3.2-3B trains {llama_3b:,}")
+
+# %% [markdown]
+# ## 3 · The derivation
+#
+# **Step 1. The objective has a maximiser in closed form** (paper, equation 4):
+#
+# $$\pi^*(y|x) = \frac{1}{Z(x)}\,\pi_\mathrm{ref}(y|x)\,e^{r(x,y)/\beta},\qquad
+# Z(x) = \sum_y \pi_\mathrm{ref}(y|x)\,e^{r(x,y)/\beta}$$
+#
+# *Why:* $J(\pi) = \beta\log Z(x) - \beta\,\mathrm{KL}(\pi\,\|\,\pi^*)$, averaged over prompts. The
+# first term does not depend on $\pi$; the second is largest, zero, exactly at $\pi = \pi^*$.
+
+# %%
+exercises.closed_form.card()
+
+
+# %%
+def closed_form(log_reference: torch.Tensor, reward: torch.Tensor, beta: float) -> torch.Tensor:
+    """log pi*, (X, Y)."""
+    raise NotImplementedError
+
+
+closed_form = exercises.closed_form.check(closed_form)
+
+# %% [markdown]
+# Is it the maximiser? Let an optimiser that knows nothing of the formula climb $J$ from the uniform
+# policy:
+
+# %%
+beta = 0.5
+climbed = bandit.maximise(
+    lambda logits: bandit.objective(
+        logits.log_softmax(-1), world.log_reference, world.reward, beta
+    ),
+    start=torch.zeros(3, 12),
+).log_softmax(-1)
+best = closed_form(world.log_reference, world.reward, beta)
+distance = bandit.total_variation(climbed, best).max().item()
+claim(
+    distance < 1e-6, f"closed form and direct optimisation agree (total variation {distance:.1e})"
+)
+
+# %% [markdown]
+# And the identity behind it, at an arbitrary policy:
+
+# %%
+generator = torch.Generator().manual_seed(0)
+some = torch.randn(3, 12, generator=generator, dtype=torch.float64).log_softmax(-1)
+log_z = bandit.log_partition(world.log_reference, world.reward, beta)  # (X,)
+left = bandit.objective(some, world.log_reference, world.reward, beta)
+right = (beta * log_z - beta * bandit.kl_divergence(some, best)).mean()
+claim(abs(left - right) < 1e-12, f"J(pi) = beta log Z - beta KL(pi || pi*): {left:.6f} both ways")
+
+# %% [markdown]
+# **Step 2. Solve for the reward** (equation 5). Take logarithms:
+#
+# $$r(x, y) = \beta\log\frac{\pi^*(y|x)}{\pi_\mathrm{ref}(y|x)} + \beta\log Z(x)$$
+#
+# Every policy is thus the optimum for *some* reward, known up to a constant per prompt.
+
+# %%
+exercises.implicit_reward.card()
+
+
+# %%
+def implicit_reward(
+    policy_logps: torch.Tensor, reference_logps: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """r(x, y) - beta log Z(x)."""
+    raise NotImplementedError
+
+
+implicit_reward = exercises.implicit_reward.check(implicit_reward)
+
+# %%
+recovered = implicit_reward(best, world.log_reference, beta)
+constant = world.reward - recovered  # the same for every response of a prompt
+spread = (constant - constant[:, :1]).abs().max().item()
+claim(spread < 1e-12, f"the reward is recovered up to a constant per prompt (spread {spread:.0e})")
+claim((constant[:, 0] - beta * log_z).abs().max() < 1e-12, "and that constant is beta log Z(x)")
+
+# %% [markdown]
+# **Step 3. The partition function cancels.** $Z(x)$ sums over all responses: for a language model,
+# hopeless. But Bradley-Terry asks only for a *difference* of rewards at the same prompt:
+#
+# $$\sigma\big(r(x,y_w) - r(x,y_l)\big) = \sigma\Big(\beta\log\frac{\pi^*(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
+# - \beta\log\frac{\pi^*(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
+
+# %%
+with_z = preference_probability(world.reward[:, :-1], world.reward[:, 1:])
+without_z = preference_probability(recovered[:, :-1], recovered[:, 1:])
+gap = (with_z - without_z).abs().max().item()
+claim(gap < 1e-12, f"all preferences are the same without Z (largest difference {gap:.0e})")
+
+across = preference_probability(world.reward[0], world.reward[1])
+across_without = preference_probability(recovered[0], recovered[1])
+claim(
+    (across - across_without).abs().max() > 0.01,
+    "between two *different* prompts it would not cancel: pairs must share their prompt",
+)
+
+# %% [markdown]
+# **Step 4. The loss.** Put a policy $\pi_\theta$ where $\pi^*$ stood, and maximise the likelihood of
+# the choices (equation 7):
+#
+# $$\mathcal{L}_\mathrm{DPO} = -\mathbb{E}\,\log\sigma\Big(
+# \beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
+# - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
+#
+# No reward model, no sampling, no $Z$: a classification loss whose logit is a margin of rewards.
+
+# %%
+exercises.dpo_loss.card()
+
+
+# %%
+def dpo_loss(
+    policy_chosen: torch.Tensor,
+    policy_rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+    """The loss of each pair, (B,), from summed log-probabilities, (B,)."""
+    raise NotImplementedError
+
+
+dpo_loss = exercises.dpo_loss.check(dpo_loss)
+
+# %%
+pairs = bandit.sample_pairs(world, 100_000, seed=1)
+print(f"{len(pairs):,} pairs, judged as Bradley and Terry say")
+
+
+def world_loss(logits: torch.Tensor, beta: float) -> torch.Tensor:
+    """The DPO loss on all pairs of a table of logits, (X, Y), averaged."""
+    logps, ref = logits.log_softmax(-1), world.log_reference
+    chosen, rejected = (pairs.prompts, pairs.chosen), (pairs.prompts, pairs.rejected)
+    return dpo_loss(logps[chosen], logps[rejected], ref[chosen], ref[rejected], beta).mean()
+
+
+start = world_loss(world.log_reference, beta).item()
+claim(abs(start - math.log(2)) < 1e-12, f"untrained, the loss is ln 2 = {start:.4f}")
+claim(world_loss(best, beta) < start, "at the optimal policy it is lower")
+
+# %% [markdown]
+# **Step 5. The gradient** (paper, section 4). With implicit rewards $\hat r$:
+#
+# $$\nabla\mathcal{L} = -\beta\,\mathbb{E}\Big[\underbrace{\sigma(\hat r_l - \hat r_w)}_{\text{weight}}
+# \big(\nabla\log\pi_\theta(y_w|x) - \nabla\log\pi_\theta(y_l|x)\big)\Big]$$
+
+# %%
+exercises.gradient_weight.card()
+
+
+# %%
+def gradient_weight(chosen_reward: torch.Tensor, rejected_reward: torch.Tensor) -> torch.Tensor:
+    """How much each pair counts in the gradient, (B,)."""
+    raise NotImplementedError
+
+
+gradient_weight = exercises.gradient_weight.check(gradient_weight)
+
+# %% [markdown]
+# Does the formula give what autograd gives? For logits $\theta$ the gradient of
+# $\log\pi_\theta(y_w|x) - \log\pi_\theta(y_l|x)$ is $+1$ at $y_w$, $-1$ at $y_l$ (the softmax's
+# normaliser cancels):
+
+# %%
+theta = some.clone().requires_grad_(True)
+automatic = torch.autograd.grad(world_loss(theta, beta), theta)[0]
+
+rewards = implicit_reward(some, world.log_reference, beta)
+weight = gradient_weight(
+    rewards[pairs.prompts, pairs.chosen], rewards[pairs.prompts, pairs.rejected]
+)
+analytic = torch.zeros_like(some)
+analytic.index_put_((pairs.prompts, pairs.chosen), -beta * weight / len(pairs), accumulate=True)
+analytic.index_put_((pairs.prompts, pairs.rejected), beta * weight / len(pairs), accumulate=True)
+difference = (automatic - analytic).abs().max().item()
+claim(difference < 1e-12, f"analytic and autograd gradient agree (difference {difference:.0e})")
+
+wrong_order = preference_probability(
+    rewards[pairs.prompts, pairs.rejected], rewards[pairs.prompts, pairs.chosen]
+)
+claim(
+    (weight - wrong_order).abs().max() < 1e-12,
+    "the weight is the probability that the implicit rewards give to the *wrong* order: pairs "
+    "that are ranked right with confidence hardly count",
+)
+
+# %% [markdown]
+# **Step 6. Training finds the optimum.** With enough pairs the policy that minimises the loss is the
+# one that maximises $J$ for the true reward, which the loss has never seen:
+
+# %%
+trained = bandit.fit_dpo(pairs, world.log_reference, beta=1.0)
+optimum = closed_form(world.log_reference, world.reward, 1.0)
+off = bandit.total_variation(trained, optimum).max().item()
+claim(off < 0.02, f"DPO on {len(pairs):,} pairs is within {off:.4f} of the optimum")
+
+# %% [markdown]
+# **Step 7. Your language model is secretly a reward model.** The implicit reward of the trained
+# policy orders responses as the true one does:
+
+# %%
+implicit = implicit_reward(trained, world.log_reference, 1.0)
+correlation = torch.corrcoef(
+    torch.stack([centred(implicit).flatten(), centred(world.reward).flatten()])
+)[0, 1].item()
+claim(correlation > 0.99, f"implicit and true reward correlate at {correlation:.4f}")
+
+# %% [markdown]
+# ## 4 · Beta from both sides
+#
+# "Low beta is aggressive, high beta does not learn" is half true. Beta acts twice:
+#
+# - on the **first gradient**: at the start every margin is 0, so each pair's gradient in
+#   $h = \log\frac{\pi_\theta(y_w)}{\pi_\mathrm{ref}(y_w)} - \log\frac{\pi_\theta(y_l)}{\pi_\mathrm{ref}(y_l)}$
+#   is $-\beta/2$: a *larger* beta pulls harder;
+# - on the **optimum**: $\pi^* \propto \pi_\mathrm{ref}\,e^{r/\beta}$: a *smaller* beta lets it lie
+#   further away. Beta is the temperature of that distribution.
+
+# %%
+further = predict(
+    "Which beta has the larger first gradient, and which the more distant optimum?",
+    ["0.1 both", "0.1 the gradient, 1.0 the optimum", "1.0 the gradient, 0.1 the optimum"],
+)
+
+# %%
+gradients, kls = {}, {}
+for b in (0.1, 1.0):
+    theta = world.log_reference.clone().requires_grad_(True)
+    gradients[b] = torch.autograd.grad(world_loss(theta, b), theta)[0].norm().item()
+    far = bandit.optimal_policy(world.log_reference, world.reward, b)
+    kls[b] = bandit.kl_divergence(far, world.log_reference).mean().item()
+harder, farther = max(gradients, key=gradients.get), max(kls, key=kls.get)
+truth = {(0.1, 0.1): 0, (0.1, 1.0): 1, (1.0, 0.1): 2}[harder, farther]
+held(
+    further,
+    further.options[truth],
+    f"gradient norms {gradients[0.1]:.3f} and {gradients[1.0]:.3f}; "
+    f"optima at {kls[0.1]:.2f} and {kls[1.0]:.2f} nats",
+)
+ratio = gradients[1.0] / gradients[0.1]
+claim(abs(ratio - 10) < 1e-9, f"the first gradient is proportional to beta: ratio {ratio:.6f}")
+
+# %%
+grid = [round(float(b), 6) for b in torch.logspace(-1.3, 1.3, 53, dtype=torch.float64)]
+grid = sorted({*grid, 0.1, 0.3, 1, 3, 10})
+figures.plot_beta(world, grid)
+
+# %% [markdown]
+# *The figure, left to right: the first gradient grows with beta; the distance of the optimum shrinks;
+# the frontier: how much expected reward each nat of KL buys, beta by beta, with falling returns.*
+#
+# The same at one prompt. Grey is the reference, blue the optimum:
+
+# %%
+figures.plot_optima(world, [10, 1, 0.3, 0.1])
+
+# %% [markdown]
+# *The figure: at beta 10 the optimum is nearly the reference; at 0.1 nearly all probability sits on
+# the best response.* Move beta yourself (needs a running kernel):
+
+# %%
+beta_slider(world)
+
+# %% [markdown]
+# Which side wins in practice depends on the optimiser and on when you stop. AdamW rescales
+# gradients, so that the first side nearly vanishes; plain SGD feels it fully. Session B sweeps beta
+# on the real model.
+
+# %% [markdown]
+# ## 5 · From formula to code
+#
+# The formula needs $\log\pi(y|x)$, the sum over the response's tokens. We build it by hand on a real
+# prompt.
+
+# %%
+prompt, response = prompts[0], responses["SFT"][0]
+pair = encode_pair(tokenizer, prompt, response)
+input_ids = torch.tensor([pair.prompt_ids + pair.response_ids])  # (1, T)
+with torch.no_grad():
+    logits = sft(input_ids).logits  # (1, T, V)
+print(f"{len(pair.prompt_ids)} tokens of the prompt, {len(pair.response_ids)} of the response")
+print("the last token of the response:", tokenizer.decode(pair.response_ids[-1]))
+
+# %%
+exercises.token_logps.card()
+
+
+# %%
+def token_logps(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """log pi of each token given those before it, (B, T - 1)."""
+    raise NotImplementedError
+
+
+token_logps = exercises.token_logps.check(token_logps)
+
+# %%
+per_token = token_logps(logits.float(), input_ids)  # (1, T - 1)
+token_strip(
+    [tokenizer.decode(token) for token in input_ids[0]],
+    per_token[0].tolist(),
+    skip=len(pair.prompt_ids),
+)
+
+# %% [markdown]
+# Facts that can be copied are nearly certain; the tokens in orange are where the model decides: the
+# severity, the cause, the step. That is where preferences will act.
+
+# %%
+exercises.response_logp.card()
+
+
+# %%
+def response_logp(per_token: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """log pi(y | x), (B,): the sum over the response's tokens."""
+    raise NotImplementedError
+
+
+response_logp = exercises.response_logp.check(response_logp)
+
+# %%
+response_mask = torch.tensor([[0] * len(pair.prompt_ids) + [1] * len(pair.response_ids)])
+by_hand = response_logp(per_token, response_mask).item()
+by_helper = sequence_logps(sft, tokenizer, [prompt], [response]).item()
+claim(
+    abs(by_hand - by_helper) < 1e-4,
+    f"log pi(y|x) = {by_hand:.4f} by hand, {by_helper:.4f} by sequence_logps",
+)
+
+# %% [markdown]
+# ### The bugs that most code has
+#
+# Each is easy to write and raises no error. How large is the mistake?
+
+
+# %%
+def logp(prompt_ids: list[int], response_ids: list[int], dtype=torch.float32) -> float:
+    """log pi(response | prompt) from token ids, with the log-softmax taken in `dtype`."""
+    ids = torch.tensor([prompt_ids + response_ids])
+    with torch.no_grad():
+        scores = sft(ids).logits.to(dtype).log_softmax(-1)
+    picked = scores[:, :-1].gather(-1, ids[:, 1:, None])[0, :, 0]
+    return picked[len(prompt_ids) - 1 :].float().sum().item()
+
+
+right = logp(pair.prompt_ids, pair.response_ids)
+bos = tokenizer.bos_token_id
+bugs = {
+    "end token left out": logp(pair.prompt_ids, pair.response_ids[:-1]),
+    "mean for sum": right / len(pair.response_ids),
+    "BOS twice": logp([bos, *pair.prompt_ids], pair.response_ids),
+    "log-softmax in fp16": logp(pair.prompt_ids, pair.response_ids, torch.float16),
+    "log-softmax in bf16": logp(pair.prompt_ids, pair.response_ids, torch.bfloat16),
+}
+found = pd.DataFrame({"log pi(y|x)": {"right": right, **bugs}})
+found["error, nats"] = found["log pi(y|x)"] - right
+found.round(4)
+
+# %%
+claim(bugs["end token left out"] > right, "without the end token a response looks likelier")
+claim(
+    abs(bugs["log-softmax in bf16"] - right) > abs(bugs["log-softmax in fp16"] - right),
+    "bf16 has fewer digits than fp16, and the sum shows it",
+)
+
+# %% [markdown]
+# **The boundary.** Without a chat template, prompt and response are plain text, and a token may span
+# both. Tokenised apart, the model is scored on tokens it would never see in that order:
+
+# %%
+left_text, right_text = "service: check", "out-api"
+together = tokenizer(left_text + right_text)["input_ids"]
+apart = (
+    tokenizer(left_text)["input_ids"] + tokenizer(right_text, add_special_tokens=False)["input_ids"]
+)
+for name, ids in (("together", together), ("apart", apart)):
+    print(f"{name:9}", [tokenizer.decode(token) for token in ids])
+claim(together != apart, "the tokens differ: cutting by the prompt's length cuts a wrong place")
+shared = next(i for i, (a, b) in enumerate(zip(together, apart, strict=False)) if a != b)
+print(
+    f"log-probability of the rest: {logp(together[:shared], together[shared:]):.2f} nats together, "
+    f"{logp(apart[:shared], apart[shared:]):.2f} apart"
+)
+
+# %% [markdown]
+# **Mean for sum changes the answer**, and so does leaving out the reference. Take 60 pairs of reports
+# (base against SFT) and ask which one "the SFT model prefers":
+
+# %%
+sums = {
+    name: sequence_logps(sft, tokenizer, prompts, texts, per_token=True)
+    for name, texts in responses.items()
+}
+total = {name: torch.stack([values.sum() for values in rows_]) for name, rows_ in sums.items()}
+mean = {name: torch.stack([values.mean() for values in rows_]) for name, rows_ in sums.items()}
+by_sum, by_mean = total["SFT"] > total["base"], mean["SFT"] > mean["base"]
+turned = (by_sum != by_mean).float().mean().item()
+print(f"sum and mean disagree on {turned:.0%} of the pairs")
+
+# %% [markdown]
+# ### DPO in five lines, and TRL's
+
+# %%
+chosen, rejected = responses["SFT"][:16], responses["base"][:16]
+triples = [
+    {"prompt": p, "chosen": w, "rejected": x}
+    for p, w, x in zip(prompts[:16], chosen, rejected, strict=True)
+]
+
+policy_w, policy_l = (sequence_logps(sft, tokenizer, prompts[:16], y) for y in (chosen, rejected))
+ref_w, ref_l = (sequence_logps(base, tokenizer, prompts[:16], y) for y in (chosen, rejected))
+h = (policy_w - ref_w) - (policy_l - ref_l)  # (B,)
+loss = -F.logsigmoid(0.1 * h).mean()
+
+# %%
+theirs = trl_loss(sft, base, tokenizer, triples, beta=0.1)
+claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:.6f}")
+
+# %% [markdown]
+# ## 6 · DPO against RLHF, where the truth is known
+#
+# "DPO is RLHF without the reward model": when is that so? First the case in which it is *exactly* so.
+# If the reward model may give each response a reward of its own, its maximum likelihood and DPO's
+# are the same problem in other words, with few pairs and wrong labels too:
+
+# %%
+few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)
+dpo_policy = bandit.fit_dpo(few, world.log_reference, beta=0.5)
+reward = bandit.fit_reward(few, bandit.one_hot_features(3, 12))
+rlhf_policy = bandit.policy_gradient(world.log_reference, reward, 0.5, steps=300, step_size=0.5)[-1]
+same = bandit.total_variation(dpo_policy, rlhf_policy).max().item()
+claim(same < 1e-4, f"the two policies are the same (total variation {same:.0e})")
+
+# %% [markdown]
+# They part as soon as one of them *generalises* otherwise than the other. Below, the reward model is
+# linear in three features that do explain the true reward; DPO has a free logit for each response.
+# Regret is how far $J$ falls short of its maximum.
+
+# %%
+parting = predict(
+    "Half of the responses never occur in any pair. Who is nearer to the optimum?",
+    ["DPO", "reward model + policy gradient", "both alike"],
+)
+
+# %%
+results = bandit.compare_estimators(bandit.CONDITIONS)
+figures.plot_estimators(results)
+
+# %%
+regrets = results.pivot_table(index="condition", columns="method", values="regret", sort=False)
+display(regrets.round(4))
+paired = results.pivot(index=["condition", "seed"], columns="method", values="regret")
+excess = paired["DPO"] - paired["RLHF"]
+
+
+def advantage(condition: str):
+    """DPO's regret minus RLHF's over seeds, with its interval: above 0, RLHF is better."""
+    return bootstrap_mean(excess.loc[condition])
+
+
+unseen, blind = advantage("half never seen"), advantage("reward model blind")
+held(
+    parting,
+    parting.options[1] if unseen.low > 0 else parting.options[0 if unseen.high < 0 else 2],
+    f"DPO's regret is {unseen.value:+.3f} above the other's "
+    f"(95 % interval {unseen.low:+.3f} to {unseen.high:+.3f})",
+)
+plenty = regrets.loc["plenty of pairs"]
+claim(plenty["DPO"] < 0.01 and plenty["RLHF"] < 0.01, "with plenty of pairs both reach the optimum")
+claim(advantage("few pairs").low > 0, "with few pairs a reward model that fits needs fewer of them")
+claim(blind.high < 0, "a reward model that cannot express the truth stays wrong; DPO does not")
+
+# %% [markdown]
+# *The figure: regret with 95 % intervals over worlds. Plenty of pairs: both near 0. Few, or flipped,
+# or half of the responses unseen: the reward model, which generalises by its features, is nearer.
+# If it sees only one of three features, DPO is nearer.*
+#
+# Neither is better as such. DPO learns about a response from pairs in which it occurs, and from what
+# the network shares between responses. A reward model can score responses that no pair shows, *if*
+# it generalises rightly, and is hacked if it does not (part 2).
+
+# %% [markdown]
+# ## 7 · The family
+#
+# Seven losses in `coursekit.losses`, each a pure function with its paper in the docstring.
+
+# %%
+figures.plot_loss_family()
+
+# %% [markdown]
+# *The figure. Left: DPO falls for ever; cDPO turns up again where certainty exceeds the share of
+# right labels; robust DPO goes below 0, its mean over flipped labels being DPO's; IPO is a parabola
+# around 1/(2 beta). Middle: KTO's losses of one desirable or undesirable response, both flat far
+# from z. Right: SimPO's, of a difference of means, without reference.*
+#
+# ### IPO: preferences that never vary
+#
+# If one response always wins, the best reward difference is infinite: DPO's margin grows for as long
+# as you train, and beta does not stop it. IPO (Azar et al. 2023,
+# [2310.12036](https://arxiv.org/abs/2310.12036)) replaces the log-sigmoid by a squared distance.
+
+# %%
+exercises.ipo_loss.card()
+
+
+# %%
+def ipo_loss(
+    chosen_log_ratio: torch.Tensor, rejected_log_ratio: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """IPO's loss of each pair, (B,)."""
+    raise NotImplementedError
+
+
+ipo_loss = exercises.ipo_loss.check(ipo_loss)
+
+# %%
+zero, beta_pair, wrong = torch.zeros(1, dtype=torch.float64), 0.3, 0.1
+loss_of_h = {
+    "DPO": lambda h: dpo_loss(h, zero, zero, zero, beta_pair),
+    "cDPO": lambda h: losses.cdpo_loss(h, zero, zero, zero, beta_pair, wrong)[0],
+    "IPO": lambda h: ipo_loss(h, zero, beta_pair),
+}
+targets = {"cDPO": math.log((1 - wrong) / wrong) / beta_pair, "IPO": 1 / (2 * beta_pair)}
+margins = {}
+for name, loss_of in loss_of_h.items():
+    h, path = torch.zeros(1, dtype=torch.float64, requires_grad=True), []
+    for _ in range(4000):
+        (slope,) = torch.autograd.grad(loss_of(h).sum(), h)
+        h = (h - 0.2 * slope).detach().requires_grad_(True)
+        path.append(h.item())
+    margins[name] = path
+figures.plot_margins(margins, targets)
+
+# %%
+claim(margins["DPO"][-1] > 1.2 * margins["DPO"][1999], "DPO's margin is still growing at the end")
+for name, target in targets.items():
+    claim(abs(margins[name][-1] - target) < 0.05, f"{name} has settled at {target:.2f} nats")
+
+# %% [markdown]
+# *The figure: h over gradient steps on a logarithmic axis. DPO's keeps growing, cDPO's and IPO's bend
+# into the dotted lines.*
+#
+# ### KTO: thumbs without pairs
+#
+# Products collect thumbs, not pairs. KTO (Ethayarajh et al. 2024,
+# [2402.01306](https://arxiv.org/abs/2402.01306)) compares each response with a point of reference z.
+
+# %%
+exercises.kto_desirable.card()
+
+
+# %%
+def kto_desirable(
+    log_ratio: torch.Tensor, mismatched_log_ratio: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """KTO's loss of desirable responses, (B,)."""
+    raise NotImplementedError
+
+
+kto_desirable = exercises.kto_desirable.check(kto_desirable)
+
+# %%
+generator = torch.Generator().manual_seed(0)
+asked = torch.randint(3, (2000,), generator=generator)
+given = torch.multinomial(world.log_reference.exp()[asked], 1, generator=generator)[:, 0]
+thumbs_up = torch.rand(2000, generator=generator) < torch.sigmoid(2 * world.reward[asked, given])
+kto_policy = bandit.fit_kto(asked, given, thumbs_up, world.log_reference, beta=0.5)
+before, after = (
+    bandit.expected_reward(policy, world.reward).mean().item()
+    for policy in (world.log_reference, kto_policy)
+)
+claim(after > before + 0.5, f"thumbs alone raise the expected reward: {before:.2f} to {after:.2f}")
+
+# %% [markdown]
+# ### ORPO and SimPO: no reference
+#
+# ORPO (Hong et al. 2024, [2403.07691](https://arxiv.org/abs/2403.07691)) adds a penalty on the *odds*
+# of the rejected response to the SFT loss: one stage instead of two. Its p is the **length-normalised**
+# likelihood. SimPO (Meng et al. 2024, [2405.14734](https://arxiv.org/abs/2405.14734)) drops the
+# reference from DPO and uses means, too.
+
+# %%
+exercises.log_odds_ratio.card()
+
+
+# %%
+def log_odds_ratio(
+    chosen_mean_logps: torch.Tensor, rejected_mean_logps: torch.Tensor
+) -> torch.Tensor:
+    """log odds(p_w) - log odds(p_l), (B,)."""
+    raise NotImplementedError
+
+
+log_odds_ratio = exercises.log_odds_ratio.check(log_odds_ratio)
+
+# %% [markdown]
+# Why not with sums? On our reports the odds then *are* the probabilities, and the ratio is as large as
+# the difference of sums:
+
+# %%
+with_means = log_odds_ratio(mean["SFT"].double(), mean["base"].double())
+with_sums = log_odds_ratio(total["SFT"].double(), total["base"].double())
+plain = (total["SFT"] - total["base"]).double()
+print(
+    f"median log odds ratio: {with_means.median():.2f} with means, {with_sums.median():.1f} with sums"
+)
+long = total["SFT"] < -5
+claim(
+    bool(((with_sums - plain).abs()[long & (total["base"] < -5)] < 0.02).all()),
+    "with sums below -5 nats the odds ratio is just the ratio of probabilities",
+)
+
+# %% [markdown]
+# ### When which?
+#
+# | You have | Take | Because |
+# |---|---|---|
+# | pairs, a good SFT model | DPO | simple, one stage, much tried |
+# | pairs whose outcome never varies, or many epochs | IPO, or DPO stopped early | the margin has a target |
+# | pairs with wrong labels, their share roughly known | robust DPO, cDPO | the share goes into the loss |
+# | thumbs up and down, no pairs | KTO | needs no pairs |
+# | pairs, no SFT model, little memory | ORPO | one stage, no reference |
+# | pairs, little memory, closeness to SFT not needed | SimPO | no reference, length-normalised |
+# | a reward you can compute, samples cheap | GRPO or RLOO | learns from its own samples |
+# | a reward model you trust, a team to tune it | PPO | online, generalises by the reward model |
+#
+# The conventions differ and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO take
+# **sums** (TRL's IPO divides by the length), ORPO and SimPO **means**.
+
+# %% [markdown]
+# ## 8 · The landscape
+#
+# ### Constitutional AI: the labels from principles
+#
+# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)): write down principles, let a model
+# criticise and revise its own answers by them, train on the revisions; then let a model, asked which of
+# two answers keeps a principle better, make the preference labels (RLAIF). Three principles for us:
+
+# %%
+for principle in PRINCIPLES:
+    print(f"- {principle.text}")
+
+# %%
+revisions = [
+    revise(Alert(**row["alert"]), text) for row, text in zip(rows, responses["SFT"], strict=True)
+]
+revised = [index for index, revision in enumerate(revisions) if revision.critiques]
+for critique in revisions[revised[0]].critiques:
+    print("critique:", critique)
+side_by_side(
+    [rows[index] for index in revised[:2]],
+    {
+        "first answer (rejected)": [revisions[index].original for index in revised[:2]],
+        "revision (chosen)": [revisions[index].revised for index in revised[:2]],
+    },
+)
+
+# %%
+improved = score_responses(rows, {"revised": [revision.revised for revision in revisions]})
+claim(
+    improved["overall"].mean() > reports["overall"].mean(),
+    f"revision raises the mean score from {reports['overall'].mean():.2f} to "
+    f"{improved['overall'].mean():.2f}; it makes {len(revised)} pairs from {len(rows)} answers",
+)
+
+# %% [markdown]
+# **What this shows**: how principles become pairs without a human label. **What it does not**: that a
+# model would criticise as well. Here the rubric's rules stand in for it, and they know the truth. A real
+# critic misses faults, finds faults that are none, and has a taste for length.
+#
+# ### GRPO in one figure
+#
+# Sample a group of answers to one prompt, score each, push up what is above the group's mean and down
+# what is below (Shao et al. 2024, [2402.03300](https://arxiv.org/abs/2402.03300)). No pairs, no value
+# model; it needs a reward that can be computed, and sampling while it trains.
+
+# %%
+spoiled = revised[0]
+group = generate(
+    sft,
+    tokenizer,
+    [prompts[spoiled]] * 8,
+    max_new_tokens=profile.max_new_tokens,
+    temperature=1.0,
+    batch_size=profile.generation_batch,
+    label="one group",
+)
+group_scores = score_responses([rows[spoiled]] * 8, {"SFT": group})["overall"]
+figures.plot_group_advantages(group_scores.tolist())
+
+# %% [markdown]
+# *The figure: left, the rewards of eight answers to one prompt with their mean; right, each answer's
+# advantage: above the mean it is pushed up, below it down. If all eight score alike, nothing is learnt.*
+#
+# ## 9 · Notes, quiz, reading
+#
+# Write your notes: two files from templates, in the artifacts folder, never overwritten. Run the cell
+# again to see your word counts.
+
+# %%
+for kind in ("dpo", "instructgpt"):
+    print(notes(kind, profile))
+
+# %%
+quiz(exercises.QUIZ)
+
+# %% [markdown]
+# **Reading list**
+#
+# | paper | sections | minutes |
+# |---|---|---|
+# | DPO, Rafailov et al., May 2023, [2305.18290](https://arxiv.org/abs/2305.18290) | 3, 4, appendix A.1 and A.2 | 60 |
+# | InstructGPT, Ouyang et al., March 2022, [2203.02155](https://arxiv.org/abs/2203.02155) | 3 | 40 |
+# | Ziegler et al., September 2019, [1909.08593](https://arxiv.org/abs/1909.08593) | 2 | 20 |
+# | IPO, Azar et al., October 2023, [2310.12036](https://arxiv.org/abs/2310.12036) | 4, 5 | 40 |
+# | KTO, Ethayarajh et al., February 2024, [2402.01306](https://arxiv.org/abs/2402.01306) | 3, 4 | 30 |
+# | ORPO, Hong et al., March 2024, [2403.07691](https://arxiv.org/abs/2403.07691) | 4 | 15 |
+# | Constitutional AI, Bai et al., December 2022, [2212.08073](https://arxiv.org/abs/2212.08073) | 1, 3, 4 | 40 |
+# | Likelihood displacement, Razin et al., October 2024, [2410.08847](https://arxiv.org/abs/2410.08847) | 1 to 3 | 30 |
+# | Over-optimisation, Rafailov et al., June 2024, [2406.02900](https://arxiv.org/abs/2406.02900) | 3 | 20 |
+#
+# Next: session B builds the preference data and trains.
