@@ -1,0 +1,152 @@
+"""What session A shows: memory arithmetic, predictions, strips, revisions, notes, figures."""
+
+import pytest
+import torch
+
+from coursekit import memory
+from coursekit.bandit import CONDITIONS, Condition, compare_estimators, make_world
+from coursekit.judging.constitution import PRINCIPLES, revise
+from coursekit.portfolio import TEMPLATES, count_words, notes
+from coursekit.triage import sample_alerts, score_report
+from coursekit.triage.reports import expected_values, write_report
+from coursekit.widgets import beta_slider, held, predict, quiz, token_strip
+
+
+def test_lora_parameters_of_known_models():
+    llama_3_2_3b = memory.lora_parameters(16, 28, 3072, 24, 8, 128)
+    llama_3_8b = memory.lora_parameters(16, 32, 4096, 32, 8, 128)
+    assert (llama_3_2_3b, llama_3_8b) == (9_175_040, 13_631_488)
+
+
+def test_lora_parameters_against_peft(model):
+    from peft import LoraConfig, get_peft_model
+
+    config = model.config
+    expected = memory.lora_parameters(
+        8,
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+    )
+    lora = LoraConfig(r=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
+    assert get_peft_model(model, lora).get_nb_trainable_parameters()[0] == expected
+
+
+def test_memory_by_hand():
+    table = memory.memory_table({"1B": 2**30}, adapter_share=0.01)
+    dpo = table.loc[("1B", "DPO")]
+    assert (dpo["weights"], dpo["gradients"], dpo["optimiser"]) == (4, 2, 12)
+    assert table.loc[("1B", "PPO"), "total"] == 2 * 16 + 2 * 2
+    lora = table.loc[("1B", "DPO + LoRA")]
+    assert lora["total"] == pytest.approx(2 + 0.01 * 16)
+    assert table.loc[("1B", "DPO + QLoRA"), "total"] == pytest.approx(0.5 + 0.01 * 16)
+
+
+def test_predictions(capsys):
+    prediction = predict("Up or down?", ["up", "down"])
+    held(prediction, "up", "it rose by 3")
+    assert "made no prediction" in capsys.readouterr().out
+    prediction = predict("Up or down?", ["up", "down"], choice="down")
+    held(prediction, "up", "it rose by 3")
+    assert "You predicted: down" in capsys.readouterr().out
+    prediction = predict("Up or down?", ["up", "down"], choice="up")
+    held(prediction, "up", "it rose by 3")
+    assert "held" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="'left' is none of the options"):
+        predict("Up or down?", ["up", "down"], choice="left")
+    with pytest.raises(ValueError, match="'left' is none of the options"):
+        held(prediction, "left", "")
+
+
+def test_a_click_is_a_prediction(monkeypatch):
+    """The radio buttons set the choice."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    prediction = predict("Up or down?", ["up", "down"])
+    buttons = shown[0].children[1]
+    buttons.value = "down"
+    assert prediction.choice == "down"
+
+
+def test_token_strip_escapes_and_skips():
+    html = token_strip(["a", "<b>", " c"], [-0.1, -2.0], skip=2).data
+    assert "&lt;b&gt;" in html and "p = 0.135" in html and "p = 0.905" not in html
+
+
+def test_quiz_folds_answers_away():
+    html = quiz([("Why <now>?", "Because.")]).data
+    assert html.count("<details") == 1 and "&lt;now&gt;" in html
+
+
+def test_the_slider_redraws():
+    box = beta_slider(make_world())
+    slider, panel = box.children
+    before = panel.outputs
+    slider.value = 0.1
+    assert before is not None and slider.value == pytest.approx(0.1)
+
+
+def test_revision_mends_what_breaks_a_principle_and_nothing_else():
+    alert = next(alert for alert in sample_alerts("validation", 50) if not alert.change)
+    values = expected_values(alert)
+    right = write_report(values)
+    assert revise(alert, right).revised == right and not revise(alert, right).critiques
+    wrong = write_report(values | {"cause": "suspected deploy 7", "next": "monitor the situation"})
+    revision = revise(alert, wrong)
+    assert len(revision.critiques) == 2 and revision.revised == right
+    assert score_report(alert, revision.revised).overall == 1
+    other = write_report(values | {"region": "eu-north-9", "cause": "suspected deploy 7"})
+    assert "eu-north-9" in revise(alert, other).revised  # no principle speaks of it
+    assert revise(alert, "heads up").revised == "heads up"
+    assert len(PRINCIPLES) == 3
+
+
+def test_notes_are_never_overwritten(profile, tmp_path):
+    from dataclasses import replace
+
+    here = replace(profile, artifacts=tmp_path)
+    first = notes("dpo", here)
+    assert first.words == 0 and first.path.read_text() == TEMPLATES["dpo"]
+    first.path.write_text(TEMPLATES["dpo"] + "\nThe constant cancels, doesn't it?\n")
+    again = notes("dpo", here)
+    assert again.words == 5 and "doesn't it" in again.path.read_text()
+    assert str(again) == "dpo.md: 5 words so far"
+    with pytest.raises(ValueError, match="unknown notes 'ppo'"):
+        notes("ppo", here)
+    assert count_words("", "x") == 0
+
+
+def test_estimators_differ_as_their_classes_do():
+    small = {
+        "few": Condition(100),
+        "blind": Condition(5000, visible=1),
+        "unseen": Condition(5000, unseen=0.5),
+    }
+    results = compare_estimators(small, seeds=4)
+    mean = results.pivot_table(index="condition", columns="method", values="regret")
+    assert (results["regret"] > -1e-9).all()
+    assert mean.loc["few", "RLHF"] < mean.loc["few", "DPO"]
+    assert mean.loc["unseen", "RLHF"] < mean.loc["unseen", "DPO"]
+    assert mean.loc["blind", "DPO"] < mean.loc["blind", "RLHF"]
+    assert set(CONDITIONS) >= {"plenty of pairs", "half never seen"}
+
+
+def test_the_figures_draw():
+    from coursekit import plotting_math as figures
+    from coursekit.bandit import sample_pairs
+
+    world = make_world()
+    assert sample_pairs(world, 3).prompts.dtype == torch.int64
+    drawn = [
+        figures.plot_pipeline(),
+        figures.plot_reward_fit({"a": world.reward, "b": world.reward}, world.reward),
+        figures.plot_optima(world, [1, 0.1]),
+        figures.plot_beta(world, [0.1, 0.5, 1, 3]),
+        figures.plot_loss_family(),
+        figures.plot_margins({"DPO": [0.1, 0.2], "IPO": [0.5, 1.0]}, {"IPO": 1.67}),
+        figures.plot_group_advantages([1, 0.5, 0.5, 0]),
+        figures.plot_group_advantages([1, 1, 1]),
+    ]
+    assert all(figure.axes for figure in drawn)
