@@ -336,6 +336,37 @@ def compare_estimators(
     return pd.DataFrame(rows)
 
 
+def overoptimise(
+    beta: float, seeds: int = 20, pairs: int = 40, steps: int = 80, step_size: float = 0.1
+) -> pd.DataFrame:
+    """Climb reward models fitted on few pairs, in one tempting world a seed.
+
+    Returns:
+        One row for each seed and step: `kl` from the reference in nats, `proxy` (the fitted
+        reward) and `true` reward, each expected under the policy and averaged over prompts. Both
+        rewards are 0 for the reference.
+    """
+    import pandas as pd
+
+    rows = []
+    for seed in range(seeds):
+        world = make_tempting_world(seed=seed)
+        proxy = fit_reward(sample_pairs(world, pairs, seed=seed), world.features)
+        proxy -= expected_reward(world.log_reference, proxy)[:, None]
+        path = policy_gradient(world.log_reference, proxy, beta, steps, step_size)
+        rows += [
+            {
+                "seed": seed,
+                "step": step,
+                "kl": kl_divergence(policy, world.log_reference).mean().item(),
+                "proxy": expected_reward(policy, proxy).mean().item(),
+                "true": expected_reward(policy, world.reward).mean().item(),
+            }
+            for step, policy in enumerate(path)
+        ]
+    return pd.DataFrame(rows)
+
+
 def fit_kto(
     prompts: Tensor,
     responses: Tensor,

@@ -75,19 +75,22 @@ def plot_reward_fit(rewards: Mapping[str, Tensor], truth: Tensor) -> Figure:
 def plot_overoptimisation(paths: Mapping[float, pd.DataFrame]) -> Figure:
     """Proxy and true reward along the optimisation, one panel for each beta.
 
-    `paths`: for each beta, columns `kl`, `proxy`, `true`, one row a step.
+    `paths`: for each beta, as from `bandit.overoptimise`; thin lines are single worlds' true
+    rewards, thick ones means over worlds.
     """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, len(paths), figsize=(3.4 * len(paths), 3.1), sharey=True, sharex=True
         )
         for axes, (beta, path) in zip(panels, paths.items(), strict=True):
-            axes.plot(path["kl"], path["proxy"], "--", color=ORANGE, label="reward model (proxy)")
-            axes.plot(path["kl"], path["true"], color=BLUE, label="true reward")
-            axes.plot(path["kl"].iloc[-1], path["true"].iloc[-1], "o", color=BLUE)
+            for _, world in path.groupby("seed"):
+                axes.plot(world["step"], world["true"], color=BLUE, alpha=0.15, linewidth=0.8)
+            mean = path.groupby("step")[["proxy", "true"]].mean()
+            axes.plot(mean["proxy"], "--", color=ORANGE, lw=2, label="reward model (proxy)")
+            axes.plot(mean["true"], color=BLUE, lw=2, label="true reward")
             axes.axhline(0, color=GREY, linestyle=":")
             title = "KL term off" if beta == 0 else f"KL term on, beta = {beta:g}"
-            axes.set(title=title, xlabel="KL from the reference, nats")
+            axes.set(title=title, xlabel="optimisation step")
         panels[0].set_ylabel("expected reward")
         panels[0].legend(loc="upper left")
     return _close(figure)

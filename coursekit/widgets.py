@@ -137,7 +137,6 @@ def predict(question: str, options: Sequence[str], choice: str | None = None) ->
 
     Raises ValueError for a `choice` that is none of the options.
     """
-    from IPython.display import display
     from ipywidgets import HTML, RadioButtons, VBox
 
     if choice is not None and choice not in options:
@@ -155,8 +154,19 @@ def predict(question: str, options: Sequence[str], choice: str | None = None) ->
     print(
         "  " + "   ".join(f"({letter}) {o}" for letter, o in zip("abcdef", options, strict=False))
     )
-    display(VBox([HTML("<b>Your prediction</b>"), buttons]))
+    _show_widget(
+        VBox([HTML("<b>Your prediction</b>"), buttons]),
+        'To answer, run this cell and click, or add choice="..." to the call.',
+    )
     return prediction
+
+
+def _show_widget(widget: Widget, instead: str) -> None:
+    """Display `widget`; where widgets do not work (a page, a saved notebook) the text `instead`."""
+    from IPython.display import display
+
+    bundle = widget._repr_mimebundle_() | {"text/plain": instead}
+    display(bundle, raw=True)
 
 
 def held(prediction: Prediction, truth: str, evidence: str) -> None:
@@ -195,7 +205,7 @@ def claim(holds: bool, sentence: str) -> None:
     print(f"✓ {sentence}")
 
 
-def beta_slider(world: World, prompt: int = 0) -> Widget:
+def beta_slider(world: World, prompt: int = 0) -> None:
     """A slider for beta: the optimum at one prompt and its place on the frontier.
 
     Needs a running kernel; the static figures beside it show the same.
@@ -221,4 +231,4 @@ def beta_slider(world: World, prompt: int = 0) -> Widget:
 
     slider.observe(draw, names="value")
     draw()
-    return VBox([slider, panel])
+    _show_widget(VBox([slider, panel]), "Run this cell to move beta.")

@@ -206,8 +206,8 @@ claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 # - \beta\,\mathrm{KL}\big(\pi(\cdot|x)\,\|\,\pi_\mathrm{ref}(\cdot|x)\big)$$
 #
 # PPO climbs a clipped surrogate of it with samples, a value model and care. What does the KL term do?
-# In the next world the reward model was fitted on only 40 pairs, and what looks best to it lies where
-# the reference never goes.
+# In the next 20 worlds reward models were fitted on only 40 pairs, and what looks best to them lies
+# where the reference hardly goes.
 
 # %%
 hacking = predict(
@@ -216,39 +216,33 @@ hacking = predict(
 )
 
 # %%
-tempting = bandit.make_tempting_world(seed=1)
-proxy = bandit.fit_reward(bandit.sample_pairs(tempting, 40, seed=1), tempting.features)
-paths = {}
-for beta in (0.0, 0.3, 1.0):
-    steps = bandit.policy_gradient(tempting.log_reference, proxy, beta, steps=80, step_size=0.1)
-    paths[beta] = pd.DataFrame(
-        {
-            "kl": [bandit.kl_divergence(p, tempting.log_reference).mean().item() for p in steps],
-            "proxy": [bandit.expected_reward(p, proxy).mean().item() for p in steps],
-            "true": [bandit.expected_reward(p, tempting.reward).mean().item() for p in steps],
-        }
-    )
+paths = {beta: bandit.overoptimise(beta) for beta in (0.0, 0.3, 1.0)}
 figures.plot_overoptimisation(paths)
 
 # %%
-off, on = paths[0.0], paths[1.0]
-rose = off["true"].max() > off["true"].iloc[0] + 0.1
-fell = off["true"].iloc[-1] < off["true"].max() - 0.1
+means = {beta: path.groupby("step")[["kl", "proxy", "true"]].mean() for beta, path in paths.items()}
+off, on = means[0.0], means[1.0]
+top, end = off["true"].max(), off["true"].iloc[-1]
 held(
     hacking,
-    hacking.options[1] if rose and fell else hacking.options[0] if rose else hacking.options[2],
-    f"from {off['true'].iloc[0]:.2f} up to {off['true'].max():.2f}, then to "
-    f"{off['true'].iloc[-1]:.2f}, while the proxy climbs to {off['proxy'].iloc[-1]:.2f}",
+    hacking.options[2 if top < 0.1 else 1 if end < top - 0.1 else 0],
+    f"on average from 0 up to {top:.2f}, then to {end:.2f}, while the proxy climbs to "
+    f"{off['proxy'].iloc[-1]:.2f}",
 )
-claim(off["proxy"].is_monotonic_increasing, "the proxy never stopped rising: it cannot warn you")
+single = paths[0.0].groupby("seed")["true"]
+falls = (single.max() - single.last() > 0.1).sum()
+claim(falls >= 15, f"it falls from its maximum in {falls} of {single.ngroups} worlds")
+claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising: it cannot warn you")
 claim(
-    on["true"].iloc[-1] > off["true"].iloc[-1],
-    "with the KL term on, the policy stays where the reward model knows something",
+    on["true"].iloc[-1] > end and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
+    f"with beta 1 the policy stays near ({on['kl'].iloc[-1]:.1f} nats, not "
+    f"{off['kl'].iloc[-1]:.1f}) and keeps what it gained ({on['true'].iloc[-1]:.2f})",
 )
 
 # %% [markdown]
-# *The figure: along the optimisation the proxy reward grows with the KL from the reference. With the
-# KL term off the true reward rises, turns, and falls; with it on the path ends early.*
+# *The figure: means over 20 worlds (thin: single worlds' true reward). With the KL term off the proxy
+# climbs and climbs; the true reward rises, turns and falls below where it began. With beta 0.3 it
+# falls less, with beta 1 it does not fall.*
 #
 # This is **reward hacking** (over-optimisation: Gao et al. 2022,
 # [2210.10760](https://arxiv.org/abs/2210.10760)). DPO has no reward model to hack, and
@@ -538,15 +532,32 @@ figures.plot_optima(world, [10, 1, 0.3, 0.1])
 
 # %% [markdown]
 # *The figure: at beta 10 the optimum is nearly the reference; at 0.1 nearly all probability sits on
-# the best response.* Move beta yourself (needs a running kernel):
+# the few best responses.* Move beta yourself (needs a running kernel):
 
 # %%
 beta_slider(world)
 
 # %% [markdown]
-# Which side wins in practice depends on the optimiser and on when you stop. AdamW rescales
-# gradients, so that the first side nearly vanishes; plain SGD feels it fully. Session B sweeps beta
-# on the real model.
+# Which side wins in practice depends on the optimiser and on when you stop. Adam rescales gradients,
+# so that the first side all but vanishes; plain SGD feels it fully. One step of each:
+
+# %%
+moved = {}
+for name, make in (("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)):
+    for b in (0.1, 1.0):
+        theta = world.log_reference.clone().requires_grad_(True)
+        optimizer = make([theta], lr=0.01)
+        world_loss(theta, b).backward()
+        optimizer.step()
+        moved[name, b] = (theta.detach() - world.log_reference).norm().item()
+for name in ("SGD", "AdamW"):
+    ratio = moved[name, 1.0] / moved[name, 0.1]
+    print(f"{name}: a step at beta 1 is {ratio:.2f} times as long as one at beta 0.1")
+claim(abs(moved["SGD", 1.0] / moved["SGD", 0.1] - 10) < 1e-6, "SGD's steps grow with beta")
+claim(abs(moved["AdamW", 1.0] / moved["AdamW", 0.1] - 1) < 0.05, "AdamW's do not")
+
+# %% [markdown]
+# Session B sweeps beta on the real model.
 
 # %% [markdown]
 # ## 5 · From formula to code

@@ -60,14 +60,21 @@ def test_predictions(capsys):
         held(prediction, "left", "")
 
 
-def test_a_click_is_a_prediction(monkeypatch):
-    """The radio buttons set the choice."""
-    shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+@pytest.fixture()
+def shown(monkeypatch):
+    """The widgets that are displayed, and the texts that stand in for them."""
+    from coursekit import widgets
+
+    displayed = []
+    monkeypatch.setattr(widgets, "_show_widget", lambda *shown: displayed.append(shown))
+    return displayed
+
+
+def test_a_click_is_a_prediction(shown):
     prediction = predict("Up or down?", ["up", "down"])
-    buttons = shown[0].children[1]
-    buttons.value = "down"
-    assert prediction.choice == "down"
+    box, instead = shown[0]
+    box.children[1].value = "down"
+    assert prediction.choice == "down" and "choice=" in instead
 
 
 def test_token_strip_escapes_and_skips():
@@ -80,12 +87,23 @@ def test_quiz_folds_answers_away():
     assert html.count("<details") == 1 and "&lt;now&gt;" in html
 
 
-def test_the_slider_redraws():
-    box = beta_slider(make_world())
-    slider, panel = box.children
-    before = panel.outputs
+def test_the_slider_redraws(shown, monkeypatch):
+    from coursekit import plotting_math
+
+    drawn = []
+    monkeypatch.setattr(plotting_math, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
+    beta_slider(make_world())
+    slider, _ = shown[0][0].children
     slider.value = 0.1
-    assert before is not None and slider.value == pytest.approx(0.1)
+    assert drawn == [1.0, pytest.approx(0.1)]
+
+
+def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    predict("Up or down?", ["up", "down"])
+    assert "add choice=" in bundles[0]["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in bundles[0]
 
 
 def test_revision_mends_what_breaks_a_principle_and_nothing_else():
