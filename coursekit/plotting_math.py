@@ -92,7 +92,7 @@ def plot_overoptimisation(paths: Mapping[float, pd.DataFrame]) -> Figure:
             title = "KL term off" if beta == 0 else f"KL term on, beta = {beta:g}"
             axes.set(title=title, xlabel="optimisation step")
         panels[0].set_ylabel("expected reward")
-        panels[0].legend(loc="upper left")
+        panels[-1].legend(loc="upper left")
     return _close(figure)
 
 

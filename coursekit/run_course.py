@@ -87,7 +87,7 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
     except CellExecutionError as error:
         failed = error
     finally:
-        _drop_timings(notebook)
+        _tidy(notebook)
         nbformat.write(notebook, target)
         html, _ = HTMLExporter().from_notebook_node(with_mathml(notebook))
         page.write_text(html, encoding="utf-8")
@@ -118,10 +118,13 @@ def with_mathml(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return result
 
 
-def _drop_timings(notebook: nbformat.NotebookNode) -> None:
-    """Remove when each cell ran: it would make every run differ."""
+def _tidy(notebook: nbformat.NotebookNode) -> None:
+    """Remove what makes every run differ or needs a live kernel: timings, views of widgets."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
 
 if __name__ == "__main__":

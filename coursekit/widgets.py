@@ -103,7 +103,8 @@ def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) ->
 
     pieces = []
     for index, token in enumerate(tokens):
-        shown = escape(token).replace("\n", "↵<br>").replace(" ", "&nbsp;") or "∅"
+        shown = escape(token).replace("\n", "↵").replace(" ", "&nbsp;") or "∅"
+        line_ends = "<br>" if "\n" in token and index >= skip else ""
         style = "padding:1px 2px;margin:1px;border-radius:3px;display:inline-block"
         if index < skip or index == 0:
             pieces.append(f'<span style="{style};color:#888">{shown}</span>')
@@ -114,7 +115,7 @@ def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) ->
         title = f"p = {probability:.3f}, log p = {logps[index - 1]:.2f}"
         pieces.append(
             f'<span style="{style}" title="{title}">{shown}'
-            f'<sub style="font-size:8px;color:#333">{probability:.2f}</sub></span>'
+            f'<sub style="font-size:8px;color:#333">{probability:.2f}</sub></span>{line_ends}'
         )
     return HTML(
         '<div style="font:13px monospace;line-height:2;background:#fff;padding:8px">'

@@ -189,9 +189,8 @@ def centred(reward: torch.Tensor) -> torch.Tensor:
 
 
 errors = [(centred(fit) - centred(world.reward)).abs().mean().item() for fit in fits.values()]
-print(
-    "mean error:", *(f"{error:.3f} with {name}" for error, name in zip(errors, fits, strict=True))
-)
+for error, name in zip(errors, fits, strict=True):
+    print(f"mean error with {name}: {error:.3f}")
 claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 
 # %% [markdown]
@@ -257,7 +256,7 @@ claim(
 
 # %%
 table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
-table.round(1)
+table.round(2)
 
 # %%
 claim(
@@ -451,6 +450,7 @@ analytic.index_put_((pairs.prompts, pairs.rejected), beta * weight / len(pairs),
 difference = (automatic - analytic).abs().max().item()
 claim(difference < 1e-12, f"analytic and autograd gradient agree (difference {difference:.0e})")
 
+# %%
 wrong_order = preference_probability(
     rewards[pairs.prompts, pairs.rejected], rewards[pairs.prompts, pairs.chosen]
 )
@@ -595,8 +595,8 @@ token_strip(
 )
 
 # %% [markdown]
-# Facts that can be copied are nearly certain; the tokens in orange are where the model decides: the
-# severity, the cause, the step. That is where preferences will act.
+# Facts that can be copied are nearly certain. Where the orange is stronger, the model might have
+# written something else: there preferences can act.
 
 # %%
 exercises.response_logp.card()
@@ -635,6 +635,7 @@ def logp(prompt_ids: list[int], response_ids: list[int], dtype=torch.float32) ->
     return picked[len(prompt_ids) - 1 :].float().sum().item()
 
 
+# %%
 right = logp(pair.prompt_ids, pair.response_ids)
 bos = tokenizer.bos_token_id
 bugs = {

@@ -33,6 +33,40 @@ def test_notebook_ships_executed_and_clean(source):
     assert not re.search(r"/home/|/root/|/Users/|/tmp/|C:\\\\", text)
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_each_figure_is_told_in_words(source):
+    """For those who do not see it: a text that begins "*The figure" within the next four cells."""
+    cells = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
+    for index, cell in enumerate(cells):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            after = [c.source for c in cells[index + 1 : index + 5] if c.cell_type == "markdown"]
+            assert any("*The figure" in text for text in after), cell.source
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_saved_outputs_need_no_kernel(source):
+    text = source.with_suffix(".ipynb").read_text()
+    assert "application/vnd.jupyter.widget-view+json" not in text
+    assert '"widgets"' not in text
+
+
+def test_formulas_become_mathml():
+    from coursekit.run_course import with_mathml
+
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("Let $\\pi^*$ and\n$$a_1 * b$$\ncost \\$5 and \\$6."),
+            nbformat.v4.new_code_cell("price = '$a$'"),
+        ]
+    )
+    before = notebook.cells[0].source
+    text = with_mathml(notebook).cells[0].source
+    assert text.count("<math") == 2 and 'display="block"' in text
+    assert "$5" in text and "*" not in text and "_" not in text
+    assert notebook.cells[0].source == before
+    assert with_mathml(notebook).cells[1].source == "price = '$a$'"
+
+
 def test_a_broken_helper_fails_a_notebook(tmp_path):
     """Break the rubric in a copy of the package: session B must not pass on it."""
     shutil.copytree(
