@@ -243,7 +243,8 @@ def plot_group_advantages(rewards: Sequence[float]) -> Figure:
         left.bar(places, values, color=GREY)
         left.axhline(values.mean(), color=BLUE, linestyle="--", label="the group's mean")
         left.set(title="Rewards of one group", xlabel="response", ylabel="reward", xticks=places)
-        left.legend(loc="lower right")
+        left.set_ylim(0, values.max() * 1.3 or 1)
+        left.legend(loc="upper right")
         colours = [GREEN if advantage > 0 else VERMILION for advantage in advantages]
         right.bar(places, advantages, color=colours)
         right.axhline(0, color="#444", linewidth=0.8)

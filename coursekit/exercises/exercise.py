@@ -9,6 +9,7 @@ own if not, so that later cells can use it.
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class Exercise:
         from IPython.display import HTML
 
         source = textwrap.dedent(inspect.getsource(self.solution))
+        task = re.sub(r"\*(\w+)\*", r"<em>\1</em>", escape(self.task))
         dots = {n: "●" * n + "○" * (5 - n) for n in range(6)}
         folded = "".join(
             f'<details style="margin-top:4px"><summary>{name}</summary>{content}</details>'
@@ -76,7 +78,7 @@ class Exercise:
         return HTML(
             '<div style="border-left:4px solid #0072B2;padding:4px 14px;max-width:760px">'
             f"<b>Exercise · {escape(self.title)}</b>"
-            f'<p style="margin:6px 0">{escape(self.task)}</p>'
+            f'<p style="margin:6px 0">{task}</p>'
             f'<div style="font-size:12px">difficulty {dots[self.difficulty]} &nbsp; importance '
             f"{dots[self.importance]} &nbsp; about {self.minutes} minutes</div>{folded}</div>"
         )
