@@ -102,7 +102,12 @@ def run(python: Path, command: str, rest: list[str]) -> int:
     # Scripts of the environment (jupyter, jupytext) are found first.
     path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
     variables = {**os.environ, "PATH": path}
-    return subprocess.run([str(python), *arguments], cwd=ROOT, env=variables).returncode
+    process = subprocess.Popen([str(python), *arguments], cwd=ROOT, env=variables)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            pass  # the command has received it too, and says what becomes of it
 
 
 if __name__ == "__main__":

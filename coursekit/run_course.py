@@ -10,6 +10,7 @@ import argparse
 import copy
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import jupytext
 import latex2mathml.converter
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from .profile import load_profile
@@ -42,6 +43,7 @@ def main() -> int:
     folder = profile.artifacts / profile.name / "executed"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
     for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
@@ -79,13 +81,16 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
         kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOKS)}},
         on_cell_start=show,
-        extra_arguments=["--log-level=ERROR"],  # a kernel on this machine needs no encryption
+        extra_arguments=["--log-level=CRITICAL"],  # no warning that a local kernel is local
     )
     failed = None
     try:
         client.execute()
     except CellExecutionError as error:
         failed = error
+    except (DeadKernelError, AssertionError) as error:
+        # Ctrl-C: nbclient ends the kernel, and then stumbles over its absence.
+        raise KeyboardInterrupt from error
     finally:
         _tidy(notebook)
         nbformat.write(notebook, target)
@@ -131,4 +136,9 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        print(
+            "\nThe notebook's kernel has stopped: by Ctrl-C, or because memory ran out. What was "
+            "finished is kept. Run the same command again.",
+            file=sys.stderr,
+        )
         sys.exit(130)

@@ -30,7 +30,7 @@ def test_the_card_tells_how_it_was_made():
     card = (FOLDER / "README.md").read_text()
     config = json.loads((FOLDER / "config.json").read_text())
     assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
-    for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
+    for word in ("teaching model", "python -m coursekit model", "minutes on", "seed"):
         assert word in card
 
 
@@ -112,6 +112,16 @@ def test_profiles(monkeypatch):
     assert load_profile("colab").four_bit
     with pytest.raises(ValueError, match=r"unknown profile 'huge': .* tiny, colab, gpu"):
         load_profile("huge")
+
+
+def test_damaged_weights_are_told(sft_folder, tmp_path):
+    for source, name in ((FOLDER, "model.safetensors"), (sft_folder, "adapter_model.safetensors")):
+        copy = tmp_path / source.name
+        shutil.copytree(source, copy)
+        weights = (copy / name).read_bytes()
+        (copy / name).write_bytes(weights[: len(weights) // 2])
+        with pytest.raises(ValueError, match=r"are damaged .*git checkout"):
+            load_model(copy)
 
 
 # Building the tiny model.

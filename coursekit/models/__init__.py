@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
+_IF_SHIPPED = (
+    "If it is the shipped model, run `git checkout -- coursekit/models/tiny`, or build it anew: "
+    "`python -m coursekit model`."
+)
+
 
 def load_model(
     source: str | Path, profile: Profile | None = None, *, trainable: bool = False
@@ -28,20 +33,28 @@ def load_model(
     adapters deep: each but the last is merged (in 4-bit, where merging rounds, it stays on top
     of the base and may be the only one). `trainable` leaves the last adapter open for training.
 
-    Raises FileNotFoundError if a folder lacks its weights.
+    Raises FileNotFoundError if a folder lacks its weights, ValueError if they are damaged.
     """
+    from safetensors import SafetensorError
+
     profile = profile or load_profile()
     _prepare(profile)
-    with quiet():
-        adapter = adapter_config(source)
-        if adapter is None:
-            return _load_plain(source, profile).eval()
-        from peft import PeftModel
+    adapter = adapter_config(source)
+    base = load_model(adapter["base_model_name_or_path"], profile) if adapter else None
+    try:
+        with quiet():
+            if base is None:
+                return _load_plain(source, profile).eval()
+            from peft import PeftModel
 
-        base = load_model(adapter["base_model_name_or_path"], profile)
-        if hasattr(base, "peft_config"):
-            base = merge_adapter(base)
-        return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
+            if hasattr(base, "peft_config"):
+                base = merge_adapter(base)
+            return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights in {source} are damaged ({error}): delete the folder and train or "
+            f"download it again. {_IF_SHIPPED}"
+        ) from error
 
 
 def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTrainedTokenizerBase:
@@ -157,7 +170,5 @@ def _check_folder(source: str | Path, wanted: tuple[str, ...]) -> None:
     if not any((folder / name).is_file() for name in wanted):
         raise FileNotFoundError(
             f"no {' or '.join(wanted)} in {folder}: give a folder that `save_pretrained` wrote or "
-            "a name on the hub. If the shipped model is incomplete, run "
-            "`git checkout -- coursekit/models/tiny`, or build it anew with "
-            "`python -m coursekit.models.build`."
+            f"a name on the hub. {_IF_SHIPPED}"
         )

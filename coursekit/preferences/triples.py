@@ -12,9 +12,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .judging import Judge, both_orders
-from .profile import Profile
-from .triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_alerts
+from ..judging import Judge, both_orders
+from ..profile import Profile
+from ..triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_alerts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +43,7 @@ def sample_candidates(
 
     Returns the rows with `candidates`: a list of `{"response", "temperature"}`.
     """
-    from .generation import generate
+    from ..generation import generate
 
     result = [{**row, "candidates": []} for row in rows]
     for temperature in profile.temperatures:
@@ -122,7 +122,7 @@ def save_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
 
 def save_dataset(triples: Sequence[dict[str, Any]], folder: str | Path) -> Path:
     """Save triples as a `datasets` folder (`Dataset.load_from_disk`), as conversations."""
-    from .quiet import quiet
+    from ..quiet import quiet
 
     with quiet():
         to_trl(triples, chat=True).save_to_disk(str(folder))
