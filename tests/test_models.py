@@ -30,7 +30,7 @@ def test_the_card_tells_how_it_was_made():
     card = (FOLDER / "README.md").read_text()
     config = json.loads((FOLDER / "config.json").read_text())
     assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
-    for word in ("teaching model", "python -m coursekit model", "minutes on", "seed"):
+    for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
         assert word in card
 
 
@@ -52,7 +52,7 @@ def test_missing_weights_are_told(tmp_path):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(FOLDER / name, tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"no model\.safetensors .* coursekit\.models\.build"
+        FileNotFoundError, match=r"no model\.safetensors .* python -m coursekit model"
     ):
         load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
