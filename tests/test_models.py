@@ -52,7 +52,7 @@ def test_missing_weights_are_told(tmp_path):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(FOLDER / name, tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"no model\.safetensors .* python -m coursekit model"
+        FileNotFoundError, match=r"no model\.safetensors .*python -m coursekit model"
     ):
         load_model(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
