@@ -21,7 +21,7 @@ def generate(
     prompts: Sequence[str],
     *,
     max_new_tokens: int,
-    temperature: float = 0.0,
+    temperature: float | Sequence[float] = 0.0,
     seed: int = 0,
     batch_size: int = 64,
     label: str = "generating",
@@ -37,21 +37,20 @@ def generate(
     Args:
         prompts: the user's texts; the chat template, if there is one, is applied here.
         max_new_tokens: a response that has not ended by then is cut.
-        temperature: of sampling; 0 is greedy decoding.
+        temperature: of sampling, one for all or one for each prompt; 0 is greedy decoding.
         seed: of sampling.
         batch_size: rows generated at once, at most.
         label: what the progress line says.
 
     Raises:
-        ValueError: no end token, a negative temperature, or a prompt that leaves no room in the
-            model's context for `max_new_tokens`.
+        ValueError: no end token, a negative temperature, temperatures that are not as many as the
+            prompts, or a prompt that leaves no room in the model's context for `max_new_tokens`.
     """
     from transformers import GenerationConfig
 
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token, so generation cannot stop: set eos_token")
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature}: 0 for greedy decoding, above 0 to sample")
+    temperatures = _one_for_each(temperature, len(prompts))
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     room = [len(ids) + max_new_tokens for ids in encoded]
     check_lengths(model, room, f"the prompt and {max_new_tokens} new tokens")
@@ -84,13 +83,15 @@ def generate(
             for batch in _batches_by_length([len(ids) for ids in encoded], batch_size):
                 input_ids, attention_mask = _pad_left([encoded[row] for row in batch], pad_id)
                 sampler = _sample_by_quantile(
-                    quantiles[batch].to(model.device), temperature, input_ids.shape[1]
+                    quantiles[batch].to(model.device),
+                    temperatures[batch].to(model.device),
+                    input_ids.shape[1],
                 )
                 output = model.generate(
                     input_ids=input_ids.to(model.device),
                     attention_mask=attention_mask.to(model.device),
                     generation_config=config,
-                    logits_processor=[sampler] if temperature > 0 else None,
+                    logits_processor=[sampler] if temperatures.any() else None,
                 )
                 texts = tokenizer.batch_decode(
                     output[:, input_ids.shape[1] :], skip_special_tokens=True
@@ -104,24 +105,37 @@ def generate(
 
 
 def _sample_by_quantile(
-    quantiles: Tensor, temperature: float, prompt_width: int
+    quantiles: Tensor, temperatures: Tensor, prompt_width: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A logits processor that draws each row's next token, by inversion of its distribution.
 
     The token is the first whose cumulated probability exceeds the row's number for this step, in
     `quantiles`, (B, max_new_tokens), each from 0 to 1. One number a token and row makes a sample
     independent of what else is in its batch, and is cheaper than the library's way, which draws one
-    for every entry of the vocabulary.
+    for every entry of the vocabulary. Rows whose temperature, (B,), is 0 keep their scores.
     """
+    greedy = temperatures == 0
 
     def draw(input_ids: Tensor, scores: Tensor) -> Tensor:
         step = input_ids.shape[1] - prompt_width
-        cumulated = (scores / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)  # (B, V)
+        heat = temperatures.masked_fill(greedy, 1)[:, None]
+        cumulated = (scores / heat).softmax(-1).cumsum(-1, dtype=torch.float64)  # (B, V)
         wanted = quantiles[:, step, None] * cumulated[:, -1:]
         token = torch.searchsorted(cumulated, wanted, right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        drawn = torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        return torch.where(greedy[:, None], scores, drawn) if greedy.any() else drawn
 
     return draw
+
+
+def _one_for_each(temperature: float | Sequence[float], n: int) -> Tensor:
+    """`n` temperatures, float32, from one or from as many."""
+    given = [temperature] * n if isinstance(temperature, (int, float)) else list(temperature)
+    if len(given) != n:
+        raise ValueError(f"{len(given)} temperatures for {n} prompts: give one, or one for each")
+    if bad := [value for value in given if value < 0]:
+        raise ValueError(f"temperature is {bad[0]}: 0 for greedy decoding, above 0 to sample")
+    return torch.tensor(given, dtype=torch.float32)
 
 
 def _batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -43,7 +43,12 @@ def ensure_triples(
         sft = ensure_sft(profile, seed=seed, folder=folder)
         rows = alert_rows("preferences", profile.preference_prompts, profile, seed=seed)
         candidates = sample_candidates(
-            load_model(sft, profile), load_tokenizer(sft, profile), rows, profile, seed=seed + 1
+            load_model(sft, profile),
+            load_tokenizer(sft, profile),
+            rows,
+            profile,
+            seed=seed + 1,
+            path=path.with_name("candidates.jsonl"),
         )
         save_jsonl(judge_candidates(candidates, RubricJudge()), path)
     return load_triples(path)

@@ -160,11 +160,14 @@ side_by_side(
 #
 # For each of 250 new prompts we sample two responses at each of two temperatures. A judge sees
 # every pair of responses **in both orders**; only a response that wins in both is *chosen*. A tie
-# makes no triple.
+# makes no triple. The samples are saved as they are made: stop this cell and run it again, and it goes
+# on where it was.
 
 # %%
 preference_rows = alert_rows("preferences", profile.preference_prompts, profile)
-candidates = sample_candidates(sft, tokenizer, preference_rows, profile, seed=1)
+candidates = sample_candidates(
+    sft, tokenizer, preference_rows, profile, seed=1, path=runs / "candidates.jsonl"
+)
 triples = judge_candidates(candidates, RubricJudge())
 train, validation = split_by_prompt(triples)
 path = save_jsonl(triples, runs / "triples.jsonl")

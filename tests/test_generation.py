@@ -88,6 +88,17 @@ def test_samples_follow_the_models_distribution(model, tokenizer, temperature):
     assert abs(share.sum() - p.sum()) < 0.01
 
 
+def test_each_prompt_may_have_its_temperature(model, tokenizer, prompts):
+    some = prompts[:9]
+    greedy = generate(model, tokenizer, some, max_new_tokens=80)
+    hot = generate(model, tokenizer, some, max_new_tokens=80, temperature=1.0, seed=4)
+    mixed = [0.0, 1.0] * 4 + [0.0]
+    both = generate(model, tokenizer, some, max_new_tokens=80, temperature=mixed, seed=4)
+    assert both[::2] == greedy[::2] and both[1::2] == hot[1::2]
+    with pytest.raises(ValueError, match="2 temperatures for 9 prompts"):
+        generate(model, tokenizer, some, max_new_tokens=5, temperature=[0.0, 1.0])
+
+
 def test_settings_that_a_model_brings_do_not_count(model, tokenizer, prompts, recwarn):
     expected = [
         generate(model, tokenizer, prompts[:9], max_new_tokens=80, temperature=temperature)

@@ -1,9 +1,16 @@
 """Triples: made, split, saved, read back, refused."""
 
+import contextlib
 import json
+import random
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+import torch
+from conftest import ROOT
 
 from coursekit.judging import RubricJudge, Verdict, both_orders
 from coursekit.preferences import (
@@ -111,3 +118,89 @@ def test_trl_columns(triples):
 
 def test_check_passes_rows_through(triples):
     assert check_triples(triples) == triples
+
+
+# Sampling that survives a kill.
+
+
+def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
+    model, tokenizer, profile, tmp_path, monkeypatch
+):
+    """A kill leaves the file cut at any byte: resumed from there, it becomes the whole file."""
+    from coursekit.preferences import sampling
+
+    monkeypatch.setattr(sampling, "CHUNK", 4)
+    quick = replace(profile, max_new_tokens=12)
+    rows = alert_rows("preferences", 10, profile)
+
+    def sample(path):
+        return sample_candidates(model, tokenizer, rows, quick, seed=3, path=path)
+
+    whole = tmp_path / "whole.jsonl"
+    expected = sample(whole)
+    data = whole.read_bytes()
+    assert len(data.splitlines()) == 10
+    cuts = [0, 1, len(data) - 1, len(data), *random.Random(0).sample(range(len(data)), 10)]
+    for cut in cuts:
+        path = tmp_path / f"{cut}.jsonl"
+        path.write_bytes(data[:cut])
+        assert sample(path) == expected
+        assert path.read_bytes() == data
+    assert sample_candidates(model, tokenizer, rows, quick, seed=3) == expected  # without a file
+
+
+def test_a_process_killed_while_sampling(tmp_path):
+    """SIGKILL at random moments, resumed until it ends: the file of an undisturbed run."""
+    code = """
+import sys
+from dataclasses import replace
+from coursekit.models import load_model, load_tokenizer
+from coursekit.preferences import alert_rows, sample_candidates, sampling
+from coursekit.profile import load_profile
+sampling.CHUNK = 8
+profile = replace(load_profile("tiny"), threads=1, max_new_tokens=24)
+model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
+print("ready", flush=True)
+rows = alert_rows("preferences", 64, profile)
+sample_candidates(model, tokenizer, rows, profile, seed=1, path=sys.argv[1])
+"""
+
+    def start(name):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / name)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    assert start("whole").wait() == 0
+    rng, sizes = random.Random(1), []
+    for _ in range(4):
+        process = start("killed")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.1, 0.9))
+        process.kill()
+        process.wait()
+        path = tmp_path / "killed"
+        sizes.append(path.stat().st_size if path.exists() else 0)
+    assert sizes[0] < (tmp_path / "whole").stat().st_size  # it was in the midst of it
+    assert start("killed").wait() == 0
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_candidates_of_another_run_are_kept_and_not_used(
+    model, tokenizer, profile, tmp_path, capsys
+):
+    quick = replace(profile, max_new_tokens=5)
+    rows = alert_rows("preferences", 3, profile)
+    path = tmp_path / "candidates.jsonl"
+    first = sample_candidates(model, tokenizer, rows, quick, seed=1, path=path)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(3.0)  # another model
+    second = sample_candidates(model, tokenizer, rows, quick, seed=1, path=path)
+    assert first != second
+    assert "kept as candidates-" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("candidates-*.jsonl"))) == 1
+    assert sample_candidates(model, tokenizer, rows, quick, seed=1, path=path) == second

@@ -18,7 +18,6 @@ from ..triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_aler
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COLUMNS = ("prompt", "chosen", "rejected")
 
@@ -30,39 +29,6 @@ def alert_rows(pool: str, n: int, profile: Profile, seed: int = 0) -> list[dict[
         {"prompt": build_prompt(alert, instruction), "alert": alert.to_dict()}
         for alert in sample_alerts(pool, n, seed)
     ]
-
-
-def sample_candidates(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict[str, Any]],
-    profile: Profile,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Sample `samples_per_temperature` responses to each row at each of the profile's temperatures.
-
-    Returns the rows with `candidates`: a list of `{"response", "temperature"}`.
-    """
-    from ..generation import generate
-
-    result = [{**row, "candidates": []} for row in rows]
-    for temperature in profile.temperatures:
-        # Copies of a prompt stand side by side: equal lengths share a batch.
-        repeated = [row for row in result for _ in range(profile.samples_per_temperature)]
-        responses = generate(
-            model,
-            tokenizer,
-            [row["prompt"] for row in repeated],
-            max_new_tokens=profile.max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            batch_size=profile.generation_batch,
-            label=f"sampling at temperature {temperature}",
-        )
-        for row, response in zip(repeated, responses, strict=True):
-            row["candidates"].append({"response": response, "temperature": temperature})
-        seed += 1
-    return result
 
 
 def judge_candidates(
