@@ -179,7 +179,7 @@ def held(prediction: Prediction, truth: str, evidence: str) -> None:
         raise ValueError(f"{truth!r} is none of the options: {', '.join(prediction.options)}")
     print(f"{prediction.question}\n→ {truth}: {evidence}")
     if prediction.choice is None:
-        print("(You made no prediction. It costs a second and doubles what you remember.)")
+        print("(You made no prediction.)")
     elif prediction.choice == truth:
         print("✓ Your prediction held.")
     else:

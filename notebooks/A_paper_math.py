@@ -232,6 +232,7 @@ single = paths[0.0].groupby("seed")["true"]
 falls = (single.max() - single.last() > 0.1).sum()
 claim(falls >= 15, f"it falls from its maximum in {falls} of {single.ngroups} worlds")
 claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising: it cannot warn you")
+claim(end < means[0.3]["true"].iloc[-1] < top - 0.1, "with beta 0.3 it falls as well, but less")
 claim(
     on["true"].iloc[-1] > end and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
     f"with beta 1 the policy stays near ({on['kl'].iloc[-1]:.1f} nats, not "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -514,7 +512,6 @@ log_odds_ratio = Exercise(
 )
 
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
-MINUTES = math.fsum(exercise.minutes for exercise in EXERCISES.values())
 
 QUIZ = [
     (
