@@ -160,5 +160,7 @@ def test_a_second_run_reuses_the_environment(tmp_path):
     python.unlink()
     python.write_text("not a program")
     damaged = environment()
-    assert damaged.returncode == 1 and "Delete" in damaged.stderr
-    assert "Traceback" not in damaged.stderr
+    assert damaged.returncode == 1 and "Traceback" not in damaged.stderr
+    # `venv` puts the program back where the base interpreter has the same name; else we are told.
+    mended = python.read_bytes() != b"not a program"
+    assert ("With no network it cannot" if mended else "Delete") in damaged.stderr
