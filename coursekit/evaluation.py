@@ -116,7 +116,8 @@ class WinRate:
     """How often one model's response beat another's: a tie counts half.
 
     estimate: the win rate with its interval; wins, ties, losses: counts, ties with contradictions
-    between the two orders among them; inconsistent: how many contradictions there were.
+    between the two orders among them; inconsistent: how many contradictions there were; points: for
+    each row 1 for a win, 0.5 for a tie, 0 for a loss.
     """
 
     estimate: Estimate
@@ -124,6 +125,7 @@ class WinRate:
     ties: int
     losses: int
     inconsistent: int
+    points: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         n = self.wins + self.ties + self.losses
@@ -152,6 +154,7 @@ def win_rate(
         ties=points.count(0.5),
         losses=points.count(0.0),
         inconsistent=sum(not verdict.consistent for verdict in verdicts),
+        points=tuple(points),
     )
 
 

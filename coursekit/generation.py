@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .logprobs import check_lengths, encode_prompt
+from .logprobs import Prompt, check_lengths, encode_prompt
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     temperature: float | Sequence[float] = 0.0,
@@ -35,7 +35,7 @@ def generate(
     as it was.
 
     Args:
-        prompts: the user's texts; the chat template, if there is one, is applied here.
+        prompts: the user's texts, or conversations; a chat template, if there is one, is applied.
         max_new_tokens: a response that has not ended by then is cut.
         temperature: of sampling, one for all or one for each prompt; 0 is greedy decoding.
         seed: of sampling.

@@ -21,6 +21,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Message = dict[str, str]  # {"role", "content"}
+Prompt = str | list[Message]  # one turn of the user, or a conversation that ends with one
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -30,25 +33,32 @@ class EncodedPair:
     response_ids: list[int]
 
 
-def as_messages(prompt: str) -> list[dict[str, str]]:
-    """The conversation that a prompt text opens: one turn of the user."""
-    return [{"role": "user", "content": prompt}]
+def as_messages(prompt: Prompt) -> list[Message]:
+    """The conversation so far: a text is one turn of the user."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def as_text(prompt: Prompt) -> str:
+    """The prompt in one text, for models and formats that know no conversation."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(message["content"] for message in prompt)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of `prompt` as the model sees it before it answers.
 
-    With a chat template: the user's turn and the opening of the assistant's. Without: the plain
-    text with whatever the tokenizer puts before it (a BOS token, for many).
+    With a chat template: the conversation and the opening of the assistant's turn. Without: the
+    plain text with whatever the tokenizer puts before it (a BOS token, for many).
     """
     if tokenizer.chat_template:
         return tokenizer.apply_chat_template(
             as_messages(prompt), add_generation_prompt=True, return_dict=False
         )
-    return tokenizer(prompt)["input_ids"]
+    return tokenizer(as_text(prompt))["input_ids"]
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> EncodedPair:
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> EncodedPair:
     """Tokenise prompt and response together and divide them where the prompt's own tokens end.
 
     The boundary is the longest common prefix of the tokens of the prompt and those of prompt plus
@@ -68,7 +78,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) 
         ids = tokenizer.apply_chat_template(turns, return_dict=False)
     else:
         end = "" if response.endswith(tokenizer.eos_token) else tokenizer.eos_token
-        ids = tokenizer(prompt + response + end)["input_ids"]
+        ids = tokenizer(as_text(prompt) + response + end)["input_ids"]
     boundary = common_prefix_length(prompt_ids, ids)
     if boundary == 0:
         raise ValueError(
@@ -133,7 +143,7 @@ def sum_over_response(per_token: Tensor, response_mask: Tensor) -> Tensor:
 def sequence_logps(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     batch_size: int = 64,
@@ -144,7 +154,7 @@ def sequence_logps(
     Rows are batched by length, which saves padding, and returned in the order given. No gradient.
 
     Args:
-        prompts, responses: N texts each; see `encode_pair` for how they become tokens.
+        prompts, responses: N each; see `encode_pair` for how they become tokens.
         batch_size: rows a forward pass.
         per_token: return the summands instead.
 

@@ -30,27 +30,21 @@ def ensure_triples(
     """The preference triples, sampled from the SFT model and judged now if they are not there."""
     from .judging import RubricJudge
     from .models import load_model, load_tokenizer
-    from .preferences import (
-        alert_rows,
-        judge_candidates,
-        load_triples,
-        sample_candidates,
-        save_jsonl,
-    )
+    from .preferences import alert_rows, load_triples, make_triples
 
     path = (folder or profile.artifacts / profile.name) / "triples.jsonl"
     if not path.is_file():
         sft = ensure_sft(profile, seed=seed, folder=folder)
         rows = alert_rows("preferences", profile.preference_prompts, profile, seed=seed)
-        candidates = sample_candidates(
+        make_triples(
             load_model(sft, profile),
             load_tokenizer(sft, profile),
             rows,
             profile,
+            RubricJudge(),
             seed=seed + 1,
-            path=path.with_name("candidates.jsonl"),
+            folder=path.parent,
         )
-        save_jsonl(judge_candidates(candidates, RubricJudge()), path)
     return load_triples(path)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
     from .bandit import World
+    from .preferences import Audit
 
 _CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
 _TEXT = (
@@ -89,6 +90,41 @@ def comparison(table: pd.DataFrame) -> Styler:
             subset=["difference", "95 % interval"],
         )
     )
+
+
+def findings(audit: Audit) -> HTML:
+    """The audit as a table: what was found, what it does to training, how to mend it.
+
+    What passed, and what could not be measured, stands in a line below.
+    """
+    from IPython.display import HTML
+
+    marks = {"fault": "✗ rows", "bias": "≠ bias"}
+    head = "".join(
+        f'<th style="{_CELL}">{name}</th>'
+        for name in ("", "check", "found", "what it does to training", "how to mend it")
+    )
+    lines = []
+    for item in audit.problems:
+        cells = (
+            f'<span style="{_FAULT};white-space:nowrap">{marks[item.outcome]}</span>',
+            *(escape(text) for text in (item.check, item.found, item.effect, item.fix)),
+        )
+        lines.append(
+            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        )
+    table = (
+        f'<table style="border-collapse:collapse;max-width:1000px;font-size:12px"><tr>{head}</tr>'
+        f"{''.join(lines)}</table>"
+        if lines
+        else "<p>✓ Nothing was found.</p>"
+    )
+    rest = []
+    for outcome, name in (("ok", "Passed"), ("not measured", "Not measured")):
+        checks = [item.check for item in audit.findings if item.outcome == outcome]
+        if checks:
+            rest.append(f"<p style='font-size:12px'>{name}: {escape(', '.join(checks))}.</p>")
+    return HTML(f"<p><b>{audit.n} triples</b></p>{table}{''.join(rest)}")
 
 
 def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) -> HTML:

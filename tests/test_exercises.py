@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from coursekit.exercises import Exercise, Mistake, session_a
+from coursekit.exercises import Exercise, Mistake, session_a, session_b
 
-ALL = session_a.EXERCISES
+SESSIONS = {"A": session_a.EXERCISES, "B": session_b.EXERCISES}
+ALL = session_a.EXERCISES | session_b.EXERCISES
 
 
 def stub(*arguments):
@@ -15,7 +16,8 @@ def stub(*arguments):
 
 
 def test_there_are_enough():
-    assert len(ALL) >= 8
+    assert len(SESSIONS["A"]) >= 8 and len(SESSIONS["B"]) >= 4
+    assert len(ALL) == sum(map(len, SESSIONS.values()))  # no name twice
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -52,13 +54,13 @@ def test_each_exercise_knows_three_mistakes():
 def test_other_wrong_answers_fail_too(name):
     """Answers that nobody foresaw: nothing, a word, a constant, noise, the wrong shape, a crash."""
     exercise = ALL[name]
-    shape = exercise.solution(*exercise.cases[0]).shape
+    right = torch.as_tensor(exercise.solution(*exercise.cases[0]))
     answers = {
         "returns None": lambda *_: None,
         "not numbers": lambda *_: "ln 2",
-        "got [0": lambda *_: torch.zeros(shape),
-        "expected [": lambda *a: exercise.solution(*a) * 1.001,
-        "shape": lambda *a: exercise.solution(*a)[..., None],
+        "got [0" if right.dim() else "got 0": lambda *_: torch.zeros_like(right),
+        "expected": lambda *a: exercise.solution(*a) * 1.001,
+        "shape": lambda *a: torch.as_tensor(exercise.solution(*a))[..., None],
         "ZeroDivisionError": lambda *_: 1 / 0,
     }
     for message, answer in answers.items():

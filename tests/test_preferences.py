@@ -1,7 +1,5 @@
 """Triples: made, split, saved, read back, refused."""
 
-import contextlib
-import json
 import random
 import subprocess
 import sys
@@ -14,38 +12,190 @@ from conftest import ROOT
 
 from coursekit.judging import RubricJudge, Verdict, both_orders
 from coursekit.preferences import (
+    Design,
+    Source,
     alert_rows,
     check_triples,
-    judge_candidates,
+    judge_pairs,
     load_triples,
+    make_triples,
+    ranked_samples,
+    reference_against_sample,
     sample_candidates,
     save_jsonl,
     split_by_prompt,
+    to_triples,
     to_trl,
+    two_system_prompts,
+    two_temperatures,
 )
 
+ALL_PAIRS = Design("by hand", (Source("any"),))
 
-def candidates(row, *texts):
-    return {**row, "candidates": [{"response": text, "temperature": 1.0} for text in texts]}
+
+def candidates(row, *texts, temperatures=None):
+    temperatures = temperatures or [1.0] * len(texts)
+    found = [
+        {"response": text, "temperature": temperature, "source": f"at {temperature}"}
+        for text, temperature in zip(texts, temperatures, strict=True)
+    ]
+    return {**row, "candidates": found, "prompt_id": 0, "design": "by hand", "seed": 0}
+
+
+def triples_of(*rows, design=ALL_PAIRS, judge=None, **options):
+    return to_triples(judge_pairs(rows, judge or RubricJudge(), design, **options))
 
 
 def test_the_better_report_is_chosen_and_ties_make_nothing(triples):
     row = {key: triples[0][key] for key in ("prompt", "alert")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     for order in ((good, bad), (bad, good)):
-        (triple,) = judge_candidates([candidates(row, *order)], RubricJudge())
+        (triple,) = triples_of(candidates(row, *order))
         assert (triple["chosen"], triple["rejected"]) == (good, bad)
         assert triple["judge"] == "rubric" and triple["alert"] == row["alert"]
-    assert judge_candidates([candidates(row, good, good)], RubricJudge()) == []
-    assert judge_candidates([candidates(row, "x", "y")], RubricJudge()) == []
+    assert triples_of(candidates(row, good, good)) == []
+    (tie,) = judge_pairs([candidates(row, "x", "y")], RubricJudge(), ALL_PAIRS)
+    assert tie["winner"] == "tie" and tie["consistent"]
+    assert to_triples([tie]) == []
 
 
 def test_a_pair_is_taken_once_and_a_prompt_gives_few(triples):
     row = {key: triples[0][key] for key in ("prompt", "alert")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
-    assert len(judge_candidates([candidates(row, good, bad, good, bad)], RubricJudge())) == 1
+    assert len(triples_of(candidates(row, good, bad, good, bad))) == 1
     many = candidates(row, good, bad, "x", bad + "\nmore")
-    assert len(judge_candidates([many], RubricJudge(), pairs_per_prompt=2)) == 2
+    assert len(triples_of(many, design=replace(ALL_PAIRS, pairs_per_prompt=2))) == 2
+
+
+def test_where_a_triple_came_from(triples):
+    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    good, bad = triples[0]["chosen"], triples[0]["rejected"]
+    (triple,) = triples_of(candidates(row, bad, good, temperatures=[0.7, 1.0]))
+    expected = {
+        "chosen_temperature": 1.0,
+        "rejected_temperature": 0.7,
+        "chosen_source": "at 1.0",
+        "rejected_source": "at 0.7",
+        "chosen_score": 1.0,
+        "chosen_position": 2,
+        "asked": 2,
+        "consistent": True,
+        "prompt_id": 0,
+        "design": "by hand",
+        "seed": 0,
+    }
+    assert triple.items() >= expected.items()
+    assert triple["rejected_score"] < 1
+
+
+def test_asked_once_a_judge_who_goes_by_position_decides_everything(triples):
+    first = RubricJudge(position_bias=9.0)
+    row = candidates({key: triples[0][key] for key in ("prompt", "alert")}, "a", "b", "c")
+    assert triples_of(row, judge=first) == []
+    (pair, *others) = judge_pairs([row], first, ALL_PAIRS, twice=False)
+    assert pair["winner"] == "first" and pair["answers"] == ["first"] and len(others) == 2
+
+
+# The designs.
+
+
+def test_best_against_worst(triples):
+    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    good, bad = triples[0]["chosen"], triples[0]["rejected"]
+    worse, none = bad.replace("time: ", "clock: "), "no report"
+    design = ranked_samples(4)
+    (triple,) = triples_of(candidates(row, bad, worse, good, none), design=design)
+    assert (triple["chosen"], triple["rejected"]) == (good, none)
+    assert triples_of(candidates(row, good, good), design=design) == []
+    (pair,) = judge_pairs([candidates(row, "x", "y")], RubricJudge(), design) or [None]
+    assert pair is None or pair["winner"] == "tie"
+
+
+def test_across_sources_only(triples):
+    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    good, bad = triples[0]["chosen"], triples[0]["rejected"]
+    design = replace(ALL_PAIRS, pairs="across")
+    same = candidates(row, good, bad)
+    assert triples_of(same) and not triples_of(same, design=design)
+    assert triples_of(candidates(row, good, bad, temperatures=[0.7, 1.0]), design=design)
+
+
+DESIGNS = {
+    "two temperatures": (two_temperatures(samples=1), {"cool": 1, "hot": 1}),
+    "best against worst of 3": (ranked_samples(3), {"sample": 3}),
+    "all pairs of 3": (ranked_samples(3, pairs="all"), {"sample": 3}),
+    "two system prompts": (
+        two_system_prompts("Be careful.", "Be quick.", samples=1),
+        {"careful": 1, "careless": 1},
+    ),
+    "reference against sample": (reference_against_sample(), {"reference": 1, "sample": 1}),
+}
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path):
+    design, sources = DESIGNS[name]
+    assert design.name == name
+    rows = alert_rows("preferences", 5, profile, references=True)
+    quick = replace(profile, max_new_tokens=30)
+    made, pairs = make_triples(
+        model, tokenizer, rows, quick, RubricJudge(), design, folder=tmp_path
+    )
+    sampled = sample_candidates(model, tokenizer, rows, quick, design)
+    for row in sampled:
+        assert Counter(one["source"] for one in row["candidates"]) == sources
+        assert row["design"] == name
+    assert pairs and all(pair["winner"] in ("first", "second", "tie") for pair in pairs)
+    if design.pairs == "across":
+        assert all(pair["first"]["source"] != pair["second"]["source"] for pair in pairs)
+    if made:
+        assert load_triples(tmp_path / "triples.jsonl") == made
+        assert len(load_triples(tmp_path / "triples")) == len(made)
+    again = make_triples(model, tokenizer, rows, quick, RubricJudge(), design, folder=tmp_path)
+    assert again == (made, pairs)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2 + bool(made)  # nothing was put aside
+
+
+def test_references_are_what_the_row_says(model, tokenizer, profile):
+    rows = alert_rows("preferences", 2, profile, references=True)
+    quick = replace(profile, max_new_tokens=5)
+    design = reference_against_sample()
+    for row in sample_candidates(model, tokenizer, rows, quick, design):
+        written, sampled = row["candidates"]
+        assert written["response"] == row["reference"] and written["temperature"] is None
+        assert sampled["response"] != row["reference"]
+        assert RubricJudge().score(row, written["response"]) == 1
+    with pytest.raises(ValueError, match="row 1 has no text in the column 'reference'"):
+        plain = alert_rows("preferences", 2, profile)
+        sample_candidates(model, tokenizer, plain, quick, design)
+
+
+def test_a_system_prompt_is_seen_by_the_model_and_not_kept(model, tokenizer, profile, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "coursekit.generation.generate",
+        lambda model, tokenizer, prompts, **_: seen.extend(prompts) or ["x"] * len(prompts),
+    )
+    rows = alert_rows("preferences", 1, profile)
+    design = two_system_prompts("Be careful.", "Be quick.", samples=1)
+    (row,) = sample_candidates(model, tokenizer, rows, profile, design)
+    assert row["prompt"] == rows[0]["prompt"]
+    assert [turns[0] for turns in seen] == [
+        {"role": "system", "content": "Be careful."},
+        {"role": "system", "content": "Be quick."},
+    ]
+    seen.clear()
+    refusing = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    refusing.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('no such role') }}{% endif %}{{ message['content'] }}{% endfor %}"
+    )
+    sample_candidates(model, refusing, rows, profile, design)
+    assert seen[0] == [{"role": "user", "content": f"Be careful.\n\n{rows[0]['prompt']}"}]
+    seen.clear()
+    refusing.chat_template = None
+    sample_candidates(model, refusing, rows, profile, design)
+    assert seen[0] == f"Be careful.\n\n{rows[0]['prompt']}"
 
 
 def test_a_judge_that_goes_by_position_decides_nothing(triples):
@@ -79,34 +229,6 @@ def test_saved_and_read_back(triples, tmp_path):
     path = save_jsonl(triples, tmp_path / "deep" / "triples.jsonl")
     assert load_triples(path) == triples
     assert [file.name for file in path.parent.iterdir()] == ["triples.jsonl"]
-
-
-def test_instruction_rows_are_read(tmp_path):
-    path = tmp_path / "rows.json"
-    row = {"instruction": "Do.", "input": "This", "output": "-", "chosen": "a", "rejected": "b"}
-    path.write_text(json.dumps([row, {**row, "input": ""}]))
-    assert [row["prompt"] for row in load_triples(path)] == ["Do.\n\nThis", "Do."]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "is empty: it should hold one triple a line"),
-        ("[]", "no rows"),
-        ('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": ', "line 2 is not JSON"),
-        ('{"prompt": "a", "chosen": "b"}', "row 1 has no column 'rejected'"),
-        ('{"prompt": "a", "chosen": "b", "rejected": 3}', "row 1, column 'rejected' is 3"),
-        ('{"prompt": "a", "chosen": " ", "rejected": "c"}', "column 'chosen' is ' '"),
-        ("[1]", "row 1 is int, not an object"),
-    ],
-)
-def test_bad_files_are_told(tmp_path, content, message):
-    path = tmp_path / "file.jsonl"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load_triples(path)
-    with pytest.raises(FileNotFoundError, match="make triples first"):
-        load_triples(tmp_path / "none.jsonl")
 
 
 def test_trl_columns(triples):
@@ -149,45 +271,54 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
     assert sample_candidates(model, tokenizer, rows, quick, seed=3) == expected  # without a file
 
 
-def test_a_process_killed_while_sampling(tmp_path):
-    """SIGKILL at random moments, resumed until it ends: the file of an undisturbed run."""
+def test_killed_ten_times_while_triples_are_made(tmp_path):
+    """SIGKILL at ten random moments, resumed each time: the files of an undisturbed run."""
     code = """
-import sys
+import os, random, signal, sys, time
 from dataclasses import replace
+from coursekit.judging import RubricJudge
 from coursekit.models import load_model, load_tokenizer
-from coursekit.preferences import alert_rows, sample_candidates, sampling
+from coursekit.preferences import alert_rows, make_triples, sampling
 from coursekit.profile import load_profile
-sampling.CHUNK = 8
-profile = replace(load_profile("tiny"), threads=1, max_new_tokens=24)
+sampling.CHUNK = 4
+profile = replace(load_profile("tiny"), threads=1, max_new_tokens=64)
 model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
-print("ready", flush=True)
-rows = alert_rows("preferences", 64, profile)
-sample_candidates(model, tokenizer, rows, profile, seed=1, path=sys.argv[1])
+rows = alert_rows("preferences", 96, profile)
+
+def start(folder):
+    child = os.fork()
+    if child == 0:
+        make_triples(model, tokenizer, rows, profile, RubricJudge(), seed=1, folder=folder)
+        os._exit(0)
+    return child
+
+begun = time.monotonic()
+assert os.waitpid(start(sys.argv[1] + "/whole"), 0)[1] == 0
+whole, rng, killed = time.monotonic() - begun, random.Random(0), 0
+for _ in range(60):
+    child = start(sys.argv[1] + "/killed")
+    time.sleep(rng.uniform(0.02, 0.2) * whole)
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    if killed == 10:
+        break
+assert os.waitpid(start(sys.argv[1] + "/killed"), 0)[1] == 0
+print(killed)
 """
-
-    def start(name):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / name)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    assert start("whole").wait() == 0
-    rng, sizes = random.Random(1), []
-    for _ in range(4):
-        process = start("killed")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.1, 0.9))
-        process.kill()
-        process.wait()
-        path = tmp_path / "killed"
-        sizes.append(path.stat().st_size if path.exists() else 0)
-    assert sizes[0] < (tmp_path / "whole").stat().st_size  # it was in the midst of it
-    assert start("killed").wait() == 0
-    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] == "10"
+    for name in ("candidates.jsonl", "pairs.jsonl", "triples.jsonl"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert whole and (tmp_path / "killed" / name).read_bytes() == whole
+    assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [
+        "candidates.jsonl",
+        "pairs.jsonl",
+        "triples",
+        "triples.jsonl",
+    ]
 
 
 def test_candidates_of_another_run_are_kept_and_not_used(

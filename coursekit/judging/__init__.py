@@ -1,6 +1,18 @@
 """Judges: who says which of two responses is better, behind one small protocol."""
 
-from .judge import Judge, Verdict, both_orders
+from .agreement import Agreement, agreement
+from .compare import compare_judges
+from .judge import Judge, Verdict, Winner, both_orders, one_order
 from .rubric_judge import RubricJudge
 
-__all__ = ["Judge", "RubricJudge", "Verdict", "both_orders"]
+__all__ = [
+    "Agreement",
+    "Judge",
+    "RubricJudge",
+    "Verdict",
+    "Winner",
+    "agreement",
+    "both_orders",
+    "compare_judges",
+    "one_order",
+]

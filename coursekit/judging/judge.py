@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Winner = Literal["first", "second", "tie"]
+MIRRORED: dict[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which response is better. `consistent`: the judge said the same with the order changed."""
+    """Which response is better.
+
+    consistent: the judge said the same with the order changed. answers: what it said each time it
+    was asked, in terms of the order *as shown then* (so two times `first` is a contradiction).
+    """
 
     winner: Winner
     consistent: bool = True
+    answers: tuple[Winner, ...] = field(default=(), compare=False)
 
 
 class Judge(Protocol):
-    """Anything with a name that can compare two responses to the same prompt."""
+    """Anything with a name that can compare two responses to the same prompt.
+
+    A judge that also gives points may offer `score(row, response) -> float`, higher for better;
+    they are kept with the pairs.
+    """
 
     name: str
 
@@ -28,11 +38,21 @@ class Judge(Protocol):
 
 
 def both_orders(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> Verdict:
-    """Ask `judge` in both orders. A winner must win in both; a contradiction is a tie."""
+    """Ask `judge` in both orders. A winner must win in both; a contradiction is a tie.
+
+    Two responses that are the same text tie without a question.
+    """
     if first == second:
         return Verdict("tie")
-    there, back = judge.compare(row, first, second), judge.compare(row, second, first)
-    mirrored: Winner = {"first": "second", "second": "first", "tie": "tie"}[back]
-    if there == mirrored:
-        return Verdict(there)
-    return Verdict("tie", consistent=False)
+    answers = judge.compare(row, first, second), judge.compare(row, second, first)
+    if answers[0] == MIRRORED[answers[1]]:
+        return Verdict(answers[0], answers=answers)
+    return Verdict("tie", consistent=False, answers=answers)
+
+
+def one_order(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> Verdict:
+    """Ask `judge` once: half the price, and a preference for a position goes unnoticed."""
+    if first == second:
+        return Verdict("tie")
+    answer = judge.compare(row, first, second)
+    return Verdict(answer, answers=(answer,))

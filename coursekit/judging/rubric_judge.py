@@ -1,7 +1,8 @@
-"""The rubric as a judge: a stand-in for a strong LLM, free and offline."""
+"""The rubric as a judge: a stand-in for a strong LLM, free and offline, as careless as one asks."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,48 @@ from .judge import Winner
 
 @dataclass(frozen=True)
 class RubricJudge:
-    """Prefers the report with the higher overall score on the row's alert; equal scores tie."""
+    """Prefers the report with the higher overall score on the row's alert; equal scores tie.
+
+    Faults can be turned up, to see what a careless judge does to the data:
+
+    error_rate: share of pairs on which it holds the wrong opinion, 0 to 0.5. An opinion is about
+        the pair: asked in the other order, the judge errs the same way. Which pairs, `seed` says.
+    length_bias: points of the overall score that 100 characters more are worth to it.
+    position_bias: points that being shown first is worth to it.
+
+    Raises ValueError for an error rate outside 0 to 0.5.
+    """
 
     name: str = "rubric"
+    error_rate: float = 0.0
+    length_bias: float = 0.0
+    position_bias: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_rate <= 0.5:
+            raise ValueError(
+                f"error_rate is {self.error_rate}: give a share from 0 to 0.5, where verdicts say "
+                "nothing; a judge that is worse than that is a good one with its labels swapped"
+            )
+
+    def score(self, row: Mapping[str, Any], response: str) -> float:
+        """The rubric's overall score of `response`, 0 to 1, without the judge's faults."""
+        return score_report(Alert(**row["alert"]), response).overall
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
-        alert = Alert(**row["alert"])
-        difference = score_report(alert, first).overall - score_report(alert, second).overall
+        difference = self.score(row, first) - self.score(row, second)
+        difference += self.length_bias * (len(first) - len(second)) / 100 + self.position_bias
         if abs(difference) < 1e-9:
             return "tie"
+        if self._errs(row, first, second):
+            difference = -difference
         return "first" if difference > 0 else "second"
+
+    def _errs(self, row: Mapping[str, Any], first: str, second: str) -> bool:
+        """Whether this pair is one on which the judge is wrong: the same in both orders."""
+        if self.error_rate == 0:
+            return False
+        text = "\0".join([str(self.seed), row["prompt"], *sorted((first, second))])
+        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+        return draw < self.error_rate

@@ -1,12 +1,23 @@
-"""Preference triples: sampled, judged, saved as they are made, read back with every row checked."""
+"""Preference triples: sampled, judged, saved as they are made; read, written, audited."""
 
-from .sampling import sample_candidates
+from .auditing import Audit, Finding, audit
+from .card import data_card, save_card
+from .pairs import judge_pairs, make_triples, to_triples
+from .readers import load_triples, parse_rows, write_triples
+from .sampling import (
+    Design,
+    Source,
+    profile_design,
+    ranked_samples,
+    reference_against_sample,
+    sample_candidates,
+    two_system_prompts,
+    two_temperatures,
+)
 from .triples import (
     COLUMNS,
     alert_rows,
     check_triples,
-    judge_candidates,
-    load_triples,
     save_dataset,
     save_jsonl,
     split_by_prompt,
@@ -15,13 +26,29 @@ from .triples import (
 
 __all__ = [
     "COLUMNS",
+    "Audit",
+    "Design",
+    "Finding",
+    "Source",
     "alert_rows",
+    "audit",
     "check_triples",
-    "judge_candidates",
+    "data_card",
+    "judge_pairs",
     "load_triples",
+    "make_triples",
+    "parse_rows",
+    "profile_design",
+    "ranked_samples",
+    "reference_against_sample",
     "sample_candidates",
+    "save_card",
     "save_dataset",
     "save_jsonl",
     "split_by_prompt",
+    "to_triples",
     "to_trl",
+    "two_system_prompts",
+    "two_temperatures",
+    "write_triples",
 ]

@@ -1,20 +1,94 @@
-"""Candidates for preference pairs: several responses to each prompt, saved as they are made."""
+"""Candidates for preference pairs: several responses to each prompt, saved as they are made.
+
+A *design* says where the candidates of a prompt come from and which of them are compared. Each has
+its own way to go wrong; `preferences.audit` measures it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..logprobs import Prompt, as_messages, as_text
 from ..profile import Profile
+from .journal import Journal, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHUNK = 64  # prompts sampled, and saved, together
+REFERENCE = "reference"  # the column of a row that holds a written answer
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where candidates come from: `samples` draws of the model at `temperature`, or a person.
+
+    system: a system prompt for the sampling alone; the triple's prompt stays the row's own.
+    written: the row's `reference` is taken; the model is not asked.
+    """
+
+    name: str
+    samples: int = 1
+    temperature: float = 0.7
+    system: str = ""
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class Design:
+    """Where the candidates of each prompt come from, and which of them are compared.
+
+    pairs: `all` of them; `across` sources only; or `best_worst`: all are ranked and the best is
+    compared with the worst. pairs_per_prompt: triples taken from one prompt at most, so that no
+    prompt dominates.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    pairs: Literal["all", "across", "best_worst"] = "all"
+    pairs_per_prompt: int = 3
+
+
+def two_temperatures(cool: float = 0.7, hot: float = 1.0, samples: int = 2) -> Design:
+    """`samples` at each of two temperatures. The cooler errs less: it wins more often."""
+    sources = (Source("cool", samples, cool), Source("hot", samples, hot))
+    return Design("two temperatures", sources)
+
+
+def ranked_samples(
+    k: int = 4, temperature: float = 0.9, pairs: Literal["all", "best_worst"] = "best_worst"
+) -> Design:
+    """`k` samples under the same conditions: all pairs, or the best against the worst of them.
+
+    Best against worst gives clear labels, one a prompt, and asks the judge k (k - 1) times for it.
+    """
+    name = "best against worst" if pairs == "best_worst" else "all pairs"
+    return Design(f"{name} of {k}", (Source("sample", k, temperature),), pairs)
+
+
+def two_system_prompts(
+    careful: str, careless: str, temperature: float = 0.7, samples: int = 2
+) -> Design:
+    """`samples` under each of two system prompts. What else they change is learnt as well."""
+    sources = (
+        Source("careful", samples, temperature, careful),
+        Source("careless", samples, temperature, careless),
+    )
+    return Design("two system prompts", sources, "across")
+
+
+def reference_against_sample(temperature: float = 0.7, samples: int = 1) -> Design:
+    """The row's `reference` against samples. The policy may hardly ever say what is chosen."""
+    sources = (Source("reference", written=True), Source("sample", samples, temperature))
+    return Design("reference against sample", sources, "across")
+
+
+def profile_design(profile: Profile) -> Design:
+    """The profile's own: two temperatures."""
+    return two_temperatures(*profile.temperatures, samples=profile.samples_per_temperature)
 
 
 def sample_candidates(
@@ -22,97 +96,124 @@ def sample_candidates(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     profile: Profile,
+    design: Design | None = None,
     seed: int = 0,
     path: str | Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Sample `samples_per_temperature` responses to each row at each of the profile's temperatures.
+    """Sample the candidates of `design` (the profile's, if None) for each of `rows`.
 
     With `path`, every finished chunk of rows is appended to that JSON Lines file at once. Killed at
     any moment and started again with the same arguments, the run goes on after the last whole
-    chunk: the file ends up as if nothing had happened. A file of another run (another model, other
-    rows, seed or settings) is not mixed in: it is kept under another name.
+    chunk. A file of another run (another model, other rows, design, seed or settings) is kept under
+    another name.
 
-    Returns the rows with `candidates`: a list of `{"response", "temperature"}`.
+    Returns the rows with `candidates`: a list of `{"response", "source", "temperature"}`, and with
+    `prompt_id` (the row's number), `design` and `seed`.
+
+    Raises ValueError for a row without a `reference` where the design wants one.
     """
+    design = design or profile_design(profile)
+    _check_references(rows, design)
+    prompts = [row["prompt"] for row in rows]
+    references = [row.get(REFERENCE) for row in rows]
+    run = fingerprint(
+        _weights(model), prompts, references, asdict(design), profile.max_new_tokens, seed, CHUNK
+    )
+    journal = Journal(path, run)
+    for start in range(len(journal.done) * CHUNK, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        label = f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}"
+        # A seed of its own, so that a chunk does not depend on those before it.
+        candidates = _sample_chunk(
+            model, tokenizer, chunk, profile, design, seed * 1_000_003 + start, label
+        )
+        journal.append(
+            [
+                {
+                    **row,
+                    "prompt_id": start + index,
+                    "design": design.name,
+                    "seed": seed,
+                    "candidates": found,
+                }
+                for index, (row, found) in enumerate(zip(chunk, candidates, strict=True))
+            ]
+        )
+    return [row for group in journal.done for row in group]
+
+
+def _sample_chunk(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    profile: Profile,
+    design: Design,
+    seed: int,
+    label: str,
+) -> list[list[dict[str, Any]]]:
+    """The candidates of each row, in the order of the design's sources; one batched call."""
     from ..generation import generate
 
-    plan = [t for t in profile.temperatures for _ in range(profile.samples_per_temperature)]
-    run = _fingerprint(model, rows, plan, profile, seed)
-    done = _whole_chunks(Path(path), run, len(rows)) if path else []
-    for start in range(len(done), len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        responses = generate(
+    sampled = [s for s in design.sources if not s.written for _ in range(s.samples)]
+    responses = iter(
+        generate(
             model,
             tokenizer,
-            [row["prompt"] for row in chunk for _ in plan],
+            [_asked(tokenizer, row["prompt"], source.system) for row in rows for source in sampled],
             max_new_tokens=profile.max_new_tokens,
-            temperature=plan * len(chunk),
-            seed=seed * 1_000_003 + start,  # so that a chunk does not depend on those before it
+            temperature=[source.temperature for _ in rows for source in sampled],
+            seed=seed,
             batch_size=profile.generation_batch,
-            label=f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}",
+            label=label,
         )
-        finished = [
-            {
-                **row,
-                "candidates": [
-                    {"response": response, "temperature": temperature}
-                    for response, temperature in zip(
-                        responses[index * len(plan) : (index + 1) * len(plan)], plan, strict=True
-                    )
-                ],
-            }
-            for index, row in enumerate(chunk)
-        ]
-        if path:
-            _append(Path(path), run, finished)
-        done += finished
-    return done
+    )
+    candidates = []
+    for row in rows:
+        found = []
+        for source in design.sources:
+            for _ in range(source.samples):
+                found.append(
+                    {
+                        "response": row[REFERENCE] if source.written else next(responses),
+                        "source": source.name,
+                        "temperature": None if source.written else source.temperature,
+                    }
+                )
+        candidates.append(found)
+    return candidates
 
 
-def _fingerprint(
-    model: PreTrainedModel,
-    rows: Sequence[dict[str, Any]],
-    plan: Sequence[float],
-    profile: Profile,
-    seed: int,
-) -> str:
-    """What must be the same for a saved chunk to belong to this run.
-
-    Of the model, the sums of its weights to six digits: quick, and another training changes them.
+def _asked(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, system: str) -> Prompt:
+    """The prompt under a system prompt: a turn of its own, or where the template has no such turn
+    (or there is no template), the first paragraph.
     """
-    weights = [f"{parameter.detach().float().sum().item():.6g}" for parameter in model.parameters()]
-    prompts = [row["prompt"] for row in rows]
-    parts = [weights, prompts, list(plan), profile.max_new_tokens, seed, CHUNK]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    if not system:
+        return prompt
+    first, *others = as_messages(prompt)
+    if tokenizer.chat_template:
+        from jinja2 import TemplateError
+
+        turns = [{"role": "system", "content": system}, first, *others]
+        try:
+            if system in tokenizer.apply_chat_template(turns, tokenize=False):
+                return turns
+        except TemplateError:  # some templates refuse the role
+            pass
+        return [{**first, "content": f"{system}\n\n{first['content']}"}, *others]
+    return f"{system}\n\n{as_text(prompt)}"
 
 
-def _append(path: Path, run: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Append `rows` and see that they are on the disk before anything else happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps({**row, "run": run}, ensure_ascii=False) + "\n" for row in rows)
-    with path.open("ab") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
+def _check_references(rows: Sequence[dict[str, Any]], design: Design) -> None:
+    if not any(source.written for source in design.sources):
+        return
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get(REFERENCE), str):
+            raise ValueError(
+                f"row {number} has no text in the column {REFERENCE!r}, but the design "
+                f"{design.name!r} compares with one: add it, or choose another design"
+            )
 
 
-def _whole_chunks(path: Path, run: str, total: int) -> list[dict[str, Any]]:
-    """The rows in `path` that belong to whole chunks of `run`; what follows is cut off the file.
-
-    A process that was killed may leave half a line, or a part of a chunk.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is half a line
-    whole = len(lines) if len(lines) == total else len(lines) // CHUNK * CHUNK
-    rows = [json.loads(line) for line in lines[:whole]]
-    others = {row.pop("run", "unknown") for row in rows} - {run}
-    if others:
-        aside = path.with_name(f"{path.stem}-{min(others)}{path.suffix}")
-        path.replace(aside)
-        print(f"{path.name} holds candidates of another run: kept as {aside.name}")
-        return []
-    size = sum(len(line) + 1 for line in lines[:whole])
-    if size < path.stat().st_size:
-        os.truncate(path, size)
-    return rows
+def _weights(model: PreTrainedModel) -> list[str]:
+    """The sums of a model's weights to six digits: quick, and another training changes them."""
+    return [f"{parameter.detach().float().sum().item():.6g}" for parameter in model.parameters()]

@@ -1,20 +1,21 @@
-"""Preference triples: sampled, judged, saved as they are made, read back with every row checked.
+"""Triples: the rows that preference training reads, checked, split, saved and handed to TRL.
 
-A triple is a plain dict `{"prompt", "chosen", "rejected"}` of texts, with provenance beside it:
-`alert` (the facts, for the rubric), `judge`, `chosen_temperature`, `rejected_temperature`.
+A triple is a plain dict `{"prompt", "chosen", "rejected"}`. Chosen and rejected are texts; the
+prompt is a text too (one turn of the user), or a conversation: a list of messages `{"role",
+"content"}` that ends with the user. What else a row has is provenance, see `pairs.to_triples`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..judging import Judge, both_orders
+from ..logprobs import Prompt, as_messages, as_text
 from ..profile import Profile
 from ..triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_alerts
+from ..triage.reports import expected_values, write_report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,57 +23,37 @@ if TYPE_CHECKING:
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
-def alert_rows(pool: str, n: int, profile: Profile, seed: int = 0) -> list[dict[str, Any]]:
-    """`n` rows `{"prompt", "alert"}` about alerts of `pool`, asked as the profile asks."""
-    instruction = INSTRUCTION_IN_FULL if profile.full_instruction else INSTRUCTION
-    return [
-        {"prompt": build_prompt(alert, instruction), "alert": alert.to_dict()}
-        for alert in sample_alerts(pool, n, seed)
-    ]
-
-
-def judge_candidates(
-    rows: Iterable[dict[str, Any]], judge: Judge, pairs_per_prompt: int = 3
+def alert_rows(
+    pool: str, n: int, profile: Profile, seed: int = 0, references: bool = False
 ) -> list[dict[str, Any]]:
-    """Triples from rows with candidates: every pair that `judge` separates, in both orders.
+    """`n` rows `{"prompt", "alert"}` about alerts of `pool`, asked as the profile asks.
 
-    A tie makes no triple. At most `pairs_per_prompt` triples a prompt, so that no prompt
-    dominates; no response pair twice.
+    references: with a report without fault beside each, as an expert would write it (`reference`).
     """
-    triples: list[dict[str, Any]] = []
-    for row in rows:
-        taken: set[tuple[str, str]] = set()
-        for one, other in combinations(row["candidates"], 2):
-            verdict = both_orders(judge, row, one["response"], other["response"])
-            if verdict.winner == "tie":
-                continue
-            chosen, rejected = (one, other) if verdict.winner == "first" else (other, one)
-            texts = chosen["response"], rejected["response"]
-            if texts in taken or len(taken) == pairs_per_prompt:
-                continue
-            taken.add(texts)
-            triples.append(
-                {
-                    "prompt": row["prompt"],
-                    "chosen": texts[0],
-                    "rejected": texts[1],
-                    "chosen_temperature": chosen["temperature"],
-                    "rejected_temperature": rejected["temperature"],
-                    "judge": judge.name,
-                    "alert": row["alert"],
-                }
-            )
-    return triples
+    instruction = INSTRUCTION_IN_FULL if profile.full_instruction else INSTRUCTION
+    rows = []
+    for alert in sample_alerts(pool, n, seed):
+        row = {"prompt": build_prompt(alert, instruction), "alert": alert.to_dict()}
+        if references:
+            row["reference"] = write_report(expected_values(alert))
+        rows.append(row)
+    return rows
+
+
+def prompt_key(prompt: Prompt) -> Hashable:
+    """What two prompts have in common if they are the same: usable in sets and as a key."""
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
 
 
 def split_by_prompt(
     triples: Sequence[dict[str, Any]], validation_share: float = 0.1
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Train and validation triples that share no prompt; the last prompts are held out."""
-    prompts = list(dict.fromkeys(triple["prompt"] for triple in triples))
+    keys = [prompt_key(triple["prompt"]) for triple in triples]
+    prompts = list(dict.fromkeys(keys))
     held_out = set(prompts[len(prompts) - round(len(prompts) * validation_share) :])
-    train = [triple for triple in triples if triple["prompt"] not in held_out]
-    return train, [triple for triple in triples if triple["prompt"] in held_out]
+    train = [triple for key, triple in zip(keys, triples, strict=True) if key not in held_out]
+    return train, [triple for key, triple in zip(keys, triples, strict=True) if key in held_out]
 
 
 def save_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
@@ -95,67 +76,59 @@ def save_dataset(triples: Sequence[dict[str, Any]], folder: str | Path) -> Path:
     return Path(folder)
 
 
-def load_triples(path: str | Path) -> list[dict[str, Any]]:
-    """Read triples from a JSON Lines file, or from a JSON file with a list of rows.
-
-    Rows of instruction data (`instruction` and `input` in place of `prompt`) are read as well.
-    Raises FileNotFoundError, or ValueError with the row, the column and the fix.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: make triples first, or correct the path")
-    text = path.read_text(encoding="utf-8").strip()
-    if not text:
-        raise ValueError(f"{path} is empty: it should hold one triple a line")
-    rows = json.loads(text) if text.startswith("[") else _json_lines(text, path)
-    return check_triples([_with_prompt(row) for row in rows], source=str(path))
-
-
-def _json_lines(text: str, path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number} is not JSON ({error.msg} at column {error.colno}): one "
-                "JSON object a line, double quotes, no trailing comma"
-            ) from error
-    return rows
-
-
-def _with_prompt(row: Any) -> Any:
-    """Rows of instruction data get a `prompt`: the instruction and, below it, its input."""
-    if not isinstance(row, dict) or "prompt" in row or "instruction" not in row:
-        return row
-    parts = [part for part in (row["instruction"], row.get("input")) if part]
-    return {**row, "prompt": "\n\n".join(parts)}
-
-
 def check_triples(
-    rows: Sequence[dict[str, Any]], source: str = "the triples"
+    rows: Sequence[dict[str, Any]], source: str = "the triples", allow_empty: bool = False
 ) -> list[dict[str, Any]]:
-    """Return `rows` if all are triples of non-empty texts; else ValueError says which is not."""
+    """Return `rows` if all are triples; else ValueError says which row and column, and the fix.
+
+    allow_empty: let empty responses pass, for an audit that is to count them.
+    """
     if not rows:
         raise ValueError(f"{source}: no rows, so there is nothing to train on")
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
+        check_triple(row, f"{source}, row {number}", allow_empty)
+    return list(rows)
+
+
+def check_triple(row: Any, where: str, allow_empty: bool = False) -> None:
+    """Raise ValueError unless `row` is a triple; `where` begins the message."""
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{where} is {type(row).__name__}, not an object with the columns {', '.join(COLUMNS)}"
+        )
+    for column in COLUMNS:
+        if column not in row:
             raise ValueError(
-                f"{source}, row {number} is {type(row).__name__}, not an object with the columns "
+                f"{where} has no column {column!r} (it has: {', '.join(row)}): every triple needs "
                 f"{', '.join(COLUMNS)}"
             )
-        for column in COLUMNS:
-            if column not in row:
-                raise ValueError(
-                    f"{source}, row {number} has no column {column!r} (it has: {', '.join(row)}): "
-                    f"every triple needs {', '.join(COLUMNS)}"
-                )
-            if not isinstance(row[column], str) or not row[column].strip():
-                raise ValueError(
-                    f"{source}, row {number}, column {column!r} is {row[column]!r}: it should be a "
-                    "text that is not empty"
-                )
-    return list(rows)
+        value = row[column]
+        if column == "prompt" and isinstance(value, list):
+            check_messages(value, where, column)
+            continue
+        may_be_empty = allow_empty and column != "prompt"
+        if not isinstance(value, str) or not (value.strip() or may_be_empty):
+            raise ValueError(
+                f"{where}, column {column!r} is {_short(value)}: it should be a text that is not "
+                "empty; drop the row or mend it"
+            )
+
+
+def check_messages(messages: Any, where: str, column: str) -> None:
+    """Raise ValueError unless `messages` are turns `{"role", "content"}`, at least one."""
+    for turn in messages or [None]:
+        if not isinstance(turn, dict) or not all(
+            isinstance(turn.get(key), str) for key in ("role", "content")
+        ):
+            raise ValueError(
+                f"{where}, column {column!r} holds {_short(turn)} where a message should be: write "
+                'each turn as {"role": "user" or "assistant", "content": "text"}'
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
@@ -166,12 +139,14 @@ def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
     """
     from datasets import Dataset
 
+    return Dataset.from_list([trl_row(row, chat) for row in triples])
+
+
+def trl_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
+    """One row of `to_trl`."""
     if not chat:
-        return Dataset.from_list([{name: row[name] for name in COLUMNS} for row in triples])
-    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-    return Dataset.from_list(
-        [
-            {name: [{"role": role, "content": row[name]}] for name, role in roles.items()}
-            for row in triples
-        ]
-    )
+        return {**{name: row[name] for name in COLUMNS}, "prompt": as_text(row["prompt"])}
+    return {
+        "prompt": as_messages(row["prompt"]),
+        **{name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")},
+    }

@@ -1,0 +1,358 @@
+"""The exercises of session B, in the order in which the notebook asks them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .exercise import Exercise, Mistake
+
+
+def _numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# 1. A clause of the rubric.
+
+
+def _cause_clause(change: str | None, cause: str) -> float:
+    if change is None:
+        return 1.0 if cause == "unknown" else 0.0
+    if cause == f"suspected {change}":
+        return 1.0
+    return 0.5 if cause == "unknown" else 0.0
+
+
+def _always_suspected(change: str | None, cause: str) -> float:
+    return 1.0 if cause == f"suspected {change}" else 0.5 if cause == "unknown" else 0.0
+
+
+def _any_suspicion(change: str | None, cause: str) -> float:
+    if change and cause.startswith("suspected"):
+        return 1.0
+    return _cause_clause(change, cause)
+
+
+cause_clause = Exercise(
+    title="a clause of the rubric",
+    task=(
+        "Write the clause on causes. change is the last change that the alert names, or None; "
+        "cause is what the report says. Return 1 for `suspected ` and exactly that change, or for "
+        "`unknown` where the alert names none; 0.5 for `unknown` where it names one (withheld, "
+        "but nothing false); 0 for any other cause."
+    ),
+    difficulty=2,
+    importance=4,
+    minutes=10,
+    hint="Two cases: the alert names a change, or it does not. What is right in each?",
+    solution=_cause_clause,
+    cases=[
+        ("deploy 412", "suspected deploy 412"),
+        ("deploy 412", "unknown"),
+        ("deploy 412", "suspected deploy 41"),
+        ("deploy 412", "suspected deploy 4123"),
+        (None, "unknown"),
+        (None, "suspected deploy 412"),
+        (None, "suspected None"),
+        ("config 7", "config 7"),
+        ("config 7", ""),
+    ],
+    mistakes=[
+        Mistake(
+            _always_suspected,
+            "`unknown` is *right* where the alert names no change: it earns 1 there, not 0.5. A "
+            "rubric that pays less for honesty than for luck teaches to invent.",
+        ),
+        Mistake(
+            lambda change, cause: (
+                1.0 if (cause == f"suspected {change}" or cause == "unknown") else 0.0
+            ),
+            "`unknown` is paid in full everywhere: the policy learns never to name a cause.",
+        ),
+        Mistake(
+            lambda change, cause: (
+                _cause_clause(change, cause)
+                if change is None or cause == "unknown"
+                else float(change in cause)
+            ),
+            "it looks whether the change occurs *somewhere* in the cause: `deploy 4123` contains "
+            "`deploy 412`. Compare the whole text.",
+        ),
+        Mistake(
+            _any_suspicion,
+            "any cause is paid where the alert names a change: it must be that change.",
+        ),
+        Mistake(
+            lambda change, cause: (
+                _cause_clause(change, cause) if change is None or cause != "unknown" else 0.0
+            ),
+            "`unknown` where the alert names a change is withheld, not false: 0.5.",
+        ),
+    ],
+)
+
+
+# 2. Asking a judge in both orders.
+
+Ask = Callable[[str, str], float]
+
+
+def _ask_in_both_orders(ask: Ask, one: str, other: str) -> float:
+    there, back = ask(one, other), -ask(other, one)
+    return there if there == back else 0.0
+
+
+def _by_length(first: str, second: str) -> float:
+    return float((len(first) > len(second)) - (len(first) < len(second)))
+
+
+def _first(first: str, second: str) -> float:
+    return 1.0
+
+
+def _second(first: str, second: str) -> float:
+    return -1.0
+
+
+def _by_length_or_first(first: str, second: str) -> float:
+    return _by_length(first, second) or 1.0
+
+
+def _never_sure(first: str, second: str) -> float:
+    return 0.0
+
+
+def _tie_or_second(first: str, second: str) -> float:
+    return 0.0 if len(first) > len(second) else -1.0
+
+
+ask_in_both_orders = Exercise(
+    title="asking a judge in both orders",
+    task=(
+        "ask(first, second) shows two responses to a judge in this order and returns 1 if the one "
+        "shown first is better, -1 if the second is, 0 for a tie. Return 1 if `one` is better than "
+        "`other`, -1 if it is worse, and 0 for a tie or if the judge contradicts itself."
+    ),
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    hint="The second answer counts in the order shown *then*: turn its sign before you compare.",
+    solution=_ask_in_both_orders,
+    cases=[
+        (_by_length, "longer", "short"),
+        (_by_length, "short", "longer"),
+        (_by_length, "same", "size"),
+        (_first, "a", "b"),
+        (_second, "a", "b"),
+        (_by_length_or_first, "same", "size"),
+        (_by_length_or_first, "a", "bb"),
+        (_never_sure, "a", "b"),
+        (_tie_or_second, "aa", "b"),
+        (_tie_or_second, "a", "bb"),
+    ],
+    mistakes=[
+        Mistake(
+            lambda ask, one, other: ask(one, other),
+            "it asks once: a judge who always names the first would decide every pair.",
+        ),
+        Mistake(
+            lambda ask, one, other: ask(one, other) if ask(one, other) == ask(other, one) else 0.0,
+            "the second answer is in terms of the *other* order: a judge who says `first` twice "
+            "has contradicted itself, one who says `first` and then `second` has not.",
+        ),
+        Mistake(
+            lambda ask, one, other: (ask(one, other) - ask(other, one)) / 2,
+            "the mean of both answers: a win and a tie become half a win. A winner must win twice.",
+        ),
+        Mistake(
+            lambda ask, one, other: ask(one, other) or -ask(other, one),
+            "the second answer is asked for only after a tie: contradictions go unnoticed.",
+        ),
+        Mistake(
+            lambda ask, one, other: -_ask_in_both_orders(ask, one, other),
+            "the sign is turned around: 1 means that `one` is better.",
+        ),
+    ],
+)
+
+
+# 3. A check of the audit: length.
+
+
+def _longer_wins(chosen: list[str], rejected: list[str]) -> float:
+    lengths = [(len(won), len(lost)) for won, lost in zip(chosen, rejected, strict=True)]
+    unequal = [(won, lost) for won, lost in lengths if won != lost]
+    return sum(won > lost for won, lost in unequal) / len(unequal)
+
+
+def _longer_wins_in_words(chosen: list[str], rejected: list[str]) -> float:
+    lengths = [(len(w.split()), len(r.split())) for w, r in zip(chosen, rejected, strict=True)]
+    unequal = [(won, lost) for won, lost in lengths if won != lost]
+    return sum(won > lost for won, lost in unequal) / len(unequal)
+
+
+longer_wins = Exercise(
+    title="a check of the audit",
+    task=(
+        "Given lists of chosen and rejected texts, return how often the longer one (in characters) "
+        "won, as a share of the pairs in which one is longer."
+    ),
+    difficulty=1,
+    importance=4,
+    minutes=5,
+    hint="Pairs of equal length say nothing: they count neither above nor below the line.",
+    solution=_longer_wins,
+    cases=[
+        (["aaa", "a b c d", "b", "cc", "no"], ["a", "aa bbbbbb", "bbb", "dd", "yes"]),
+        (["x", "long text", "a b"], ["y", "short", "abcd"]),
+    ],
+    mistakes=[
+        Mistake(
+            lambda won, lost: (
+                sum(len(w) > len(r) for w, r in zip(won, lost, strict=True)) / len(won)
+            ),
+            "pairs of equal length are counted as if the shorter had won: leave them out below "
+            "the line too.",
+        ),
+        Mistake(
+            lambda won, lost: (
+                sum(len(w) >= len(r) for w, r in zip(won, lost, strict=True)) / len(won)
+            ),
+            "pairs of equal length are counted as if the longer had won: leave them out.",
+        ),
+        Mistake(
+            lambda won, lost: 1 - _longer_wins(won, lost),
+            "this is how often the *shorter* won.",
+        ),
+        Mistake(
+            _longer_wins_in_words,
+            "lengths in words; the exercise asks for characters.",
+        ),
+    ],
+)
+
+
+# 4. Reading an agreement table.
+
+
+def _kappa(counts: Tensor) -> Tensor:
+    share = counts / counts.sum()
+    observed = share.diagonal().sum()
+    expected = (share.sum(0) * share.sum(1)).sum()
+    return (observed - expected) / (1 - expected)
+
+
+kappa = Exercise(
+    title="reading an agreement table",
+    task=(
+        "counts, (L, L), says how often rater one gave label i (row) and rater two label j "
+        "(column). Return Cohen's kappa: (observed - expected) / (1 - expected), where expected is "
+        "the agreement of two raters who give their labels as often as these, but independently."
+    ),
+    difficulty=3,
+    importance=4,
+    minutes=10,
+    hint="expected = sum over labels of (share of the row) times (share of the column).",
+    solution=_kappa,
+    cases=[
+        (_numbers(20, 5, 10, 15).reshape(2, 2),),
+        (_numbers(90, 4, 5, 1).reshape(2, 2),),
+        (_numbers(10, 2, 0, 3, 20, 5, 1, 4, 30).reshape(3, 3),),
+    ],
+    mistakes=[
+        Mistake(
+            lambda counts: counts.diagonal().sum() / counts.sum(),
+            "this is the observed agreement: where nearly all labels are alike, chance gives most "
+            "of it.",
+        ),
+        Mistake(
+            lambda counts: (
+                (counts.diagonal().sum() / counts.sum() - 1 / len(counts)) / (1 - 1 / len(counts))
+            ),
+            "chance is taken as 1 / L, as if all labels were equally common: use the raters' own "
+            "shares.",
+        ),
+        Mistake(
+            lambda counts: (
+                counts.diagonal().sum() / counts.sum()
+                - ((counts.sum(0) * counts.sum(1)).sum() / counts.sum() ** 2)
+            ),
+            "not divided by 1 - expected: full agreement must give 1.",
+        ),
+        Mistake(
+            lambda counts: _kappa(counts + counts.T),
+            "both raters are given the same, averaged shares (that is Scott's pi): kappa takes "
+            "each rater's own.",
+        ),
+    ],
+)
+
+
+# 5. Leaks.
+
+
+def _leaked(train: list[str], held_out: list[str]) -> float:
+    def plain(text: str) -> str:
+        return " ".join(re.findall(r"\w+", text.lower()))
+
+    known = {plain(prompt) for prompt in train}
+    return sum(plain(prompt) in known for prompt in held_out) / len(held_out)
+
+
+leaked = Exercise(
+    title="how much has leaked",
+    task=(
+        "Return the share of the held-out prompts that also stand among the training prompts, "
+        "where two prompts are the same if they have the same words in the same order: case, "
+        "punctuation and spacing do not count."
+    ),
+    difficulty=2,
+    importance=4,
+    minutes=10,
+    hint='" ".join(re.findall(r"\\w+", text.lower())) is what remains of a text.',
+    solution=_leaked,
+    cases=[
+        (
+            ["Fix it.", "What  is it?", "a b", "a b", "never asked", "the same", "In Capitals"],
+            ["fix it", "what is it", "a, b!", "b a", "new", "is it", "the same", "in capitals"],
+        ),
+        (["x"], ["y", "X."]),
+    ],
+    mistakes=[
+        Mistake(
+            lambda train, held_out: sum(p in set(train) for p in held_out) / len(held_out),
+            "it compares the texts as they are: another case or a full stop hides the leak.",
+        ),
+        Mistake(
+            lambda train, held_out: (
+                sum(p.lower() in {t.lower() for t in train} for p in held_out) / len(held_out)
+            ),
+            "punctuation and spacing still tell two prompts apart.",
+        ),
+        Mistake(
+            lambda train, held_out: _leaked(held_out, train),
+            "this is the share of the *training* prompts: the question is how much of the "
+            "held-out set is spoilt.",
+        ),
+        Mistake(
+            lambda train, held_out: (
+                sum(
+                    frozenset(re.findall(r"\w+", p.lower()))
+                    in {frozenset(re.findall(r"\w+", t.lower())) for t in train}
+                    for p in held_out
+                )
+                / len(held_out)
+            ),
+            "it compares sets of words: `b a` is not `a b`.",
+        ),
+        Mistake(
+            lambda train, held_out: _leaked(train, held_out) * len(held_out),
+            "this is the number; the exercise asks for the share.",
+        ),
+    ],
+)
+
+EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}

@@ -1,0 +1,81 @@
+"""Judges beside the truth: what each gets wrong, and what asking in both orders mends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .agreement import agreement
+from .judge import Judge, both_orders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare_judges(
+    items: Iterable[tuple[dict[str, Any], str, str]], judges: Sequence[Judge], truth: Judge
+) -> pd.DataFrame:
+    """One line a judge, on items (row, one response, another); `truth` decides what is right.
+
+    Columns, as shares unless said otherwise:
+        wrong, asked once: of the pairs that differ in truth, those where the first answer named the
+            worse response.
+        flipped: of all pairs, those where the answer changed with the order.
+        kept: of all pairs, those with the same winner in both orders.
+        wrong, of those kept: of kept pairs that differ in truth.
+        the longer won: of kept pairs of unequal length.
+        kappa: with the truth, on all pairs (first, second or tie, both orders), and its interval.
+
+    Raises ValueError if no item differs in truth.
+    """
+    import pandas as pd
+
+    items = list(items)
+    right = [both_orders(truth, row, one, other).winner for row, one, other in items]
+    differ = [label != "tie" for label in right]
+    if not any(differ):
+        raise ValueError("in truth all these pairs are ties: no judge can be wrong on them")
+    lines = []
+    for judge in judges:
+        verdicts = [both_orders(judge, row, one, other) for row, one, other in items]
+        once = [verdict.answers[0] if verdict.answers else "tie" for verdict in verdicts]
+        given = [verdict.winner for verdict in verdicts]
+        longer = [
+            (len(one) > len(other)) == (winner == "first")
+            for (_, one, other), winner in zip(items, given, strict=True)
+            if winner != "tie" and len(one) != len(other)
+        ]
+        found = agreement(given, right)
+        lines.append(
+            {
+                "judge": judge.name,
+                "wrong, asked once": _share(_wrong(once, right)),
+                "flipped": _share([not verdict.consistent for verdict in verdicts]),
+                "kept": _share([winner != "tie" for winner in given]),
+                "wrong, of those kept": _share(
+                    [
+                        winner != label
+                        for winner, label in zip(given, right, strict=True)
+                        if winner != "tie" and label != "tie"
+                    ]
+                ),
+                "the longer won": _share(longer),
+                "kappa": found.kappa,
+                "low": found.low,
+                "high": found.high,
+            }
+        )
+    return pd.DataFrame(lines).set_index("judge")
+
+
+def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
+    """For each pair that differs in truth, whether the worse response was named."""
+    return [
+        answer not in (label, "tie")
+        for answer, label in zip(given, right, strict=True)
+        if label != "tie"
+    ]
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,603 @@
+"""The audit: what is wrong with a set of triples, what it does to training, and how to mend it.
+
+Two kinds of finding. *Faults* are rows: identical responses, doubles, leaks; each can be dropped.
+*Biases* are properties of the whole: how often the longer response wins, or the cooler temperature.
+A bias is flagged only where chance is a poor explanation (p < 0.001), so that data without one pass
+in silence; what so many rows cannot show stays unseen, and the table says how much that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..judging import Agreement, Judge, agreement, both_orders
+from ..judging.judge import MIRRORED
+from ..logprobs import Prompt, as_text
+from .similar import near_duplicates, normalised
+from .triples import prompt_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = Sequence[dict[str, Any]]
+SURE = 3.29  # standard errors: p < 0.001, two-sided
+_LOPSIDED = 3  # one response this many times as long as the other
+_TELLTALE = 4.0  # standard errors, of each of many openings
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often something won, of `n` rows in which it could: a value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether chance (one half) explains it poorly: p < 0.001."""
+        return self.n > 0 and abs(self.value - 0.5) * 2 * math.sqrt(self.n) > SURE
+
+    def __str__(self) -> str:
+        return f"{self.value:.0%} of {self.n} ({self.low:.0%} to {self.high:.0%})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    outcome: `ok`, `fault` (rows to drop or mend), `bias` (of the whole), or `not measured`.
+    found: what was seen, in words. rows: the faulty rows, counted from 0.
+    """
+
+    check: str
+    outcome: Literal["ok", "fault", "bias", "not measured"]
+    found: str
+    effect: str
+    fix: str
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All findings on `n` triples, and what was measured for them.
+
+    shares: by name, how often the longer, the cooler, the first-shown won; length_differences,
+    margins: a number a triple, chosen less rejected, in characters and in the judge's points;
+    agreements: by name.
+    """
+
+    n: int
+    findings: tuple[Finding, ...]
+    shares: dict[str, Share] = field(default_factory=dict)
+    length_differences: tuple[int, ...] = ()
+    margins: tuple[float, ...] = ()
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings that ask for something to be done."""
+        return tuple(item for item in self.findings if item.outcome in ("fault", "bias"))
+
+    def __getitem__(self, check: str) -> Finding:
+        return next(item for item in self.findings if item.check == check)
+
+    def table(self) -> pd.DataFrame:
+        """One line a check; effect and fix where something was found."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "check": item.check,
+                    "outcome": item.outcome,
+                    "found": item.found,
+                    "what it does to training": item.effect if item in self.problems else "",
+                    "how to mend it": item.fix if item.outcome != "ok" else "",
+                }
+                for item in self.findings
+            ]
+        ).set_index("check")
+
+    def without_faults(self, triples: Rows) -> list[dict[str, Any]]:
+        """`triples` (those audited) without the rows that have a fault."""
+        faulty = {row for item in self.findings for row in item.rows}
+        return [triple for index, triple in enumerate(triples) if index not in faulty]
+
+
+def audit(
+    triples: Rows,
+    *,
+    validation: Rows = (),
+    evaluation: Sequence[Prompt] = (),
+    pairs: Rows = (),
+    second_judge: Judge | None = None,
+    sample: int = 200,
+) -> Audit:
+    """Look for everything that is known to spoil preference training.
+
+    Args:
+        triples: the training triples, with whatever provenance they have; see `to_triples`.
+        validation: the held-out triples. evaluation: the prompts of the final evaluation.
+        pairs: all judged pairs, ties included (`judge_pairs`): for the judge's consistency.
+        second_judge: asked about `sample` of the pairs (or triples), for their agreement.
+
+    Raises ValueError if there are no triples.
+    """
+    if not triples:
+        raise ValueError("no triples to audit")
+    shares: dict[str, Share] = {}
+    agreements: dict[str, Agreement] = {}
+    differences = [len(row["chosen"]) - len(row["rejected"]) for row in triples]
+    margins = _margins(triples)
+    findings = [
+        _empty(triples),
+        _truncated(triples),
+        _identical(triples),
+        _doubles(triples),
+        _contradictions(triples),
+        _repeated_prompts(triples),
+        _near_prompts(triples),
+        _leak("validation leak", triples, [row["prompt"] for row in validation]),
+        _leak("evaluation leak", triples, evaluation),
+        _length(triples, shares),
+        _lopsided(triples),
+        _openings(triples),
+        _temperature(triples, shares),
+        _source(triples, shares),
+        _position(triples, pairs, shares),
+        _against_scores(margins),
+        _consistency(pairs, agreements),
+        _second_opinion(pairs or triples, second_judge, sample, agreements),
+    ]
+    return Audit(
+        n=len(triples),
+        findings=tuple(findings),
+        shares=shares,
+        length_differences=tuple(differences),
+        margins=tuple(margin for margin in margins if margin is not None),
+        agreements=agreements,
+    )
+
+
+# Faults: rows.
+
+
+def _rows_finding(
+    check: str, rows: Sequence[int], n: int, what: str, effect: str, fix: str
+) -> Finding:
+    """A fault if there are such rows."""
+    rows = tuple(sorted(set(rows)))
+    if not rows:
+        return Finding(check, "ok", "none", effect, fix)
+    shown = ", ".join(str(row + 1) for row in rows[:3]) + (", …" if len(rows) > 3 else "")
+    found = f"{len(rows)} of {n} rows ({len(rows) / n:.1%}) {what}: row {shown}"
+    return Finding(check, "fault", found, effect, fix, rows)
+
+
+def _empty(triples: Rows) -> Finding:
+    return _rows_finding(
+        "empty responses",
+        [
+            index
+            for index, row in enumerate(triples)
+            if not (row["chosen"].strip() and row["rejected"].strip())
+        ],
+        len(triples),
+        "have a response without text",
+        "A chosen one teaches to say nothing; a rejected one is told apart by its length alone.",
+        "Drop the rows, and see why the generator or the export left them empty.",
+    )
+
+
+def _truncated(triples: Rows) -> Finding:
+    """Responses that stop before their end, judged by how the others end."""
+    return _rows_finding(
+        "truncated responses",
+        _cut_short(triples),
+        len(triples),
+        "have a response that seems cut off",
+        "The end token is then learnt after half an answer, or the judge judged the cut.",
+        "Sample with more new tokens; drop rows at the limit. Look at these first: it is a guess.",
+    )
+
+
+_ENDS = (".", "!", "?", '"', "'", "”", "’", ")", "]", "}", "`", "*", "…", "。")
+
+
+def _cut_short(triples: Rows) -> list[int]:
+    """Rows with a response whose last line or last sign is not what such responses end with.
+
+    Where nearly all responses are forms whose last line opens with the same word, another opening
+    is a cut. In prose, where nearly all end with a sign that ends a sentence: a response of some
+    length that does not, while its rival does.
+    """
+    texts = [row[side].rstrip() for row in triples for side in ("chosen", "rejected")]
+    texts = [text for text in texts if text]
+    openings = Counter(_last_opening(text) for text in texts if "\n" in text)
+    usual, count = openings.most_common(1)[0] if openings else ("", 0)
+    if count >= 0.8 * len(texts):
+        return [
+            index
+            for index, row in enumerate(triples)
+            for side in ("chosen", "rejected")
+            if row[side].strip() and _last_opening(row[side].rstrip()) != usual
+        ]
+    if sum(text.endswith(_ENDS) for text in texts) < 0.8 * len(texts):
+        return []
+    rows = []
+    for index, row in enumerate(triples):
+        for side, rival in (("chosen", "rejected"), ("rejected", "chosen")):
+            text = row[side].rstrip()
+            in_prose = len(text.split()) >= 5 and "\n" not in text
+            if in_prose and not text.endswith(_ENDS) and row[rival].rstrip().endswith(_ENDS):
+                rows.append(index)
+    return rows
+
+
+def _last_opening(text: str) -> str:
+    return (text.rsplit("\n", 1)[-1].split() or [""])[0]
+
+
+def _identical(triples: Rows) -> Finding:
+    return _rows_finding(
+        "identical pairs",
+        [i for i, row in enumerate(triples) if row["chosen"].strip() == row["rejected"].strip()],
+        len(triples),
+        "have the same text as chosen and rejected",
+        "Loss ln 2 for ever and no gradient; counted as ranked wrong, they cap the accuracy.",
+        "Drop them: such a pair is a tie.",
+    )
+
+
+def _doubles(triples: Rows) -> Finding:
+    first: dict[Any, int] = {}
+    for index, row in enumerate(triples):
+        first.setdefault((prompt_key(row["prompt"]), row["chosen"], row["rejected"]), index)
+    return _rows_finding(
+        "doubled rows",
+        sorted(set(range(len(triples))) - set(first.values())),
+        len(triples),
+        "repeat an earlier row",
+        "Each weighs as much as its copies together; memorised sooner.",
+        "Keep one of each.",
+    )
+
+
+def _contradictions(triples: Rows) -> Finding:
+    ways: dict[Any, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, row in enumerate(triples):
+        if row["chosen"].strip() != row["rejected"].strip():
+            pair = frozenset((row["chosen"].strip(), row["rejected"].strip()))
+            ways[prompt_key(row["prompt"]), pair][row["chosen"].strip()].append(index)
+    return _rows_finding(
+        "contradictions",
+        [i for sides in ways.values() if len(sides) > 1 for found in sides.values() for i in found],
+        len(triples),
+        "say of the same pair that each of the two is better",
+        "Their gradients cancel at first; then they hold the pair's margin at zero.",
+        "Drop both, or ask again: it is a tie.",
+    )
+
+
+def _repeated_prompts(triples: Rows) -> Finding:
+    """The same prompt in rows that are not pairs of one sampling (`prompt_id`)."""
+    owner: dict[str, Any] = {}
+    rows = []
+    seen: set[Any] = set()
+    for index, row in enumerate(triples):
+        key = normalised(as_text(row["prompt"]))
+        mine = row.get("prompt_id", index)
+        triple = (prompt_key(row["prompt"]), row["chosen"], row["rejected"])
+        if owner.setdefault(key, mine) != mine and triple not in seen:
+            rows.append(index)
+        seen.add(triple)
+    return _rows_finding(
+        "repeated prompts",
+        rows,
+        len(triples),
+        "ask what an earlier row has asked",
+        "The prompt weighs more than others, and a split by row would leak it.",
+        "Keep one, or, if they are meant, split by prompt and limit the pairs of each.",
+    )
+
+
+def _near_prompts(triples: Rows) -> Finding:
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(triples):
+        rows_of[normalised(as_text(row["prompt"]))].append(index)
+    texts = list(rows_of)
+    return _rows_finding(
+        "near-duplicate prompts",
+        [row for later, _ in near_duplicates(texts) for row in rows_of[texts[later]]],
+        len(triples),
+        "ask nearly what an earlier row has asked",
+        "Less variety than the number of rows says; a split between them leaks.",
+        "Keep one of each group, or keep a group on one side of the split.",
+    )
+
+
+def _leak(check: str, triples: Rows, prompts: Sequence[Prompt]) -> Finding:
+    where = check.split()[0]
+    effect = f"The {where} then measures memory: its numbers come out too good."
+    fix = "Take the rows out of the training triples; split by prompt before anything else."
+    if not prompts:
+        missing = f"no {where} prompts given"
+        return Finding(check, "not measured", missing, effect, f"Pass {where}=.")
+    mine: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(triples):
+        mine[normalised(as_text(row["prompt"]))].append(index)
+    theirs = list({normalised(as_text(prompt)) for prompt in prompts})
+    leaked = set(theirs) & mine.keys()
+    texts = list(mine)
+    leaked |= {texts[i] for i, _ in near_duplicates(texts, theirs)}
+    return _rows_finding(
+        check,
+        [row for text in leaked for row in mine[text]],
+        len(triples),
+        f"ask (nearly) what the {where} asks",
+        effect,
+        fix,
+    )
+
+
+def _lopsided(triples: Rows) -> Finding:
+    rows = []
+    for index, row in enumerate(triples):
+        shorter, longer = sorted((len(row["chosen"].strip()), len(row["rejected"].strip())))
+        if shorter and longer > _LOPSIDED * shorter and longer - shorter > 30:
+            rows.append(index)
+    return _rows_finding(
+        "lopsided lengths",
+        rows,
+        len(triples),
+        f"have one response over {_LOPSIDED} times as long as the other",
+        "Such a pair teaches length before anything else: its summed log-ratio has most terms.",
+        "Look at them: often a bare answer against a sentence. Drop, or sample both alike.",
+    )
+
+
+def _margins(triples: Rows) -> list[float | None]:
+    """The judge's points for chosen less those for rejected; None where a row has none."""
+    names = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
+    margins: list[float | None] = []
+    for row in triples:
+        found = next(((row[c], row[r]) for c, r in names if c in row and r in row), (None, None))
+        try:
+            margins.append(float(found[0]) - float(found[1]))
+        except (TypeError, ValueError):
+            margins.append(None)
+    return margins
+
+
+def _against_scores(margins: Sequence[float | None]) -> Finding:
+    effect = "The label says the contrary of the score (or a tie is taught as a preference)."
+    fix = "Take the label from the score, or drop the rows; ask which of the two was wrong."
+    check = "labels against scores"
+    if all(margin is None for margin in margins):
+        return Finding(
+            check, "not measured", "no scores in the rows", effect, "Keep the judge's scores."
+        )
+    return _rows_finding(
+        check,
+        [i for i, margin in enumerate(margins) if margin is not None and margin <= 0],
+        len(margins),
+        "have a chosen response that scores no higher than the rejected one",
+        effect,
+        fix,
+    )
+
+
+# Biases: of the whole.
+
+
+def share(won: int, n: int) -> Share:
+    """`won` of `n`, with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953)."""
+    if n == 0:
+        return Share(float("nan"), float("nan"), float("nan"), 0)
+    z = 1.96
+    p = won / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Share(p, centre - half, centre + half, n)
+
+
+def detectable(n: int) -> float:
+    """The least distance from one half that `n` rows can show at p < 0.001."""
+    return SURE / (2 * math.sqrt(n)) if n else float("nan")
+
+
+def _bias(
+    check: str,
+    shares: dict[str, Share],
+    name: str,
+    measured: Share,
+    effect: str,
+    fix: str,
+    more: str = "",
+) -> Finding:
+    """A finding on `measured`, which is kept under `name` ("the longer won")."""
+    shares[name] = measured
+    found = f"{name}: {measured}{more}"
+    if not measured.sure:
+        unseen = detectable(measured.n)
+        found += f"; a bias below {unseen:.0%} would not show" if unseen < 0.5 else "; too few"
+        return Finding(check, "ok", found, effect, fix)
+    return Finding(check, "bias", found, effect, fix)
+
+
+def _length(triples: Rows, shares: dict[str, Share]) -> Finding:
+    """How often the longer wins, and the correlation of winning with the difference in length.
+
+    The correlation is that of z d with z, z = 1 or -1 at random: the mean difference over its root
+    mean square.
+    """
+    differences = np.array([len(row["chosen"]) - len(row["rejected"]) for row in triples])
+    longer = share(int((differences > 0).sum()), int((differences != 0).sum()))
+    scale = math.sqrt(float((differences.astype(float) ** 2).mean()))
+    correlation = float(differences.mean()) / scale if scale else 0.0
+    effect = "The policy can lower the loss by its length alone, and will."
+    fix = (
+        "If length is no merit: sample both alike, pair by length, or ask a judge that is told to "
+        "ignore it; compare length-controlled. If it is one (padding was punished), know it."
+    )
+    more = f", correlation with length {correlation:+.2f}"
+    finding = _bias("length bias", shares, "the longer won", longer, effect, fix, more)
+    if finding.outcome == "ok" and abs(correlation) * math.sqrt(len(triples)) > SURE:
+        found = f"the longer won: {longer}, but by more: correlation with length {correlation:+.2f}"
+        return Finding(finding.check, "bias", found, effect, fix)
+    return finding
+
+
+def _openings(triples: Rows) -> Finding:
+    """First words that stand far more often on one side: a mark of how the data were made."""
+    counts = {
+        side: Counter((normalised(row[side]).split() or [""])[0] for row in triples)
+        for side in ("chosen", "rejected")
+    }
+    telltale = []
+    for word in counts["chosen"] | counts["rejected"]:
+        chosen, rejected = counts["chosen"][word], counts["rejected"][word]
+        if abs(chosen - rejected) > _TELLTALE * math.sqrt(chosen + rejected):
+            telltale.append((abs(chosen - rejected), word, chosen, rejected))
+    effect = "Ranking by the first word is easier than by content: the policy learns the word."
+    fix = "See what puts it there (a rewriting prompt, a template); make both sides the same way."
+    if not telltale:
+        return Finding("telltale openings", "ok", "none", effect, fix)
+    shown = "; ".join(
+        f'"{word}" opens {chosen} chosen and {rejected} rejected'
+        for _, word, chosen, rejected in sorted(telltale, reverse=True)[:3]
+    )
+    return Finding("telltale openings", "bias", shown, effect, fix)
+
+
+def _temperature(triples: Rows, shares: dict[str, Share]) -> Finding:
+    both = [pair for row in triples if (pair := _temperatures(row)) and pair[0] != pair[1]]
+    check = "temperature confound"
+    effect = 'Part of what is taught is "sound as if sampled cool": sharper, not better.'
+    fix = "Compare samples of one temperature (several samples, ranked), or know how much it is."
+    if not both:
+        return Finding(
+            check, "not measured", "no pairs of two temperatures", effect, "Nothing to mend."
+        )
+    won = sum(chosen < rejected for chosen, rejected in both)
+    return _bias(check, shares, "the cooler won", share(won, len(both)), effect, fix)
+
+
+def _temperatures(row: dict[str, Any]) -> tuple[float, float] | None:
+    """At which temperatures chosen and rejected were sampled; None if one was not, or not told."""
+    found = row.get("chosen_temperature"), row.get("rejected_temperature")
+    return None if None in found else found
+
+
+def _source(triples: Rows, shares: dict[str, Share]) -> Finding:
+    """Which of two sources (system prompts; reference, sample) wins, at equal temperatures."""
+    check = "source confound"
+    effect = "Whatever else tells the sources apart (length, format, wording) is learnt as well."
+    fix = "Compare the sources in the other columns first; or take pairs from one source."
+    both = []
+    for row in triples:
+        sources = row.get("chosen_source"), row.get("rejected_source")
+        temperatures = _temperatures(row)
+        if sources[0] != sources[1] and (not temperatures or temperatures[0] == temperatures[1]):
+            both.append(sources)
+    if not both:
+        return Finding(check, "not measured", "no pairs of two sources", effect, "Nothing to mend.")
+    winner = Counter(chosen for chosen, _ in both).most_common(1)[0][0]
+    n = sum(winner in sources for sources in both)
+    won = sum(chosen == winner for chosen, _ in both)
+    return _bias(check, shares, f"{winner!r} won", share(won, n), effect, fix)
+
+
+def _position(triples: Rows, pairs: Rows, shares: dict[str, Share]) -> Finding:
+    """How often the judge named what it was shown first."""
+    check = "position bias"
+    effect = "Labels say where a response stood, not how good it is: noise, or worse, a confound."
+    fix = "Ask in both orders and keep only what holds in both; draw the order at random."
+    answers = [answer for pair in pairs for answer in pair.get("answers", ()) if answer != "tie"]
+    first = sum(answer == "first" for answer in answers)
+    if not answers:  # triples that came without their pairs: where the winner stood
+        answers = [
+            row["chosen_position"]
+            for row in triples
+            # Asked in both orders, the position where the winner stood has no part in it.
+            if row.get("chosen_position") and row.get("asked", 1) == 1
+        ]
+        first = sum(position == 1 for position in answers)
+    if not answers:
+        return Finding(
+            check, "not measured", "no record of positions", effect, "Keep the order as shown."
+        )
+    return _bias(check, shares, "the first shown won", share(first, len(answers)), effect, fix)
+
+
+# The judge.
+
+
+def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
+    """Whether the judge says the same in both orders."""
+    check = "judge's self-consistency"
+    effect = "What flips with the order is no preference; asked once, it would be a label."
+    fix = "Keep flipped pairs as ties; a clearer rubric or a better judge flips less."
+    asked = [pair["answers"] for pair in pairs if len(pair.get("answers", ())) == 2]
+    if not asked:
+        return Finding(
+            check, "not measured", "no pair was asked in both orders", effect, "Ask in both."
+        )
+    found = agreement([one for one, _ in asked], [MIRRORED[other] for _, other in asked])
+    agreements["with itself, order changed"] = found
+    return _agreement_finding(check, found, effect, fix)
+
+
+def _second_opinion(
+    rows: Rows, judge: Judge | None, sample: int, agreements: dict[str, Agreement]
+) -> Finding:
+    """Whether another judge gives the same labels."""
+    check = "agreement with a second judge"
+    effect = "Where two judges differ the label is one judge's taste: noise to the other."
+    fix = "Read the pairs on which they differ; write the rubric's clause that decides them."
+    if judge is None:
+        return Finding(check, "not measured", "no second judge", effect, "Pass second_judge=.")
+    chosen = sorted(rows, key=lambda row: _draw(row))[:sample]
+    first, second = [], []
+    for row in chosen:
+        texts, label = _oriented(row)
+        first.append(label)
+        second.append(both_orders(judge, row, *texts).winner)
+    found = agreement(first, second)
+    agreements[f"with {judge.name}"] = found
+    return _agreement_finding(check, found, effect, fix)
+
+
+def _agreement_finding(check: str, found: Agreement, effect: str, fix: str) -> Finding:
+    """Below 0.6 agreement is called moderate at best (Landis and Koch 1977, a convention)."""
+    poor = not math.isnan(found.kappa) and found.low < 0.6
+    return Finding(check, "bias" if poor else "ok", str(found), effect, fix)
+
+
+def _oriented(row: dict[str, Any]) -> tuple[tuple[str, str], str]:
+    """Two responses in an order that does not tell the label, and the label in that order."""
+    if "winner" in row:
+        return (row["first"]["response"], row["second"]["response"]), row["winner"]
+    if _draw(row) % 2:
+        return (row["chosen"], row["rejected"]), "first"
+    return (row["rejected"], row["chosen"]), "second"
+
+
+def _draw(row: dict[str, Any]) -> int:
+    """A number that is random over rows and the same in every run."""
+    texts = sorted(
+        (row["first"]["response"], row["second"]["response"])
+        if "winner" in row
+        else (row["chosen"], row["rejected"])
+    )
+    text = "\0".join([str(row["prompt"]), *texts])
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")

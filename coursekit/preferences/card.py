@@ -1,0 +1,148 @@
+"""The data card: what the triples are, written from the triples themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .auditing import Audit
+from .triples import prompt_key
+
+Rows = Sequence[dict[str, Any]]
+
+_COLUMNS = {
+    "prompt": "what the model is asked (one turn of the user, or messages)",
+    "chosen": "the better response",
+    "rejected": "the worse response",
+    "chosen_source": "where it came from in the sampling design",
+    "rejected_source": "the same for the rejected one",
+    "chosen_temperature": "at which it was sampled; none if it was written",
+    "rejected_temperature": "the same for the rejected one",
+    "chosen_score": "the judge's points",
+    "rejected_score": "the same for the rejected one",
+    "chosen_position": "1 or 2: where the chosen one stood when the judge was first asked",
+    "asked": "how often the judge was asked about the pair: 2 for both orders",
+    "consistent": "whether it said the same in both orders",
+    "judge": "who chose",
+    "design": "how the candidates were sampled and paired",
+    "seed": "of the sampling",
+    "prompt_id": "the same for all pairs of one prompt",
+    "alert": "the facts that the prompt tells, for the rubric",
+}
+
+
+def data_card(
+    train: Rows, validation: Rows, audit: Audit, *, title: str, pairs: Rows = (), model: str = ""
+) -> str:
+    """A card in markdown, with the header that the hub reads.
+
+    Args:
+        train, validation: the triples. audit: of the training triples.
+        pairs: all judged pairs: for ties and consistency. model: that was sampled.
+    """
+    rows = [*train, *validation]
+    return "\n\n".join(
+        part
+        for part in (
+            _header(title, rows),
+            f"# {title}",
+            _summary(train, validation),
+            _making(rows, pairs, model),
+            _columns(rows),
+            _lengths(rows),
+            _audited(audit),
+            "## Limits\n\nThe labels are those of the judge named above: they hold as far as it is "
+            "right. The prompts cover what they cover; a model trained on them is no better "
+            "elsewhere. Add here what you know and the data do not tell: who wrote the prompts, "
+            "whose data they contain, under which licence they may be used.",
+        )
+        if part
+    )
+
+
+def save_card(card: str, folder: str | Path) -> Path:
+    """Write the card as `README.md` into the dataset's folder."""
+    path = Path(folder) / "README.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(card + "\n", encoding="utf-8")
+    return path
+
+
+def _header(title: str, rows: Rows) -> str:
+    size = "n<1K" if len(rows) < 1000 else "1K<n<10K" if len(rows) < 10_000 else "10K<n<100K"
+    return f"---\npretty_name: {title}\ntags: [preference, dpo]\nsize_categories: [{size}]\n---"
+
+
+def _summary(train: Rows, validation: Rows) -> str:
+    lines = ["| split | triples | prompts |", "|---|---|---|"]
+    for name, rows in (("train", train), ("validation", validation)):
+        prompts = len({prompt_key(row["prompt"]) for row in rows})
+        lines.append(f"| {name} | {len(rows)} | {prompts} |")
+    shared = {prompt_key(row["prompt"]) for row in train} & {
+        prompt_key(row["prompt"]) for row in validation
+    }
+    lines.append(f"\nPrompts in both splits: {len(shared)}.")
+    return "\n".join(lines)
+
+
+def _making(rows: Rows, pairs: Rows, model: str) -> str:
+    said = []
+    if model:
+        said.append(f"Responses were sampled from {model}.")
+    for column, what in (("design", "Design"), ("judge", "Judge"), ("seed", "Seed")):
+        values = sorted({str(row[column]) for row in rows if column in row})
+        if values:
+            said.append(f"{what}: {', '.join(values)}.")
+    sources = Counter(
+        (row[f"{side}_source"], row.get(f"{side}_temperature"))
+        for row in rows
+        for side in ("chosen", "rejected")
+        if f"{side}_source" in row
+    )
+    lines = [" ".join(said)] if said else []
+    if sources:
+        lines += ["| source | temperature | chosen | rejected |", "|---|---|---|---|"]
+        for source, temperature in sorted(sources, key=str):
+            counts = [
+                sum(
+                    row.get(f"{side}_source") == source
+                    and row.get(f"{side}_temperature") == temperature
+                    for row in rows
+                )
+                for side in ("chosen", "rejected")
+            ]
+            shown = "written" if temperature is None else f"{temperature:g}"
+            lines.append(f"| {source} | {shown} | {counts[0]} | {counts[1]} |")
+    if pairs:
+        ties = sum(pair["winner"] == "tie" for pair in pairs)
+        flipped = sum(not pair["consistent"] for pair in pairs)
+        lines.append(
+            f"\nThe judge saw {len(pairs)} pairs; {ties} were ties ({ties / len(pairs):.0%}), of "
+            f"these {flipped} because the verdict changed with the order. A tie makes no triple."
+        )
+    return "## How they were made\n\n" + "\n".join(lines) if lines else ""
+
+
+def _columns(rows: Rows) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["## Columns\n", "| column | what it is |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {_COLUMNS.get(name, '')} |" for name in names)])
+
+
+def _lengths(rows: Rows) -> str:
+    lines = ["## Lengths, in characters\n", "| | median | 5 % | 95 % |", "|---|---|---|---|"]
+    for side in ("chosen", "rejected"):
+        low, middle, high = np.percentile([len(row[side]) for row in rows], [5, 50, 95])
+        lines.append(f"| {side} | {middle:.0f} | {low:.0f} | {high:.0f} |")
+    return "\n".join(lines)
+
+
+def _audited(audit: Audit) -> str:
+    lines = ["## Audit of the training split\n", "| check | outcome | found |", "|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {item.check} | {item.outcome} | {item.found} |" for item in audit.findings)]
+    )

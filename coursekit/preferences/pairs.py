@@ -1,0 +1,173 @@
+"""From candidates to triples: which of two responses is better, and who said so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..judging import Judge, Verdict, both_orders, one_order
+from ..profile import Profile
+from ..progress import progress
+from .journal import Journal, fingerprint
+from .sampling import Design, profile_design, sample_candidates
+from .triples import save_dataset, save_jsonl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Candidate = dict[str, Any]
+
+
+def make_triples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    profile: Profile,
+    judge: Judge,
+    design: Design | None = None,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Sample, judge in both orders, and return the triples and all judged pairs, ties included.
+
+    With `folder`, everything is saved there as it is made: `candidates.jsonl`, `pairs.jsonl`; and
+    at the end `triples.jsonl` and the `datasets` folder `triples`. Stopped and called again with
+    the same arguments, it goes on where it was.
+    """
+    design = design or profile_design(profile)
+    path = (lambda name: Path(folder) / name) if folder else (lambda name: None)
+    candidates = sample_candidates(
+        model, tokenizer, rows, profile, design, seed, path("candidates.jsonl")
+    )
+    pairs = judge_pairs(candidates, judge, design, path=path("pairs.jsonl"))
+    triples = to_triples(pairs)
+    if folder:
+        save_jsonl(triples, Path(folder) / "triples.jsonl")
+        save_dataset(triples, Path(folder) / "triples")
+    return triples, pairs
+
+
+def judge_pairs(
+    candidates: Sequence[dict[str, Any]],
+    judge: Judge,
+    design: Design,
+    *,
+    twice: bool = True,
+    path: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Every pair that `judge` was asked about, with its verdict: winners and ties.
+
+    The judge sees each pair in both orders (with `twice=False` once, as it comes). A prompt is left
+    when it has given `design.pairs_per_prompt` winners; no two texts are compared twice.
+
+    With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`.
+
+    Returns rows `{"prompt", "first", "second", "winner", "consistent", "answers", "judge", ...}`:
+    first and second are candidates (with `score` if the judge gives points), winner is `first`,
+    `second` or `tie`, answers what the judge said each time it was asked, and the columns of the
+    row they belong to follow.
+    """
+    texts = [[one["response"] for one in row["candidates"]] for row in candidates]
+    settings = asdict(judge) if is_dataclass(judge) else judge.name
+    journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
+    ask = both_orders if twice else one_order
+    with progress("judging", len(candidates), "prompts") as advance:
+        advance(len(journal.done))
+        for row in candidates[len(journal.done) :]:
+            journal.append(list(_judged(row, judge, design, ask)))
+            advance()
+    return [pair for group in journal.done for pair in group]
+
+
+def _judged(row: dict[str, Any], judge: Judge, design: Design, ask: Any) -> Iterator[dict]:
+    """The pairs of one prompt, as rows, until there are winners enough."""
+    about = {name: value for name, value in row.items() if name != "candidates"}
+    compare = _best_and_worst if design.pairs == "best_worst" else _in_turn
+    taken: set[frozenset[str]] = set()
+    winners = 0
+    for first, second, verdict in compare(row, judge, ask):
+        texts = frozenset((first["response"], second["response"]))
+        same_source = first["source"] == second["source"]
+        if texts in taken or (design.pairs == "across" and same_source):
+            continue
+        if winners == design.pairs_per_prompt:
+            return
+        taken.add(texts)
+        verdict = verdict()
+        winners += verdict.winner != "tie"
+        yield {
+            "prompt": row["prompt"],
+            "first": _with_score(first, row, judge),
+            "second": _with_score(second, row, judge),
+            "winner": verdict.winner,
+            "consistent": verdict.consistent,
+            "answers": list(verdict.answers),
+            "judge": judge.name,
+            **about,
+        }
+
+
+def _in_turn(row: dict[str, Any], judge: Judge, ask: Any) -> Iterator[tuple]:
+    """Each pair of candidates with the call that asks for its verdict."""
+    for first, second in combinations(row["candidates"], 2):
+        yield first, second, partial(ask, judge, row, first["response"], second["response"])
+
+
+def _best_and_worst(row: dict[str, Any], judge: Judge, ask: Any) -> Iterator[tuple]:
+    """The one pair of best and worst, ranked by a round robin: a win is a point, a tie half."""
+    found = row["candidates"]
+    points = [0.0] * len(found)
+    verdicts: dict[tuple[int, int], Verdict] = {}
+    for one, other in combinations(range(len(found)), 2):
+        verdict = ask(judge, row, found[one]["response"], found[other]["response"])
+        verdicts[one, other] = verdict
+        points[one] += {"first": 1, "tie": 0.5, "second": 0}[verdict.winner]
+        points[other] += {"first": 0, "tie": 0.5, "second": 1}[verdict.winner]
+    order = sorted(range(len(found)), key=points.__getitem__)
+    first, second = sorted((order[0], order[-1]))
+    if first != second:
+        yield found[first], found[second], lambda: verdicts[first, second]
+
+
+def _with_score(candidate: Candidate, row: Mapping[str, Any], judge: Judge) -> Candidate:
+    score = getattr(judge, "score", None)
+    return {**candidate, "score": score(row, candidate["response"])} if score else candidate
+
+
+def to_triples(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs that have a winner as triples, with where each came from. A tie makes no triple.
+
+    Columns beside prompt, chosen and rejected: of each response its `source`, `temperature` and
+    `score`; `chosen_position` (1 or 2: where the winner stood); `asked` (how often the judge was),
+    `consistent`, `judge`, and what else the pairs carry (`prompt_id`, `design`, `seed`, `alert`).
+    """
+    triples = []
+    for pair in pairs:
+        if pair["winner"] == "tie":
+            continue
+        sides = ("first", "second") if pair["winner"] == "first" else ("second", "first")
+        roles = dict(zip(("chosen", "rejected"), sides, strict=True))
+        rest = ("prompt", "first", "second", "winner", "answers", "consistent", "judge")
+        triples.append(
+            {
+                "prompt": pair["prompt"],
+                **{role: pair[side]["response"] for role, side in roles.items()},
+                **{
+                    f"{role}_{name}": pair[side][name]
+                    for name in ("source", "temperature", "score")
+                    for role, side in roles.items()
+                    if name in pair[side]
+                },
+                "chosen_position": 1 if pair["winner"] == "first" else 2,
+                "asked": len(pair["answers"]),
+                "consistent": pair["consistent"],
+                "judge": pair["judge"],
+                **{name: value for name, value in pair.items() if name not in rest},
+            }
+        )
+    return triples

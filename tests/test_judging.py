@@ -1,0 +1,148 @@
+"""Judges: the rubric's faults, asking in both orders, agreement beyond chance."""
+
+import random
+
+import numpy as np
+import pytest
+
+from coursekit.judging import RubricJudge, agreement, both_orders, compare_judges, one_order
+
+
+@pytest.fixture(scope="module")
+def items():
+    """Pairs of reports on 400 alerts, each written with vices."""
+    from coursekit.triage import build_prompt, sample_alerts
+    from coursekit.triage.demonstrations import Vices, write_imperfectly
+
+    rng = random.Random(0)
+    found = []
+    for alert in sample_alerts("preferences", 400):
+        row = {"prompt": build_prompt(alert), "alert": alert.to_dict()}
+        found.append((row, *(write_imperfectly(alert, rng, Vices()) for _ in range(2))))
+    return found
+
+
+def test_without_faults_it_is_the_rubric(items):
+    judge = RubricJudge()
+    for row, one, other in items:
+        difference = judge.score(row, one) - judge.score(row, other)
+        verdict = both_orders(judge, row, one, other)
+        assert verdict.consistent
+        assert verdict.winner == (
+            "first" if difference > 0 else "second" if difference < 0 else "tie"
+        )
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.4])
+def test_errors_come_at_their_rate_and_do_not_depend_on_the_order(items, rate):
+    careful, careless = RubricJudge(), RubricJudge(error_rate=rate, seed=1)
+    wrong = decided = 0
+    for row, one, other in items:
+        right = both_orders(careful, row, one, other)
+        given = both_orders(careless, row, one, other)
+        assert given.consistent and (given.winner == "tie") == (right.winner == "tie")
+        decided += right.winner != "tie"
+        wrong += given.winner != right.winner
+    assert abs(wrong / decided - rate) < 3 * (rate * (1 - rate) / decided) ** 0.5
+    other_seed = RubricJudge(error_rate=rate, seed=2)
+    assert any(
+        careless.compare(*item) != other_seed.compare(*item)
+        for item in [(row, one, other) for row, one, other in items]
+    )
+
+
+def test_error_rates_that_make_no_sense_are_told():
+    for rate in (-0.1, 0.6):
+        with pytest.raises(ValueError, match=r"give a share from 0 to 0\.5"):
+            RubricJudge(error_rate=rate)
+
+
+def test_biases_do_what_they_say(items):
+    row, one, _ = items[0]
+    padded = one + ", and keep everyone informed"
+    assert RubricJudge().score(row, one) >= RubricJudge().score(row, padded)
+    assert RubricJudge(length_bias=100).compare(row, one, padded) == "second"
+    assert RubricJudge(length_bias=100).compare(row, padded, one) == "first"
+    biased = RubricJudge(position_bias=2.0)
+    pair = next(item for item in items if item[1] != item[2])
+    verdict = both_orders(biased, *pair)
+    assert verdict.winner == "tie" and not verdict.consistent
+    assert verdict.answers == ("first", "first")
+    assert one_order(biased, *pair).winner == "first"
+    assert RubricJudge(position_bias=-2.0).compare(*pair) == "second"
+
+
+def test_what_both_orders_mend_and_what_not(items):
+    table = compare_judges(
+        items,
+        [
+            RubricJudge("careful"),
+            RubricJudge("errs", error_rate=0.2),
+            RubricJudge("likes the first", position_bias=0.15),
+            RubricJudge("likes length", length_bias=2.0),
+        ],
+        RubricJudge(),
+    )
+    careful = table.loc["careful"]
+    assert careful["wrong, asked once"] == careful["flipped"] == 0 and careful["kappa"] == 1
+    errs = table.loc["errs"]
+    assert errs["flipped"] == 0  # asking twice does not help
+    assert errs["wrong, asked once"] == errs["wrong, of those kept"] > 0.15
+    first = table.loc["likes the first"]
+    assert first["flipped"] > 0.2 and first["wrong, asked once"] > 0.1
+    assert first["wrong, of those kept"] < 0.02  # but here it does
+    assert first["kept"] < careful["kept"]
+    assert table.loc["likes length", "the longer won"] > careful["the longer won"] + 0.2
+    assert (table["low"] <= table["kappa"]).all() and (table["kappa"] <= table["high"]).all()
+    with pytest.raises(ValueError, match="all these pairs are ties"):
+        compare_judges([(items[0][0], "x", "y")], [RubricJudge()], RubricJudge())
+
+
+# Agreement.
+
+
+def labels(counts):
+    return zip(
+        *((i, j) for i, row in enumerate(counts) for j, n in enumerate(row) for _ in range(n)),
+        strict=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "kappa"),
+    [
+        ([[20, 5], [10, 15]], 0.4),  # po 0.70, pe 0.50
+        ([[45, 15], [25, 15]], 0.1304),  # same agreement, two tables: pe 0.54 ...
+        ([[25, 35], [5, 35]], 0.2593),  # ... and 0.46
+        ([[0, 10], [10, 0]], -1.0),
+        ([[30, 0], [0, 70]], 1.0),
+    ],
+)
+def test_kappa_by_hand(counts, kappa):
+    found = agreement(*labels(counts))
+    assert found.kappa == pytest.approx(kappa, abs=5e-5)
+    assert found.low <= found.kappa <= found.high
+    assert found.table.to_numpy().tolist() == counts
+
+
+def test_the_interval_covers_the_truth():
+    """Two raters who each name the true label 85 % of the time: kappa 0.49, in 95 % of samples."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        truth = rng.integers(0, 2, 150)
+        raters = [np.where(rng.random(150) < 0.85, truth, 1 - truth) for _ in range(2)]
+        found = agreement(*(rater.tolist() for rater in raters), draws=400)
+        covered += found.low <= 0.49 <= found.high
+    assert 180 <= covered <= 199
+
+
+def test_chance_and_constant_labels():
+    rng = random.Random(0)
+    one, other = ([rng.choice("ab") for _ in range(2000)] for _ in range(2))
+    assert abs(agreement(one, other).kappa) < 0.06
+    assert np.isnan(agreement(["a"] * 5, ["a"] * 5).kappa)
+    assert agreement(["a"] * 5 + ["b"], ["a"] * 6).kappa == 0
+    with pytest.raises(ValueError, match="needs two labels of each item"):
+        agreement(["a"], [])
+    assert "kappa 0.40 [" in str(agreement(*labels([[20, 5], [10, 15]])))

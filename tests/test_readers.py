@@ -1,0 +1,350 @@
+"""Seven kinds of file are read as what they are; broken ones are told by row, column and fix."""
+
+import csv
+import json
+
+import pytest
+from conftest import ROOT
+
+from coursekit.preferences import load_triples, parse_rows, save_dataset, to_trl, write_triples
+
+SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+PLAIN = {"prompt": "Say hi.", "chosen": "Hi.", "rejected": "No."}
+
+
+def lines(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+# The seven readers.
+
+
+def test_trl_plain(tmp_path):
+    assert load_triples(lines(tmp_path / "a.jsonl", PLAIN)) == [PLAIN]
+
+
+def test_trl_conversational(tmp_path):
+    explicit = {
+        "prompt": [user("Say hi.")],
+        "chosen": [assistant("Hi.")],
+        "rejected": [assistant("No.")],
+    }
+    implicit = {
+        "chosen": [user("Say hi."), assistant("Hi.")],
+        "rejected": [user("Say hi."), assistant("No.")],
+    }
+    for row in (explicit, implicit):
+        assert load_triples(lines(tmp_path / "a.jsonl", row)) == [PLAIN]
+    turns = [{"role": "system", "content": "Be kind."}, user("a"), assistant("b"), user("c")]
+    long = {"prompt": turns, "chosen": [assistant("d")], "rejected": [assistant("e")]}
+    (triple,) = load_triples(lines(tmp_path / "a.jsonl", long))
+    assert triple == {"prompt": turns, "chosen": "d", "rejected": "e"}
+
+
+def test_ultrafeedback_as_published(tmp_path):
+    """Its prompt is a text beside whole conversations: TRL's trainer fails on such rows."""
+    row = {
+        "prompt": "Say hi.",
+        "prompt_id": "f00",
+        "chosen": [user("Say hi."), assistant("Hi.")],
+        "rejected": [user("Say hi."), assistant("No.")],
+        "messages": [user("Say hi."), assistant("Hi.")],
+        "score_chosen": 8.5,
+        "score_rejected": 4.0,
+    }
+    (triple,) = load_triples(lines(tmp_path / "uf.jsonl", row))
+    assert triple == PLAIN | {"prompt_id": "f00", "score_chosen": 8.5, "score_rejected": 4.0}
+    assert to_trl([triple], chat=True)[0]["prompt"] == [user("Say hi.")]
+
+
+def test_hh_transcripts_are_split_at_the_last_answer(tmp_path):
+    start = "\n\nHuman: Hi, I say.\n\nAssistant: Hello: what is it?\n\nHuman: A joke\n\nplease."
+    row = {"chosen": start + "\n\nAssistant: Knock.", "rejected": start + "\n\nAssistant: No."}
+    (triple,) = load_triples(lines(tmp_path / "hh.jsonl", row))
+    assert triple == {
+        "prompt": [
+            user("Hi, I say."),
+            assistant("Hello: what is it?"),
+            user("A joke\n\nplease."),
+        ],
+        "chosen": "Knock.",
+        "rejected": "No.",
+    }
+    short = {name: "\n\nHuman: Say hi.\n\nAssistant: " + PLAIN[name] for name in row}
+    assert load_triples(lines(tmp_path / "hh.jsonl", short)) == [PLAIN]
+
+
+def test_instruction_json(tmp_path):
+    path = tmp_path / "rows.json"
+    row = {"instruction": "Do.", "input": "This", "output": "-", "chosen": "a", "rejected": "b"}
+    path.write_text(json.dumps([row, {**row, "input": ""}, {**row, "input": None}]))
+    assert [row["prompt"] for row in load_triples(path)] == ["Do.\n\nThis", "Do.", "Do."]
+
+
+def test_thumbs_are_paired(tmp_path, capsys):
+    def thumb(prompt, completion, label):
+        return {"prompt": prompt, "completion": completion, "label": label}
+
+    rows = [
+        thumb("p", "good", True),
+        thumb("q", "alone", True),
+        thumb("p", "bad", False),
+        thumb("p", "worse", False),
+    ]
+    found = load_triples(lines(tmp_path / "kto.jsonl", *rows))
+    assert found == [
+        {"prompt": "p", "chosen": "good", "rejected": "bad"},
+        {"prompt": "p", "chosen": "good", "rejected": "worse"},
+    ]
+    assert "1 of 2 prompts have thumbs of one kind only" in capsys.readouterr().out
+    chat = [thumb([user("p")], [assistant("x")], 1), thumb([user("p")], [assistant("y")], 0)]
+    assert parse_rows(chat) == [{"prompt": "p", "chosen": "x", "rejected": "y"}]
+
+
+def test_csv_with_commas_quotes_and_line_breaks(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = [PLAIN, {"prompt": 'a, "b"\nc', "chosen": "d,\n\ne", "rejected": "ü"}]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:  # as spreadsheets save it
+        writer = csv.DictWriter(file, list(PLAIN))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert load_triples(path) == rows
+    thumbs = tmp_path / "thumbs.csv"
+    thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n")
+    assert load_triples(thumbs) == [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
+
+
+def test_jsonl_with_blank_lines_and_unicode_line_ends(tmp_path):
+    """U+2028 is no end of a line of JSON Lines."""
+    row = PLAIN | {"prompt": "a\u2028b"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        json.dumps(row, ensure_ascii=False) + "\n\n" + json.dumps(PLAIN), encoding="utf-8"
+    )
+    assert load_triples(path) == [row, PLAIN]
+    assert load_triples(path.rename(tmp_path / "rows.json")) == [row, PLAIN]
+
+
+def test_parquet_and_saved_datasets(tmp_path, triples):
+    from datasets import Dataset
+
+    chat = to_trl(triples, chat=True)
+    chat.to_parquet(str(tmp_path / "rows.parquet"))
+    expected = [{name: row[name] for name in PLAIN} for row in triples]
+    assert load_triples(tmp_path / "rows.parquet") == expected
+    assert load_triples(save_dataset(triples, tmp_path / "saved")) == expected
+    Dataset.from_list([PLAIN]).to_parquet(str(tmp_path / "plain.parquet"))
+    assert load_triples(tmp_path / "plain.parquet") == [PLAIN]
+
+
+# Files that are wrong. Each error names the row, the column and what to do.
+
+BROKEN = {
+    "no rejected": (
+        [PLAIN, {"prompt": "a", "chosen": "b"}],
+        ("row 2", "'rejected'", "every triple needs"),
+    ),
+    "other names": (
+        [{"question": "a", "better": "b", "worse": "c"}],
+        ("row 1", "'chosen'", "rename its columns"),
+    ),
+    "a number": ([PLAIN | {"rejected": 3}], ("row 1", "'rejected' is 3", "mend it")),
+    "empty": ([PLAIN, PLAIN | {"chosen": "  "}], ("row 2", "'chosen' is '  '", "drop the row")),
+    "no prompt": (
+        [{"chosen": "a", "rejected": "b"}],
+        ("row 1", "'prompt'", "rename its columns"),
+    ),
+    "texts and messages": (
+        [PLAIN, PLAIN | {"chosen": [assistant("a")]}],
+        ("row 2", "'chosen' is a list", "same way"),
+    ),
+    "messages and texts": (
+        [{"chosen": [user("a"), assistant("b")], "rejected": "c"}],
+        ("row 1", "'rejected' is str", "write ["),
+    ),
+    "a turn without content": (
+        [{"chosen": [user("a"), {"role": "assistant"}], "rejected": [user("a"), assistant("c")]}],
+        ("row 1", "'chosen'", 'write each turn as {"role"'),
+    ),
+    "ends with the user": (
+        [{"chosen": [user("a")], "rejected": [user("a")]}],
+        ("row 1", "'chosen' ends with a turn of 'user'", "last message must be"),
+    ),
+    "two conversations": (
+        [{"chosen": [user("a"), assistant("b")], "rejected": [user("x"), assistant("c")]}],
+        ("row 1", "'rejected' answers another conversation", "drop the row"),
+    ),
+    "no turn before the answer": (
+        [{"chosen": [assistant("b")], "rejected": [assistant("c")]}],
+        ("row 1", "'prompt'", "add the user's turn"),
+    ),
+    "no transcript": (
+        [
+            {
+                "chosen": "\n\nHuman: a\n\nAssistant: b",
+                "rejected": "b",
+            }
+        ],
+        ("row 1", "'rejected' is no transcript", "should begin with"),
+    ),
+    "empty instruction": (
+        [{"instruction": "", "chosen": "a", "rejected": "b"}],
+        ("row 1", "'instruction'", "drop the row"),
+    ),
+    "a thumb that is none": (
+        [{"prompt": "a", "completion": "b", "label": "good"}],
+        ("row 1", "'label' is 'good'", "true for a thumb up"),
+    ),
+    "thumbs of one kind": (
+        [{"prompt": "a", "completion": "b", "label": True}],
+        ("'label'", "train on these rows with KTO"),
+    ),
+    "a number for a row": ([[1]], ("row 1 is int", "write each row as")),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_rows_are_told(name, tmp_path):
+    rows, expected = BROKEN[name]
+    path = lines(tmp_path / "file.jsonl", *rows)
+    with pytest.raises(ValueError) as error:
+        load_triples(path)
+    for part in (str(path), *expected):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", b"", ("is empty", "one triple a line")),
+        ("a.json", b"[]", ("no rows", "nothing to train on")),
+        ("a.json", b'{"data": [{"prompt": "a"}]}', ("one object (data)", "list of rows alone")),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": ', ("line 2", "is not JSON", "double quotes")),
+        ("a.json", b'[{"chosen": "a"}, {"chosen": "b",}]', ("row 2", "is not JSON", "comma")),
+        ("a.csv", b"prompt,chosen,rejected\na,b,c,d\n", ("row 1", "4 cells", "double quotes")),
+        ("a.csv", b'prompt,chosen,rejected\na,"[{""x}]",c\n', ("row 1", "'chosen'", "CSV library")),
+        ("a.csv", "prompt,chosen,rejected\nü,b,c".encode("latin-1"), ("UTF-8", "CSV UTF-8")),
+    ],
+)
+def test_broken_files_are_told(name, content, expected, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        load_triples(path)
+    for part in (str(path), *expected):
+        assert part in str(error.value)
+
+
+def test_missing_files_and_folders_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make triples first"):
+        load_triples(tmp_path / "none.jsonl")
+    with pytest.raises(ValueError, match="not one that `datasets` saved"):
+        load_triples(tmp_path)
+
+
+def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):
+    empty = PLAIN | {"chosen": ""}
+    path = lines(tmp_path / "a.jsonl", PLAIN, {"prompt": "a"}, empty, "text")
+    assert load_triples(path, skip_bad=True) == [PLAIN]
+    assert "3 of 4 rows left out. The first:" in capsys.readouterr().out
+    path = lines(tmp_path / "a.jsonl", PLAIN, empty)
+    assert load_triples(path, allow_empty=True) == [PLAIN, empty]
+
+
+# The hub.
+
+
+def test_the_hub_needs_a_revision_and_a_network(monkeypatch):
+    import datasets
+
+    with pytest.raises(ValueError, match="pass revision="):
+        load_triples("owner/name")
+    asked = {}
+
+    def load_dataset(name, **options):
+        asked.update(options, name=name)
+        return datasets.Dataset.from_list([PLAIN])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_triples("owner/name", split="train_prefs", revision="abc") == [PLAIN]
+    assert asked == {"name": "owner/name", "split": "train_prefs", "revision": "abc"}
+
+
+def test_without_a_network_the_hub_is_told(monkeypatch):
+    """The real call, with the hub switched off."""
+    with pytest.raises(ConnectionError, match="download it where there is one and pass the file"):
+        load_triples("owner/name", revision="abc")
+
+
+# Writers.
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("layout", ["plain", "conversational", "thumbs"])
+def test_what_is_written_is_read_back(layout, suffix, triples, tmp_path):
+    path = write_triples(triples, tmp_path / f"{layout}.{suffix}", layout)
+    expected = [{name: row[name] for name in PLAIN} for row in triples]
+    assert load_triples(path) == expected
+
+
+def test_conversations_survive_writing(tmp_path):
+    row = {"prompt": [user("a"), assistant("b"), user("c")], "chosen": "d", "rejected": "e"}
+    assert load_triples(write_triples([row], tmp_path / "a.csv", "conversational")) == [row]
+    (plain,) = load_triples(write_triples([row], tmp_path / "a.jsonl"))
+    assert plain["prompt"] == "a\n\nb\n\nc"
+
+
+def test_thumbs_repeat_no_response(tmp_path):
+    rows = [PLAIN, PLAIN | {"rejected": "Never."}]
+    text = write_triples(rows, tmp_path / "a.jsonl", "thumbs").read_text()
+    assert text.count("Hi.") == 1 and len(text.splitlines()) == 3
+
+
+def test_writing_says_what_is_wrong(tmp_path, triples):
+    with pytest.raises(ValueError, match="unknown layout 'pairs'"):
+        write_triples(triples, tmp_path / "a.jsonl", "pairs")
+    with pytest.raises(ValueError, match="no rows"):
+        write_triples([], tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("layout", ["plain", "conversational"])
+def test_trl_takes_what_is_written(layout, triples, model, tokenizer, tmp_path):
+    """TRL's trainer reads the file itself and makes a step of it."""
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer
+
+    path = write_triples(triples, tmp_path / "rows.jsonl", layout)
+    dataset = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
+    arguments = DPOConfig(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    trainer = DPOTrainer(
+        model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the shared data are not here")
+def test_a_real_file_is_read():
+    rows = load_triples(SHARED)
+    assert len(rows) == 1100
+    assert rows[0]["prompt"].startswith("Evaluate the following phrase")
