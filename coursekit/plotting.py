@@ -130,7 +130,7 @@ def _draw_faults(axes: Axes, audit: Audit) -> None:
     percent = [100 * len(item.rows) / audit.n for item in found]
     bars = axes.barh([item.check for item in found], percent, color=VERMILION, height=0.6)
     axes.bar_label(bars, [f"{len(item.rows)}" for item in found], padding=3, fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(found), 4) - 0.5, -0.5)  # a single bar should not fill the panel
     axes.margins(x=0.12)
 
 
@@ -196,7 +196,7 @@ def _draw_pulls(axes: Axes, margin: float) -> None:
         axes.plot(
             z, pull / (0.5 / (1 - 2 * rate)), style, color=ORANGE, label=f"robust, {rate:.0%}"
         )
-    axes.axvspan(-margin, margin, color=GREY, alpha=0.25, label="margins in these runs")
+    axes.axvspan(-margin, margin, color=GREY, alpha=0.25, label="mean margins of these runs")
     axes.set(
         title="How hard each loss pulls",
         xlabel="margin of the pair, nats times beta",

@@ -16,41 +16,58 @@
 #
 # You have a model that was fine-tuned on demonstrations (SFT). It knows the format and the facts,
 # and it has copied its teachers' bad habits. In this session you turn "this answer is better than
-# that one" into training data and train with it.
+# that one" into training data, find out what is wrong with the data, and train with it.
 #
 # **You will**
-# 1. train an SFT model on imperfect demonstrations and measure its vices,
-# 2. sample pairs of responses, have a judge pick, and save at least 500 preference triples,
-# 3. train with DPO, knowing that the reference is the SFT model,
-# 4. see how far the policy has moved (KL) and what it says now.
+# 1. write a clause of the rubric by which reports are judged,
+# 2. train an SFT model on imperfect demonstrations (or bring yours) and measure its vices,
+# 3. sample pairs of responses, have a judge pick, and save at least 500 preference triples,
+# 4. audit them: doubles, leaks, confounds; read and write the formats that others use,
+# 5. train with DPO, knowing that the reference is the SFT model,
+# 6. see how far the policy has moved (KL) and what it says now,
+# 7. measure what a careless judge costs.
 #
-# On the `tiny` profile the cells compute for about a minute on two CPU cores. The same cells
-# train a real model with `COURSE_PROFILE=gpu`.
+# On the `tiny` profile sections 1 to 6 compute for about two minutes on two CPU cores, section 7
+# for about two more. The same cells train a real model with `COURSE_PROFILE=gpu`.
+#
+# Exercises never stop the notebook: an untouched stub is *not attempted*, and later cells use the
+# course's own function.
 
 # %%
 import math
-from collections import Counter
+import random
 
 import pandas as pd
-from IPython.display import display
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown, display
 
 from coursekit.evaluation import copy_accuracy, kl_from_reference, score_responses
+from coursekit.exercises import session_b as exercises
 from coursekit.generation import generate
-from coursekit.judging import RubricJudge
+from coursekit.judging import RubricJudge, compare_judges
+from coursekit.label_noise import label_noise_sweep, noise_table
 from coursekit.models import load_model, load_tokenizer
-from coursekit.plotting import plot_training
+from coursekit.plotting import plot_audit, plot_label_noise, plot_training
 from coursekit.preferences import (
     alert_rows,
-    judge_candidates,
+    audit,
+    data_card,
+    load_triples,
+    make_triples,
+    parse_rows,
+    ranked_samples,
+    reference_against_sample,
     sample_candidates,
-    save_dataset,
-    save_jsonl,
+    save_card,
     split_by_prompt,
+    two_system_prompts,
+    write_triples,
 )
 from coursekit.profile import load_profile
 from coursekit.training import train_dpo, train_sft
 from coursekit.triage import sample_demonstrations
-from coursekit.widgets import claim, side_by_side
+from coursekit.widgets import claim, findings, held, predict, side_by_side
 
 profile = load_profile()
 tokenizer = load_tokenizer(profile.base_model)
@@ -67,6 +84,29 @@ print(f"profile {profile.name}, base model {profile.base_model.split('/')[-1]}")
 # The facts of each alert are known here, so a program can score a report. That program is a
 # stand-in for a strong judge: on your own task no program knows the truth.
 #
+# A rubric is made of clauses, and each pays for something. Write the one on causes.
+
+# %%
+exercises.cause_clause.card()
+
+
+# %%
+def cause_clause(change: str | None, cause: str) -> float:
+    """1, 0.5 or 0 for what a report says about the cause."""
+    raise NotImplementedError
+
+
+cause_clause = exercises.cause_clause.check(cause_clause)
+
+# %% [markdown]
+# What does such a clause make of honesty? An alert names no change. A policy that says *unknown*
+# earns 1 each time; one that guesses earns nothing, unless it happens upon a change that is named.
+
+# %%
+print("says unknown:", cause_clause(None, "unknown"))
+print("guesses:     ", cause_clause(None, "suspected deploy 412"))
+
+# %% [markdown]
 # Here are three demonstrations as the team wrote them. They are what SFT will learn from.
 
 # %%
@@ -85,21 +125,23 @@ written.groupby("model").mean().drop(columns="row").round(2)
 # %% [markdown]
 # ## 2 · The SFT model
 #
-# One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`. The loss counts the
-# response's tokens only.
+# One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`; the loss counts the
+# response's tokens only. If you have an SFT model from an earlier week, put its folder in the first
+# line: a whole model, or an adapter that knows its base.
 
 # %%
-sft_run = train_sft(profile.base_model, demonstrations, runs / "sft", profile)
+my_sft = None  # or "path/to/your/sft"
+sft_folder = my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder
 
 # %% [markdown]
-# Now measure before building on it. We ask about 300 alerts whose services no training text names.
-# Under greedy decoding we count the facts that are copied right; sampled at temperature 0.7, as the
-# team would use it, we score the reports.
+# Now measure before building on it, whoever trained it. We ask about 300 alerts whose services no
+# training text names. Under greedy decoding we count the facts that are copied right; sampled at
+# temperature 0.7, as the team would use it, we score the reports.
 
 # %%
 evaluation = alert_rows("evaluation", profile.evaluation_prompts, profile)
 prompts = [row["prompt"] for row in evaluation]
-base, sft = load_model(profile.base_model), load_model(sft_run.folder)
+base, sft = load_model(profile.base_model), load_model(sft_folder)
 
 
 def respond(model, temperature, label):
@@ -158,23 +200,44 @@ side_by_side(
 # %% [markdown]
 # ## 3 · Preference triples
 #
-# For each of 250 new prompts we sample two responses at each of two temperatures. A judge sees
-# every pair of responses **in both orders**; only a response that wins in both is *chosen*. A tie
-# makes no triple. The samples are saved as they are made: stop this cell and run it again, and it goes
+# A triple is `{prompt, chosen, rejected}`. For each of 250 new prompts the SFT model answers several
+# times, and a judge compares. A judge is asked about every pair **in both orders**, since many
+# judges like what stands first. What is a verdict then?
+
+# %%
+exercises.ask_in_both_orders.card()
+
+
+# %%
+def ask_in_both_orders(ask, one: str, other: str) -> float:
+    """1 if `one` is better than `other`, -1 if it is worse, 0 for a tie or a contradiction."""
+    raise NotImplementedError
+
+
+ask_in_both_orders = exercises.ask_in_both_orders.check(ask_in_both_orders)
+
+# %% [markdown]
+# **The design.** Two samples at temperature 0.7 and two at 1.0; all pairs are judged, at most three
+# winners a prompt are kept, and a tie makes no triple. Before you see the result:
+
+# %%
+cooler = predict(
+    "Of the pairs with two temperatures that have a winner, how often does the cooler win?",
+    ["about half of the time", "clearly more often, but not nearly always", "nearly always"],
+)
+
+# %% [markdown]
+# Samples and verdicts are saved as they are made: stop the next cell and run it again, and it goes
 # on where it was.
 
 # %%
+judge = RubricJudge()
 preference_rows = alert_rows("preferences", profile.preference_prompts, profile)
-candidates = sample_candidates(
-    sft, tokenizer, preference_rows, profile, seed=1, path=runs / "candidates.jsonl"
-)
-triples = judge_candidates(candidates, RubricJudge())
+triples, pairs = make_triples(sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs)
 train, validation = split_by_prompt(triples)
-path = save_jsonl(triples, runs / "triples.jsonl")
-save_dataset(triples, runs / "triples")
-print(f"{len(triples)} triples from {len(candidates)} prompts")
+ties = sum(pair["winner"] == "tie" for pair in pairs)
+print(f"{len(pairs)} pairs judged: {ties} ties, {len(triples)} triples")
 print(f"{len(train)} to train on, {len(validation)} for validation")
-print(f"saved as {path.name} and as a datasets folder")
 
 # %%
 claim(len(triples) >= 500, f"{len(triples)} triples, at least 500")
@@ -191,26 +254,267 @@ side_by_side(
 )
 
 # %% [markdown]
-# **A confound to know.** With two temperatures, the cooler response errs less, so it wins more
-# often: part of what the triples teach is "sound as if sampled cool". Count it before you train.
+# Each row also says **where it came from**. Without these columns nobody can find out later what is
+# wrong with a data set.
 
 # %%
-outcome = Counter(
-    "the cooler" if row["chosen_temperature"] < row["rejected_temperature"] else "the hotter"
-    for row in triples
-    if row["chosen_temperature"] != row["rejected_temperature"]
+provenance = [name for name in triples[0] if name not in ("prompt", "chosen", "rejected", "alert")]
+pd.DataFrame(triples[:4])[provenance].T
+
+# %% [markdown]
+# ### Other designs
+#
+# Two temperatures are one way to get two different answers. The others are as common, and each goes
+# wrong in its own way: several samples *ranked*, best against worst (clear labels, many questions);
+# *two system prompts* (whatever they change is learnt); a written *reference* against a sample (the
+# policy may hardly ever say what is chosen). One function makes them all; here on 80 prompts each.
+
+# %%
+few = alert_rows("preferences", 80, profile, references=True)
+designs = [
+    ranked_samples(4, pairs="best_worst"),
+    ranked_samples(4, pairs="all"),
+    two_system_prompts("Say unknown if no change is named.", "Always name a cause."),
+    reference_against_sample(),
+]
+made = {
+    design.name: make_triples(sft, tokenizer, few, profile, judge, design, seed=2)
+    for design in designs
+}
+
+# %%
+lines = {}
+for name, (rows, judged) in made.items():
+    found = audit(rows, pairs=judged)
+    lines[name] = {
+        "triples": len(rows),
+        "triples a prompt": len(rows) / len(few),
+        "ties": sum(pair["winner"] == "tie" for pair in judged) / len(judged),
+        "mean margin, points": sum(found.margins) / len(found.margins),
+        "the longer won": found.shares["the longer won"].value,
+        "between its sources": found["source confound"].found.split(";")[0],
+    }
+pd.DataFrame(lines).T
+
+# %%
+best, everything = (sum(audit(made[d.name][0]).margins) / len(made[d.name][0]) for d in designs[:2])
+claim(
+    best > everything, f"best against worst is the clearer contrast: {best:.2f} to {everything:.2f}"
 )
-lengths = pd.DataFrame(
-    {name: [len(row[name]) for row in triples] for name in ("chosen", "rejected")}
-)
-cooler = outcome["the cooler"] / outcome.total()
-print(f"of {outcome.total()} triples with two temperatures, the cooler won {cooler:.0%}")
-print(
-    f"the longer response won {(lengths['chosen'] > lengths['rejected']).mean():.0%} of all triples"
+reference = audit(made["reference against sample"][0])["source confound"]
+claim(reference.outcome == "bias", f"the written reference never loses: {reference.found}")
+prompted = audit(made["two system prompts"][0])["source confound"]
+print("Do the two system prompts differ?", prompted.found)
+
+# %% [markdown]
+# The last line is worth a thought. The tiny model was never taught to obey a system prompt; what the
+# two do to it is whatever such words happen to do. If neither wins more, the design is just *two samples*
+# under a grander name; if one wins, look at what else it has changed (the last columns) before you
+# call it care. A real model will show other numbers. Measure them.
+
+# %% [markdown]
+# ## 4 · The audit
+#
+# Nobody looks at 600 pairs, and training does not complain. So a program looks. One of its checks you
+# write yourself: does the longer response win?
+
+# %%
+exercises.longer_wins.card()
+
+
+# %%
+def longer_wins(chosen: list[str], rejected: list[str]) -> float:
+    """How often the longer one won, among pairs of unequal length."""
+    raise NotImplementedError
+
+
+longer_wins = exercises.longer_wins.check(longer_wins)
+
+# %%
+won = longer_wins([row["chosen"] for row in train], [row["rejected"] for row in train])
+print(f"the longer one won {won:.0%} of the training triples of unequal length")
+
+# %% [markdown]
+# Here padding is a vice, so the *shorter* wins, and rightly. With most LLM judges it is the other way
+# round, and for no good reason. Either way the policy will learn it: know it before you train.
+#
+# Another check: has something leaked?
+
+# %%
+exercises.leaked.card()
+
+
+# %%
+def leaked(train: list[str], held_out: list[str]) -> float:
+    """The share of held-out prompts that are training prompts, but for case and punctuation."""
+    raise NotImplementedError
+
+
+leaked = exercises.leaked.check(leaked)
+
+# %%
+spoilt = leaked([row["prompt"] for row in train], prompts)
+claim(spoilt == 0, f"{spoilt:.0%} of the evaluation prompts are training prompts")
+
+# %% [markdown]
+# Now all checks in one call. A second judge, who errs in one of ten pairs, is asked about 200 of them.
+
+# %%
+second = RubricJudge("a second judge", error_rate=0.1, seed=5)
+report = audit(train, validation=validation, evaluation=prompts, pairs=pairs, second_judge=second)
+findings(report)
+
+# %%
+plot_audit(report)
+
+# %% [markdown]
+# *The figure: above left, how many rows have a fault; above right, how often the longer, the cooler
+# and the first-shown response won, with intervals, diamonds where chance is no explanation; below, how
+# far chosen and rejected differ in length and in the judge's score.*
+
+# %%
+measured = report.shares["the cooler won"]
+options = cooler.options
+held(
+    cooler,
+    options[0] if not measured.sure else options[2 if measured.low > 0.85 else 1],
+    f"{measured}",
 )
 
 # %% [markdown]
-# ## 4 · DPO
+# **The confound.** The cooler sample errs less, so part of what these triples teach is "sound as if
+# sampled cool". That sharpens the policy and would also win against SFT. It is no fault of the rows:
+# no row can be dropped for it. Compare samples of *one* temperature if you cannot live with it.
+#
+# Does the audit find what is wrong? Spoil a copy and see: some rows doubled, some pairs emptied of
+# their difference, some labels swapped, some prompts taken from the evaluation.
+
+# %%
+rng = random.Random(0)
+spoilt_rows = [dict(row) for row in train]
+for row in rng.sample(spoilt_rows, 12):
+    row["rejected"] = row["chosen"]
+for row in rng.sample(spoilt_rows, 12):
+    row["prompt"] = rng.choice(prompts).upper()
+for row in rng.sample(spoilt_rows, 12):
+    for name in ("", "_score"):
+        chosen, rejected = f"chosen{name}", f"rejected{name}"
+        row[chosen], row[rejected] = row[rejected], row[chosen]
+spoilt_rows += spoilt_rows[:12]
+second_report = audit(spoilt_rows, validation=validation, evaluation=prompts, pairs=pairs)
+findings(second_report)
+
+# %%
+for check in ("identical pairs", "evaluation leak", "labels against scores", "doubled rows"):
+    claim(len(second_report[check].rows) >= 10, f"{check}: {second_report[check].found}")
+clean = second_report.without_faults(spoilt_rows)
+again = audit(clean, validation=validation, evaluation=prompts)
+claim(
+    all(again[item.check].outcome == "ok" for item in second_report.problems if item.rows),
+    f"{len(clean)} of {len(spoilt_rows)} rows remain when the faulty ones are dropped: no fault left",
+)
+
+# %% [markdown]
+# The swapped labels were betrayed by the scores that are kept beside them. In a file that comes without
+# scores nothing betrays a wrong label, except a second judge.
+#
+# ### How far do two judges agree?
+#
+# The share on which they agree says little: where one label is common, chance gives most of it.
+# Cohen's kappa takes the chance out.
+
+# %%
+exercises.kappa.card()
+
+
+# %%
+def kappa(counts):
+    """(observed - expected) / (1 - expected), from counts (L, L)."""
+    raise NotImplementedError
+
+
+kappa = exercises.kappa.check(kappa)
+
+# %%
+table = report.agreements["with a second judge"]
+display(table.table.rename_axis(index="the judge", columns="the second judge"))
+print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says: {table}")
+
+# %% [markdown]
+# ### Files that others have made
+#
+# Preference data come in many layouts. A reader recognises each by its columns and gives triples;
+# what it cannot read it refuses, with row, column and remedy.
+
+
+# %%
+def turns(*texts: str) -> list[dict]:
+    """A conversation that the user begins."""
+    roles = ("user", "assistant") * len(texts)
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+
+
+yes, no = turns("Hi?", "Yes."), turns("Hi?", "No.")
+layouts = {
+    "TRL, conversational": [{"prompt": yes[:1], "chosen": yes[1:], "rejected": no[1:]}],
+    "UltraFeedback": [{"prompt": "Hi?", "chosen": yes, "rejected": no, "score_chosen": 9.0}],
+    "hh-rlhf": [
+        {
+            "chosen": "\n\nHuman: Hi?\n\nAssistant: Yes.",
+            "rejected": "\n\nHuman: Hi?\n\nAssistant: No.",
+        }
+    ],
+    "instructions": [{"instruction": "Hi?", "input": "", "chosen": "Yes.", "rejected": "No."}],
+    "thumbs": [
+        {"prompt": "Hi?", "completion": "Yes.", "label": True},
+        {"prompt": "Hi?", "completion": "No.", "label": False},
+    ],
+}
+
+# %%
+read = {name: parse_rows(rows)[0] for name, rows in layouts.items()}
+columns = ["prompt", "chosen", "rejected"]
+display(pd.DataFrame(read).T[columns])
+claim(pd.DataFrame(read).T[columns].drop_duplicates().shape[0] == 1, "all say the same triple")
+
+# %%
+try:
+    parse_rows([{"prompt": "Hi?", "chosen": "Yes.", "rejected": ""}], source="mine.jsonl")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# `load_triples` reads the same from JSON Lines, JSON, CSV, Parquet, a folder that `datasets` saved, or
+# the hub: `load_triples("owner/name", split="train", revision="<commit>")`. The revision is asked for:
+# a data set that can change under you is none to cite. `write_triples` writes what TRL reads, for DPO or
+# (as thumbs) for KTO.
+
+# %%
+for layout in ("plain", "conversational", "thumbs"):
+    written = write_triples(train, runs / "exports" / f"{layout}.jsonl", layout)
+    back = load_triples(written)
+    print(f"{written.name:22} {len(written.read_text().splitlines()):5} rows, {len(back)} triples")
+
+# %% [markdown]
+# Read back, the thumbs give *more* triples than there were: each liked answer to a prompt against each
+# disliked one. A response that won one pair and lost another has both thumbs. What a layout cannot
+# say is lost.
+#
+# ### The data card
+#
+# Written from the data, so that it cannot contradict them. What the data do not tell, you add.
+
+# %%
+card = data_card(
+    train, validation, report, title="Triage reports", pairs=pairs, model="the SFT model"
+)
+path = save_card(card, runs / "triples")
+shown = card.split("## Columns")[0].splitlines()
+display(Markdown("\n".join(f"> {line}" for line in shown)))
+print(f"the whole card: {path.parent.name}/{path.name}")
+
+# %% [markdown]
+# ## 5 · DPO
 #
 # DPO raises the log-probability of the chosen response over the rejected one, measured against a
 # **reference**, which must be the SFT model:
@@ -222,7 +526,7 @@ print(
 # and after the last, and refuses to go on if they differ.
 
 # %%
-dpo_run = train_dpo(sft_run.folder, train, runs / "dpo", profile, validation=validation)
+dpo_run = train_dpo(sft_folder, train, runs / "dpo", profile, validation=validation)
 first = dpo_run.history[0]["loss"]
 claim(
     abs(first - math.log(2)) < 0.01,
@@ -252,7 +556,7 @@ claim(
 )
 
 # %% [markdown]
-# ## 5 · What has changed?
+# ## 6 · What has changed?
 #
 # A growing gap is necessary, and proves little. Two better questions: how far has the policy
 # moved, and what does it say? The distance is the KL divergence from the SFT model, estimated from
@@ -285,3 +589,149 @@ side_by_side(
 # These three were picked because SFT had failed on them, so they flatter DPO, and three convince
 # nobody anyway. Session C asks all three models the same
 # 300 prompts and says, with intervals, what has changed.
+
+# %% [markdown]
+# ## 7 · A judge can be wrong
+#
+# So far the judge was the rubric itself. Real ones err, like what stands first, like what is long. Four
+# judges on the pairs of section 3, beside the truth:
+
+# %%
+judges = [
+    RubricJudge("careful"),
+    RubricJudge("errs in 20 %", error_rate=0.2),
+    RubricJudge("likes the first", position_bias=0.15),
+    RubricJudge("likes length", length_bias=1.0),
+]
+items = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in pairs]
+compared = compare_judges(items, judges, truth=judge)
+compared.style.format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
+
+# %%
+once, kept = "wrong, asked once", "wrong, of those kept"
+first, errs = compared.loc["likes the first"], compared.loc["errs in 20 %"]
+claim(
+    first[kept] < first[once] / 3,
+    f"asked in both orders, who likes the first is wrong in {first[kept]:.0%}, not {first[once]:.0%}",
+)
+claim(
+    errs[kept] == errs[once],
+    f"but wrong opinions stay: {errs[kept]:.0%} either way, and no flip gives them away",
+)
+
+# %% [markdown]
+# Asking in both orders mends what depends on the order, and costs pairs. It does not mend a wrong
+# opinion, nor a taste for length. What do wrong labels cost?
+#
+# The next cell labels the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs, trains
+# on each (160 triples, three seeds), and compares with SFT by the *true* rubric on 200 validation alerts.
+# Beside DPO runs **robust DPO** ([2403.00409](https://arxiv.org/abs/2403.00409)), whose loss is told the
+# error rate:
+#
+# $$\mathcal{L}_\varepsilon = \frac{(1-\varepsilon)\,\mathcal{L}(y_w, y_l) -
+# \varepsilon\,\mathcal{L}(y_l, y_w)}{1 - 2\varepsilon}$$
+
+# %%
+forty = predict(
+    "With 40 % wrong labels, what remains of the gain over SFT that clean labels give?",
+    ["nearly all", "about half", "a quarter or less", "less than nothing"],
+)
+helps = predict(
+    "Does robust DPO win more than DPO on the wrong labels?",
+    ["yes, by more than 2 points", "no difference of 2 points", "it wins less"],
+)
+
+# %% [markdown]
+# 27 runs; each is kept when it ends, so you may stop and go on.
+
+# %%
+sweep = label_noise_sweep(
+    sft_folder,
+    sample_candidates(
+        sft, tokenizer, preference_rows, profile, seed=1, path=runs / "candidates.jsonl"
+    ),
+    alert_rows("validation", 200, profile),
+    profile,
+    path=runs / "label_noise.jsonl",
+)
+noise = noise_table(sweep)
+plot_label_noise(noise, margin=sweep["margin"].abs().max())
+
+# %% [markdown]
+# *The figure: left, the win rate against SFT falls as more labels are wrong, for both losses alike, with
+# 95 % intervals over prompts and a grey dot for each seed; right, how hard each loss pulls at a pair, by
+# the margin that the pair has; the grey band is where these runs were on
+# average.*
+
+# %%
+rates = noise.pivot(index="rate", columns="loss", values="win_rate")
+clean, worst = rates.loc[0.0, "DPO"], rates.loc[0.4, "DPO"]
+remains = (worst - 0.5) / (clean - 0.5)
+last = noise[(noise["loss"] == "DPO") & (noise["rate"] == 0.4)].iloc[0]
+held(
+    forty,
+    forty.options[0 if remains > 0.75 else 1 if remains > 0.25 else 2 if remains > 0 else 3],
+    f"{clean:.1%} with clean labels, {worst:.1%} with 40 % wrong "
+    f"({last['low']:.1%} to {last['high']:.1%}): {remains:.0%} of the gain",
+)
+noisy = rates.loc[0.1:]
+difference = (noisy["robust DPO"] - noisy["DPO"]).mean()
+held(
+    helps,
+    helps.options[0 if difference > 0.02 else 2 if difference < -0.02 else 1],
+    f"{difference:+.1%} on average over the four error rates",
+)
+
+# %%
+claim(
+    rates.loc[0.0, "DPO"] > rates.loc[0.2, "DPO"] > rates.loc[0.4, "DPO"],
+    "the more labels are wrong, the less DPO wins",
+)
+claim(
+    rates.loc[0.2, "DPO"] > 0.5 + (clean - 0.5) / 2,
+    f"with a fifth of the labels wrong more than half of the gain is left ({rates.loc[0.2, 'DPO']:.1%})",
+)
+claim(
+    (noise.loc[noise["rate"] > 0, "wrong"] - noise.loc[noise["rate"] > 0, "rate"]).abs().max()
+    < 0.1,
+    "the labels were wrong as often as they should be",
+)
+
+# %% [markdown]
+# Why are the two so close *here*? Look at the right picture. Near margin zero every such loss pulls
+# at all pairs alike; the losses differ in scale alone, by $1/(1-2\varepsilon)$, and Adam divides a
+# gradient by its size. Runs as short as these stay there. What would happen at the end of a long
+# training? Take one pair that is right with probability 0.9 and labelled wrong in 30 % of the cases, and
+# minimise both losses over its margin:
+
+# %%
+right, rate = 0.9, 0.3
+said = right * (1 - rate) + (1 - right) * rate  # how often the label says what is mostly right
+margin = torch.linspace(-6, 6, 12001)
+for_it, against = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+losses = {
+    "DPO, clean labels": right * for_it + (1 - right) * against,
+    "DPO": said * for_it + (1 - said) * against,
+    "robust DPO": (
+        said * ((1 - rate) * for_it - rate * against)
+        + (1 - said) * ((1 - rate) * against - rate * for_it)
+    )
+    / (1 - 2 * rate),
+}
+optima = {name: margin[loss.argmin()].item() for name, loss in losses.items()}
+pd.Series(optima, name="margin at the optimum, nats times beta").round(2).to_frame()
+
+# %%
+claim(
+    abs(optima["robust DPO"] - optima["DPO, clean labels"]) < 0.01,
+    "in the end robust DPO reaches the margin of clean labels",
+)
+claim(
+    0 < optima["DPO"] < optima["DPO, clean labels"] / 2,
+    "DPO stays nearer to the reference, but ranks the pair the same way",
+)
+
+# %% [markdown]
+# So symmetric errors do not teach DPO the wrong order; they make it timid, as a larger beta would, and
+# they bury the signal in noise. The robust loss undoes the first and not the second. A better judge, or
+# more pairs, undoes both.

@@ -6,7 +6,14 @@ import pytest
 from conftest import ROOT
 
 from coursekit.judging import RubricJudge, both_orders
-from coursekit.preferences import audit, auditing, data_card, load_triples, split_by_prompt
+from coursekit.preferences import (
+    audit,
+    auditing,
+    data_card,
+    load_triples,
+    save_card,
+    split_by_prompt,
+)
 from coursekit.preferences.auditing import detectable, share
 from coursekit.preferences.similar import jaccard, near_duplicates, shingles
 
@@ -382,7 +389,7 @@ def test_wilson_interval():
 # The card.
 
 
-def test_the_card_is_written_from_the_data(triples):
+def test_the_card_is_written_from_the_data(triples, tmp_path):
     rows = [
         {**row, "design": "d", "judge": "rubric", "prompt_id": i} for i, row in enumerate(triples)
     ]
@@ -392,7 +399,9 @@ def test_the_card_is_written_from_the_data(triples):
         {"winner": "first", "consistent": True, "answers": ["first", "second"]},
     ]
     card = data_card(train, validation, audit(train), title="Reports", pairs=pairs, model="a model")
-    assert card.startswith("---\npretty_name: Reports")
+    assert card.startswith("# Reports\n")
+    saved = save_card(card, tmp_path / "deep").read_text()
+    assert saved.startswith('---\npretty_name: "Reports"\n') and card in saved
     assert "| train | 12 | 12 |" in card and "| validation | 4 | 4 |" in card
     assert "2 pairs; 1 were ties (50%), of these 1 because" in card
     assert "| identical pairs | ok | none |" in card and "sampled from a model" in card

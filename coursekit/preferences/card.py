@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ _COLUMNS = {
 def data_card(
     train: Rows, validation: Rows, audit: Audit, *, title: str, pairs: Rows = (), model: str = ""
 ) -> str:
-    """A card in markdown, with the header that the hub reads.
+    """A card in markdown.
 
     Args:
         train, validation: the triples. audit: of the training triples.
@@ -48,7 +49,6 @@ def data_card(
     return "\n\n".join(
         part
         for part in (
-            _header(title, rows),
             f"# {title}",
             _summary(train, validation),
             _making(rows, pairs, model),
@@ -65,16 +65,13 @@ def data_card(
 
 
 def save_card(card: str, folder: str | Path) -> Path:
-    """Write the card as `README.md` into the dataset's folder."""
+    """Write the card into the folder as `README.md`, with the header that the hub reads."""
     path = Path(folder) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(card + "\n", encoding="utf-8")
+    title = card.split("\n", 1)[0].removeprefix("# ")
+    header = f"---\npretty_name: {json.dumps(title)}\ntags: [preference, dpo]\n---\n\n"
+    path.write_text(header + card + "\n", encoding="utf-8")
     return path
-
-
-def _header(title: str, rows: Rows) -> str:
-    size = "n<1K" if len(rows) < 1000 else "1K<n<10K" if len(rows) < 10_000 else "10K<n<100K"
-    return f"---\npretty_name: {title}\ntags: [preference, dpo]\nsize_categories: [{size}]\n---"
 
 
 def _summary(train: Rows, validation: Rows) -> str:
