@@ -170,25 +170,22 @@ def kl_from_reference(
 ) -> Estimate:
     """KL(pi_theta || pi_ref) of a whole response, in nats, averaged over prompts.
 
-    A Monte Carlo estimate: sample y from the policy at temperature 1, average
-    log pi_theta(y | x) - log pi_ref(y | x). Single terms may be negative, the mean is unbiased for
-    responses that end within `max_new_tokens`; the interval tells how far to trust it.
+    The estimator k1 of `monitoring.kl` on one response a prompt, with a bootstrap interval. Of
+    responses that are cut at `max_new_tokens` it counts the part that was sampled.
     """
-    from .generation import generate
-    from .logprobs import sequence_logps
+    from .logprobs import score_tokens, token_logps
+    from .monitoring.kl import sample_responses
 
-    responses = generate(
+    pairs = sample_responses(
         policy,
         tokenizer,
         prompts,
         max_new_tokens=max_new_tokens,
-        temperature=1.0,
         seed=seed,
         batch_size=batch_size,
-        label="sampling for the KL",
     )
-    policy_logps, reference_logps = (
-        sequence_logps(model, tokenizer, prompts, responses, batch_size=batch_size)
+    ours, theirs = (
+        score_tokens(model, pairs, token_logps, batch_size=batch_size)
         for model in (policy, reference)
     )
-    return bootstrap_mean((policy_logps - reference_logps).tolist())
+    return bootstrap_mean([(a - b).sum().item() for a, b in zip(ours, theirs, strict=True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,34 @@ def generate(
 ) -> list[str]:
     """One response for each prompt, without the prompt and without special tokens.
 
+    See `generate_ids`, of which this gives the text.
+    """
+    rows = generate_ids(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        batch_size=batch_size,
+        label=label,
+    )
+    return tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+
+
+def generate_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    temperature: float | Sequence[float] = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str | None = "generating",
+) -> list[list[int]]:
+    """The token ids of one response for each prompt; the last is the end token, unless it was cut.
+
     Prompts are batched by length and padded on the *left*, so that every row continues right where
     its prompt ends (with padding on the right a row would continue after padding). The result does
     not depend on the batches: a sampled response follows from the seed and its place among the
@@ -40,7 +69,7 @@ def generate(
         temperature: of sampling, one for all or one for each prompt; 0 is greedy decoding.
         seed: of sampling.
         batch_size: rows generated at once, at most.
-        label: what the progress line says.
+        label: what the progress line says; None for no line.
 
     Raises:
         ValueError: no end token, a negative temperature, temperatures that are not as many as the
@@ -75,11 +104,11 @@ def generate(
         dtype=torch.float64,
         generator=torch.Generator().manual_seed(seed),
     )
-    responses = [""] * len(encoded)
+    responses: list[list[int]] = [[]] * len(encoded)
     was_training = model.training
     model.eval()
     try:
-        with progress(label, len(prompts), "responses") as advance:
+        with progress(label, len(prompts), "responses") if label else _silence() as advance:
             for batch in _batches_by_length([len(ids) for ids in encoded], batch_size):
                 input_ids, attention_mask = _pad_left([encoded[row] for row in batch], pad_id)
                 sampler = _sample_by_quantile(
@@ -93,15 +122,21 @@ def generate(
                     generation_config=config,
                     logits_processor=[sampler] if temperatures.any() else None,
                 )
-                texts = tokenizer.batch_decode(
-                    output[:, input_ids.shape[1] :], skip_special_tokens=True
-                )
-                for row, text in zip(batch, texts, strict=True):
-                    responses[row] = text
+                for row, ids in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
+                    responses[row] = _until_end(ids, tokenizer.eos_token_id)
                 advance(len(batch))
     finally:
         model.train(was_training)
     return responses
+
+
+def _until_end(ids: list[int], end: int) -> list[int]:
+    """`ids` up to the end token, which is included; what follows is padding."""
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+def _silence():
+    return nullcontext(lambda n: None)
 
 
 def _sample_by_quantile(

@@ -11,7 +11,7 @@ sum       log pi(y | x) is a sum over the response's tokens (not a mean), taken 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,7 +139,6 @@ def sum_over_response(per_token: Tensor, response_mask: Tensor) -> Tensor:
     return (per_token * response_mask[:, 1:]).sum(-1)
 
 
-@torch.no_grad()
 def sequence_logps(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -173,10 +172,31 @@ def sequence_logps(
         encode_pair(tokenizer, prompt, response)
         for prompt, response in zip(prompts, responses, strict=True)
     ]
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked anyway
+    rows = score_tokens(model, pairs, token_logps, pad_id, batch_size)
+    if per_token:
+        return rows
+    return torch.stack([row.sum() for row in rows]) if rows else torch.empty(0)
+
+
+@torch.no_grad()
+def score_tokens(
+    model: PreTrainedModel,
+    pairs: Sequence[EncodedPair],
+    score: Callable[[Tensor, Tensor], Tensor],
+    pad_id: int = 0,
+    batch_size: int = 64,
+) -> list[Tensor]:
+    """`score(logits, input_ids)`, (B, T - 1, ...), at the tokens of each pair's response.
+
+    N tensors, (response tokens, ...), in the order given, on the CPU. The model is evaluated
+    without dropout and left in the mode it was in.
+
+    Raises ValueError for a row longer than the context.
+    """
     lengths = [len(pair.prompt_ids) + len(pair.response_ids) for pair in pairs]
     check_lengths(model, lengths, "prompt and response")
     order = sorted(range(len(pairs)), key=lengths.__getitem__)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # masked anyway
     rows: list[Tensor] = [torch.empty(0)] * len(pairs)
     was_training = model.training
     model.eval()
@@ -188,14 +208,12 @@ def sequence_logps(
                 for tensor in pad_right([pairs[row] for row in batch], pad_id)
             )
             logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-            values = token_logps(logits, input_ids).cpu()  # (B, T - 1)
+            values = score(logits, input_ids).cpu()  # (B, T - 1, ...)
             for row, value, mask in zip(batch, values, response_mask[:, 1:].cpu(), strict=True):
                 rows[row] = value[mask.bool()]
     finally:
         model.train(was_training)
-    if per_token:
-        return rows
-    return torch.stack([row.sum() for row in rows]) if rows else torch.empty(0)
+    return rows
 
 
 def check_lengths(model: PreTrainedModel, lengths: Sequence[int], what: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,39 +30,6 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-
-
-def plot_training(history: Sequence[dict[str, Any]]) -> Figure:
-    """What a DPO run logged: the loss, the two implicit rewards, and the margin between them.
-
-    `history`: TRL's metrics a step, as in `TrainingRun.history`; validation points where logged.
-    """
-    frame = pd.DataFrame(history)
-    train = frame[frame["loss"].notna()]
-    validation = frame[frame["eval_loss"].notna()] if "eval_loss" in frame else None
-    steps = range(1, len(train) + 1)
-    with plt.rc_context(STYLE):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2))
-        left.plot(steps, train["loss"], color=BLUE, label="train")
-        left.axhline(0.6931, color=GREY, linestyle=":", label="ln 2, no preference")
-        left.set(title="Loss", xlabel="step", ylabel="nats")
-        middle.plot(steps, train["rewards/chosen"], color=GREEN, label="chosen")
-        middle.plot(
-            steps, train["rewards/rejected"], color=VERMILION, linestyle="--", label="rejected"
-        )
-        middle.axhline(0, color=GREY, linestyle=":")
-        middle.set(title="Implicit rewards", xlabel="step", ylabel="nats, times beta")
-        right.plot(steps, train["rewards/margins"], color=BLUE, label="train")
-        right.set(title="Margin (reward gap)", xlabel="step", ylabel="nats, times beta")
-        if validation is not None and len(validation):
-            at = [(train["epoch"] <= epoch).sum() for epoch in validation["epoch"]]
-            marks = {"color": ORANGE, "marker": "o", "linestyle": "none", "label": "validation"}
-            left.plot(at, validation["eval_loss"], **marks)
-            right.plot(at, validation["eval_rewards/margins"], **marks)
-        for axes in (left, middle, right):
-            axes.legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
-    return figure
 
 
 def plot_comparison(table: pd.DataFrame, models: Sequence[str]) -> Figure:
@@ -204,3 +171,138 @@ def _draw_pulls(axes: Axes, margin: float) -> None:
         ylim=(0, None),
     )
     axes.legend()
+
+
+def plot_monitor(metrics: pd.DataFrame) -> Figure:
+    """What a watched run recorded, a line a step, as from `monitoring.load_metrics`."""
+    trained = metrics[metrics["rewards/margins"].notna()] if "rewards/margins" in metrics else None
+    measured = metrics[metrics["kl/k1"].notna()]
+    steps = measured["step"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 3, figsize=(11, 5.2), sharex=True)
+        gap, rewards, kl, shift, entropy, length = axes.flat
+        if trained is not None:
+            gap.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
+            for side, colour, line in (("chosen", GREEN, "-"), ("rejected", VERMILION, "--")):
+                values = trained[f"rewards/{side}"]
+                rewards.plot(trained["step"], values, line, color=colour, lw=1, label=side)
+        gap.plot(steps, measured["held/margin"], "o-", color=ORANGE, label="held out")
+        gap.set(title="Margin (reward gap)", ylabel="nats, times beta")
+        rewards.axhline(0, color=GREY, linestyle=":")
+        rewards.set(title="Implicit rewards, training", ylabel="nats, times beta")
+        for name, colour, marker in (("k1", BLUE, "o"), ("k3", GREY, "s")):
+            kl.errorbar(
+                steps,
+                measured[f"kl/{name}"],
+                2 * measured[f"kl/{name}_se"],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=name,
+            )
+        kl.set(title="KL from the reference", ylabel="nats a response, ± 2 SE")
+        for side, colour, line in (("chosen", GREEN, "-"), ("rejected", VERMILION, "--")):
+            shift.plot(steps, measured[f"held/{side}_shift"], "o" + line, color=colour, label=side)
+        shift.axhline(0, color=GREY, linestyle=":")
+        shift.set(title="Held-out log-ratio", xlabel="step", ylabel="nats a token")
+        entropy.plot(steps, measured["policy/entropy"], "o-", color=BLUE)
+        entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
+        length.plot(steps, measured["policy/length"], "o-", color=BLUE)
+        length.set(title="Length of responses", xlabel="step", ylabel="tokens")
+        for panel in (entropy, length):
+            panel.set_ylim(0, None)
+        for panel in (gap, rewards, kl, shift):
+            if panel.get_legend_handles_labels()[0]:  # before the first step there is no reward
+                panel.legend()
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure
+
+
+def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
+    """What each setting paid in KL, and showed as margin, for its win rate.
+
+    table: as from `trials.beta_sweep`. default: the (beta, learning rate) that both series share.
+    """
+    beta, rate = default
+    series = {
+        "beta": (table[np.isclose(table["learning_rate"], rate)], BLUE, "o"),
+        "learning rate": (table[np.isclose(table["beta"], beta)], VERMILION, "s"),
+    }
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
+        for name, (rows, colour, marker) in series.items():
+            column = name.replace(" ", "_")
+            rows = rows.sort_values(column)
+            for axes, x in ((left, "kl"), (right, "margin")):
+                errors = 100 * np.array(
+                    [rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]
+                )
+                axes.errorbar(
+                    rows[x],
+                    100 * rows["win_rate"],
+                    errors,
+                    color=colour,
+                    marker=marker,
+                    linestyle=":",
+                    label=f"{name} changed",
+                )
+                for _, row in rows.iterrows():
+                    axes.annotate(
+                        f"{row[column]:.2g}",
+                        (row[x], 100 * row["win_rate"]),
+                        xytext=(5, 6 if name == "beta" else -12),
+                        textcoords="offset points",
+                        color=colour,
+                        fontsize=9,
+                    )
+        for axes in (left, right):
+            axes.axhline(50, color=GREY, linestyle=":")
+        left.set(title="What it paid", xlabel="KL from SFT, nats a response", ylabel="win rate, %")
+        right.set(title="What the gap said", xlabel="margin on training triples, nats times beta")
+        left.legend()
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure
+
+
+def plot_cases(cases: Mapping[str, pd.DataFrame]) -> Figure:
+    """Recorded runs beside each other, a column each: margins, accuracies, KL, entropy and length.
+
+    cases: metrics (a line a step) by the title of the column. The panels of a row share their axis,
+    so that sizes can be compared; the KL's is logarithmic above 1.
+    """
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            4, len(cases), figsize=(2.8 * len(cases), 7.4), sharey="row", squeeze=False
+        )
+        for column, (title, metrics) in enumerate(cases.items()):
+            trained = metrics[metrics["rewards/margins"].notna()]
+            measured = metrics[metrics["kl/k1"].notna()]
+            steps = measured["step"]
+            margin, accuracy, kl, text = grid[:, column]
+            margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1)
+            margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, markersize=4)
+            smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
+            accuracy.plot(trained["step"], smooth, color=BLUE, lw=1, label="train")
+            accuracy.plot(
+                steps[1:],
+                measured["held/accuracy"][1:],
+                "o-",
+                color=ORANGE,
+                markersize=4,
+                label="held out",
+            )
+            kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, markersize=4)
+            kl.set_yscale("symlog", linthresh=1)
+            for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
+                values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
+                text.plot(steps, values, line, color=colour, label=name)
+            text.set(xlabel="step")
+            margin.set(title=title)
+        for axes, label in zip(
+            grid[:, 0], ("margin", "ranked right", "KL, nats", "of the start"), strict=True
+        ):
+            axes.set_ylabel(label)
+        grid[1, 0].legend()
+        grid[3, 0].legend()
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure

@@ -6,6 +6,7 @@ Prints a markdown table; what is finished is kept and reused, so a stopped run g
 from __future__ import annotations
 
 import argparse
+import statistics
 
 from .pipeline import three_way
 from .profile import load_profile
@@ -21,6 +22,7 @@ def main() -> None:
         "| KL, nats | margin | format base, SFT | facts copied |\n|" + "---|" * 8,
         flush=True,
     )
+    found: list[tuple[float, float, float]] = []
     for seed in range(options.seeds):
         folder = profile.artifacts / profile.name / f"seed{seed}"
         result = three_way(profile, seed=seed, folder=folder)
@@ -38,6 +40,16 @@ def main() -> None:
             f"{result.copied:.1%}",
         )
         print(f"| {' | '.join(cells)} |", flush=True)
+        found.append((wins.value, result.kl.value, result.margin))
+    if len(found) > 1:
+        wins, kl, margin = (
+            (statistics.mean(column), statistics.stdev(column))
+            for column in zip(*found, strict=True)
+        )
+        print(
+            f"| mean ± SD | {wins[0]:.1%} ± {wins[1]:.1%} | | | {kl[0]:.2f} ± {kl[1]:.2f} "
+            f"| {margin[0]:.2f} ± {margin[1]:.2f} | | |"
+        )
 
 
 if __name__ == "__main__":

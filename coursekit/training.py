@@ -5,21 +5,27 @@ the model from disk when it is given neither adapter nor reference, and a copy o
 through a trainer computes with the original's weights. So everything here goes through folders: a
 run starts from a saved model, saves its result, and leaves nothing patched in memory; what you
 evaluate is what you saved. `train_dpo` checks the reference before the first step and after the
-last one.
+last one. A run that was stopped or killed goes on from its last checkpoint when it is called again
+with the same arguments.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .logprobs import sequence_logps
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
-from .preferences import check_triples, save_jsonl, to_trl
+from .preferences import COLUMNS, check_triples, save_jsonl, to_trl
+from .preferences.journal import fingerprint
 from .profile import Profile, TrainingSettings
 from .progress import progress
 from .quiet import quiet
@@ -28,7 +34,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
     from trl import DPOTrainer
 
+    from .monitoring import Monitor
+
 HISTORY_FILE = "history.jsonl"
+CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs
 _PROBES = 8  # rows on which the reference is checked
 
 
@@ -85,7 +94,8 @@ def train_sft(
             processing_class=tokenizer,
             peft_config=_lora(settings),
         )
-        _train(trainer, "SFT", profile)
+        run = fingerprint(str(base), rows, asdict(settings), seed)
+        _train(trainer, "SFT", profile, Path(folder), run)
     return _save(trainer, tokenizer, folder, started_from=base)
 
 
@@ -99,6 +109,8 @@ def train_dpo(
     validation: Sequence[dict[str, Any]] | None = None,
     precompute_reference: bool = True,
     seed: int = 0,
+    monitor: Monitor | None = None,
+    wrong_reference: str | Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **overrides: Any,
 ) -> TrainingRun:
@@ -112,6 +124,8 @@ def train_dpo(
     Args:
         validation: triples on which the same metrics are logged (prefix `eval_`) each epoch.
         precompute_reference: compute the reference's log-probabilities once, before training.
+        monitor: measures the KL and more on the way; see `monitoring.Monitor`.
+        wrong_reference: another model's folder, to see what a wrong reference does; not checked.
         overrides: further fields of TRL's `DPOConfig` (`loss_type`, `label_smoothing`, ...).
 
     Raises:
@@ -127,6 +141,8 @@ def train_dpo(
     with quiet():
         expected = _pair_logps(load_model(sft, profile), tokenizer, probes)
         model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        if wrong_reference:
+            reference = load_model(wrong_reference, profile)
         trainer = _make_dpo_trainer(
             model=model,
             ref_model=reference,
@@ -140,9 +156,17 @@ def train_dpo(
             | _validation_arguments(len(validation or ()), settings.batch_size)
             | overrides,
         )
-        assert_reference(trainer, tokenizer, probes, expected, "before training")
-        _train(trainer, "DPO", profile)
-        assert_reference(trainer, tokenizer, probes, expected, "after training")
+        if not wrong_reference:
+            assert_reference(trainer, tokenizer, probes, expected, "before training")
+        if monitor:
+            monitor.attach(trainer, tokenizer, profile, Path(folder))
+        probed = [round(value, 3) for side in expected for value in side]
+        rows = [[row[name] for name in COLUMNS] for row in triples]
+        options = [precompute_reference, seed, str(wrong_reference), str(overrides)]
+        run = fingerprint(probed, rows, asdict(settings), options)
+        _train(trainer, "DPO", profile, Path(folder), run)
+        if not wrong_reference:
+            assert_reference(trainer, tokenizer, probes, expected, "after training")
     return _save(trainer, tokenizer, folder, started_from=sft)
 
 
@@ -202,17 +226,35 @@ def trl_loss(
         return trainer.compute_loss(trainer.model, inputs).item()
 
 
-def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
-    """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
+@contextmanager
+def reference_of(trainer: DPOTrainer) -> Iterator[PreTrainedModel]:
+    """The model that is the trainer's reference: its own, the policy without adapter, or `ref`.
+
+    For computing with it; the policy is as it was when the context ends. A whole model that is
+    trained on precomputed reference log-probabilities has none to compute with: ReferenceError.
+    """
     from trl.trainer.utils import use_adapter
 
     if trainer.ref_model is not None:
-        return _pair_logps(trainer.ref_model, tokenizer, triples)
+        yield trainer.ref_model
+        return
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if not hasattr(model, "peft_config"):  # precomputed: the starting weights are the reference
-        return _pair_logps(model, tokenizer, triples)
-    with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-        return _pair_logps(model, tokenizer, triples)
+    if hasattr(model, "peft_config"):
+        with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+            yield model
+        return
+    if trainer.state.global_step:
+        raise ReferenceError(
+            "the weights have moved and no reference is kept: pass precompute_reference=False, or "
+            "train an adapter"
+        )
+    yield model  # before the first step the starting weights are the reference
+
+
+def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
+    """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
+    with reference_of(trainer) as reference:
+        return _pair_logps(reference, tokenizer, triples)
 
 
 def assert_reference(
@@ -291,7 +333,7 @@ def _arguments(
 
     on_gpu = torch.cuda.is_available()
     return {
-        "output_dir": str(folder),
+        "output_dir": str(Path(folder) / CHECKPOINTS),
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.batch_size,
@@ -303,7 +345,9 @@ def _arguments(
         "fp16": on_gpu and profile.dtype == "float16",
         "activation_checkpointing": on_gpu,
         "logging_steps": 1,
-        "save_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": 0.2,  # of the run
+        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
@@ -323,8 +367,12 @@ def _validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
     return {"eval_strategy": "epoch", "per_device_eval_batch_size": -(-rows // batches)}
 
 
-def _train(trainer: Any, label: str, profile: Profile) -> None:
-    """Train with a progress line in place of the trainer's bar and printed dictionaries."""
+def _train(trainer: Any, label: str, profile: Profile, folder: Path, run: str) -> None:
+    """Train with a progress line in place of the trainer's bar and printed dictionaries.
+
+    Goes on from a checkpoint of the same `run` if there is one. Ctrl-C ends the step, saves a
+    checkpoint and raises KeyboardInterrupt.
+    """
     from transformers import PrinterCallback
 
     if profile.four_bit:
@@ -333,9 +381,71 @@ def _train(trainer: Any, label: str, profile: Profile) -> None:
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+    checkpoint = _checkpoint_of(run, folder / CHECKPOINTS)
+    stop = _stop_callback()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_progress_callback(label))
-    trainer.train()
+    trainer.add_callback(stop)
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.asked:
+        done, total = trainer.state.global_step, trainer.state.max_steps
+        raise KeyboardInterrupt(
+            f"stopped after step {done} of {total}; what is done is kept: call the same again to "
+            "go on"
+        )
+
+
+def _checkpoint_of(run: str, folder: Path) -> str | None:
+    """The last whole checkpoint in `folder` if it belongs to `run`; others are deleted."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    name = folder / "run.txt"
+    if not name.is_file() or name.read_text() != run:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        name.write_text(run)
+        return None
+    while last := get_last_checkpoint(str(folder)):
+        try:  # what the trainer writes last
+            json.loads((Path(last) / "trainer_state.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            shutil.rmtree(last)  # a kill has left it half written
+            continue
+        print(f"going on from step {last.rsplit('-', 1)[1]}")
+        return last
+    return None
+
+
+def _stop_callback() -> TrainerCallback:
+    """Ends training at the end of the step in which Ctrl-C (or the kernel's stop) is pressed."""
+    from transformers import TrainerCallback
+
+    class StopAtStepEnd(TrainerCallback):
+        asked = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if self.asked:
+                control.should_save = control.should_training_stop = True
+
+        @contextmanager
+        def listening(self) -> Iterator[None]:
+            """Until the end of the context the first interrupt only asks; a second one raises."""
+            if threading.current_thread() is not threading.main_thread():
+                yield  # signals reach the main thread alone
+                return
+
+            def ask(number, frame):
+                signal.signal(signal.SIGINT, before)
+                self.asked = True
+
+            before = signal.signal(signal.SIGINT, ask)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+    return StopAtStepEnd()
 
 
 def _progress_callback(label: str) -> TrainerCallback:
@@ -345,6 +455,8 @@ def _progress_callback(label: str) -> TrainerCallback:
         def on_train_begin(self, args, state, control, **kwargs):
             self._context = progress(label, state.max_steps, "steps")
             self._advance = self._context.__enter__()
+            if state.global_step:  # resumed
+                self._advance(state.global_step)
 
         def on_step_end(self, args, state, control, **kwargs):
             loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
@@ -376,6 +488,7 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
     # The trainer's last entry is the run's summary, not a step.
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     save_jsonl(history, folder / HISTORY_FILE)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return TrainingRun(folder, history)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
     from ipywidgets import Widget
+    from matplotlib.figure import Figure
     from pandas.io.formats.style import Styler
 
     from .bandit import World
+    from .monitoring import Flag
     from .preferences import Audit
+    from .preflight import Preflight
 
 _CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
 _TEXT = (
@@ -24,9 +27,14 @@ _TEXT = (
     "text-align:left;background:transparent"
 )
 _FAULT = "color:#D55E00;font-weight:bold"
+_CHANGED = "border-left:3px solid #0072B2;padding-left:4px"
 
 
-def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[str]]) -> HTML:
+def side_by_side(
+    rows: Sequence[Mapping[str, Any]],
+    responses: Mapping[str, Sequence[str]],
+    changes: bool = False,
+) -> HTML:
     """A table with a line for each row: its alert, then each model's response.
 
     A line of a report that the rubric objects to is marked with ✗ and coloured; below each report
@@ -35,6 +43,7 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequ
     Args:
         rows: N rows with `alert`.
         responses: N responses under each model's name.
+        changes: set off the lines that the model in the column before did not write.
     """
     from IPython.display import HTML
 
@@ -46,10 +55,14 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequ
     for index, row in enumerate(rows):
         alert = Alert(**row["alert"])
         cells = [f'<td style="{_CELL}"><pre style="{_TEXT}">{escape(alert.text)}</pre></td>']
+        before: str | None = None
         for texts in responses.values():
-            score = score_report(alert, texts[index]).overall
+            text = texts[index]
+            score = score_report(alert, text).overall
+            marked = _marked(alert, text, before if changes else None)
+            before = text
             cells.append(
-                f'<td style="{_CELL}"><pre style="{_TEXT}">{_marked(alert, texts[index])}</pre>'
+                f'<td style="{_CELL}"><pre style="{_TEXT}">{marked}</pre>'
                 f'<div style="margin-top:6px;font-size:12px">score {score:.2f}</div></td>'
             )
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -57,19 +70,47 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequ
         f'<table style="border-collapse:collapse;max-width:1000px"><tr>{head}</tr>'
         f"{''.join(body)}</table>"
         f'<p style="font-size:12px"><span style="{_FAULT}">✗</span> marks what the rubric objects '
-        "to.</p>"
+        "to"
+        + (f'; <span style="{_CHANGED}">a bar</span>, what has changed' if changes else "")
+        + ".</p>"
     )
 
 
-def _marked(alert: Alert, text: str) -> str:
+def _marked(alert: Alert, text: str, before: str | None = None) -> str:
+    """The report's lines: faults marked, and with `before` those that it did not have set off."""
     faults = report_faults(alert, text)
+    known = set(text.split("\n") if before is None else before.split("\n"))
     lines = []
     for line in text.split("\n"):
-        if line in faults:
-            lines.append(f'<span style="{_FAULT}">✗ {escape(line)}</span>')
-        else:
-            lines.append(escape(line))
+        shown = (
+            f'<span style="{_FAULT}">✗ {escape(line)}</span>' if line in faults else escape(line)
+        )
+        lines.append(shown if line in known else f'<span style="{_CHANGED}">{shown}</span>')
     return "\n".join(lines)
+
+
+def pager(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[str]]) -> Widget:
+    """Page through `side_by_side`, one row at a time, changes set off. Needs a running kernel.
+
+    Arrow keys move the slider when it has the focus. Returns the slider.
+    """
+    from IPython.display import clear_output, display
+    from ipywidgets import IntSlider, Output, VBox
+
+    slider = IntSlider(value=1, min=1, max=len(rows), description="prompt", continuous_update=False)
+    panel = Output()
+
+    def draw(_=None) -> None:
+        at = slider.value - 1
+        shown = {name: texts[at : at + 1] for name, texts in responses.items()}
+        with panel:
+            clear_output(wait=True)
+            display(side_by_side(rows[at : at + 1], shown, changes=True))
+
+    slider.observe(draw, names="value")
+    draw()
+    _show_widget(VBox([slider, panel]), "Run this cell to page through the answers.")
+    return slider
 
 
 def comparison(table: pd.DataFrame) -> Styler:
@@ -125,6 +166,69 @@ def findings(audit: Audit) -> HTML:
         if checks:
             rest.append(f"<p style='font-size:12px'>{name}: {escape(', '.join(checks))}.</p>")
     return HTML(f"<p><b>{audit.n} triples</b></p>{table}{''.join(rest)}")
+
+
+def checklist(found: Preflight) -> HTML:
+    """The pre-flight checks: what was found, and where one failed, why it matters and the fix."""
+    from IPython.display import HTML
+
+    lines = []
+    for check in found.checks:
+        mark = "✓" if check.passed else f'<span style="{_FAULT}">✗</span>'
+        more = "" if check.passed else f"<br><i>{escape(check.why)}</i><br>→ {escape(check.fix)}"
+        cells = (mark, escape(check.name), escape(check.found) + more)
+        lines.append(
+            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        )
+    verdict = "Ready to train." if found.passed else "Not ready: mend what is marked."
+    return HTML(
+        '<table style="border-collapse:collapse;max-width:860px;font-size:12px">'
+        f"{''.join(lines)}</table><p><b>{verdict}</b></p>"
+    )
+
+
+def flags(raised: Sequence[Flag]) -> HTML:
+    """Red flags as a table, or the sentence that there is none."""
+    from IPython.display import HTML
+
+    if not raised:
+        return HTML("<p>✓ No red flag.</p>")
+    head = "".join(
+        f'<th style="{_CELL}">{name}</th>'
+        for name in ("flag", "since step", "certainty", "what was seen", "what to try")
+    )
+    lines = []
+    for flag in raised:
+        name = escape(flag.name) + (" (harmless here)" if flag.harmless else "")
+        style = "" if flag.harmless else f' style="{_FAULT}"'
+        cells = (
+            f"<span{style}>{name}</span>",
+            str(flag.since),
+            *(escape(text) for text in (flag.certainty, flag.evidence, flag.advice)),
+        )
+        lines.append(
+            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        )
+    return HTML(
+        '<table style="border-collapse:collapse;max-width:1000px;font-size:12px">'
+        f"<tr>{head}</tr>{''.join(lines)}</table>"
+    )
+
+
+def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
+    """A figure that is redrawn in place, for `Monitor(show=live(plot_monitor))`.
+
+    It appears in the output of the cell that calls `live`. When the run ends the last picture
+    stays, as a plain one. Outside a notebook nothing is drawn.
+    """
+    from IPython.display import HTML, display
+
+    from .progress import in_notebook
+
+    if not in_notebook():
+        return lambda metrics: None
+    handle = display(HTML(""), display_id=True)
+    return lambda metrics: handle.update(plot(metrics))
 
 
 def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) -> HTML:

@@ -23,12 +23,12 @@
 # 2. train an SFT model on imperfect demonstrations (or bring yours) and measure its vices,
 # 3. sample pairs of responses, have a judge pick, and save at least 500 preference triples,
 # 4. audit them: doubles, leaks, confounds; read and write the formats that others use,
-# 5. train with DPO, knowing that the reference is the SFT model,
+# 5. run the checklist, and train with DPO while you watch what matters,
 # 6. see how far the policy has moved (KL) and what it says now,
-# 7. measure what a careless judge costs.
+# 7. choose beta and learning rate from evidence, and measure what a careless judge costs.
 #
-# On the `tiny` profile sections 1 to 6 compute for about two minutes on two CPU cores, section 7
-# for about two more. The same cells train a real model with `COURSE_PROFILE=gpu`.
+# On the `tiny` profile sections 1 to 7 compute for about two minutes on two CPU cores, the last
+# two for about three more. The same cells train a real model with `COURSE_PROFILE=gpu`.
 #
 # Exercises never stop the notebook: an untouched stub is *not attempted*, and later cells use the
 # course's own function.
@@ -36,19 +36,30 @@
 # %%
 import math
 import random
+from dataclasses import replace
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
 
-from coursekit.evaluation import copy_accuracy, kl_from_reference, score_responses
+from coursekit.evaluation import copy_accuracy, score_responses
 from coursekit.exercises import session_b as exercises
+from coursekit.gallery import detection_table, load_recorded
 from coursekit.generation import generate
 from coursekit.judging import RubricJudge, compare_judges
 from coursekit.label_noise import label_noise_sweep, noise_table
+from coursekit.logprobs import score_tokens, token_logps
 from coursekit.models import load_model, load_tokenizer
-from coursekit.plotting import plot_audit, plot_label_noise, plot_training
+from coursekit.models.verify import verify_saved
+from coursekit.monitoring import Monitor, estimate_kl, load_metrics, red_flags, sample_responses
+from coursekit.plotting import (
+    plot_audit,
+    plot_cases,
+    plot_frontier,
+    plot_label_noise,
+    plot_monitor,
+)
 from coursekit.preferences import (
     alert_rows,
     audit,
@@ -64,10 +75,22 @@ from coursekit.preferences import (
     two_system_prompts,
     write_triples,
 )
+from coursekit.preflight import preflight
 from coursekit.profile import load_profile
 from coursekit.training import train_dpo, train_sft
 from coursekit.triage import sample_demonstrations
-from coursekit.widgets import claim, findings, held, predict, side_by_side
+from coursekit.trials import beta_sweep
+from coursekit.widgets import (
+    checklist,
+    claim,
+    findings,
+    flags,
+    held,
+    live,
+    pager,
+    predict,
+    side_by_side,
+)
 
 profile = load_profile()
 tokenizer = load_tokenizer(profile.base_model)
@@ -514,40 +537,95 @@ display(Markdown("\n".join(f"> {line}" for line in shown)))
 print(f"the whole card: {path.parent.name}/{path.name}")
 
 # %% [markdown]
-# ## 5 · DPO
+# ## 5 · Before training: the checklist
 #
-# DPO raises the log-probability of the chosen response over the rejected one, measured against a
-# **reference**, which must be the SFT model:
+# A DPO run that is set up wrongly rarely stops with an error; it trains something else. The commonest
+# slip concerns the **reference**, which must be the SFT model. What does the first step tell about it?
+
+# %%
+exercises.reference_is.card()
+
+
+# %%
+def reference_is(first_loss: float, log_ratio: float) -> float:
+    """1: the SFT model; 0.5: the policy, but another model; 0: not what the policy starts from."""
+    raise NotImplementedError
+
+
+reference_is = exercises.reference_is.check(reference_is)
+
+# %% [markdown]
+# The checklist looks at what `train_dpo` would really use: the triples as the tokenizer renders them, the
+# trainer with its reference, the adapter's targets, the machine.
+
+# %%
+ready = preflight(sft_folder, train, profile, validation=validation, evaluation=prompts)
+checklist(ready)
+
+# %%
+claim(ready.passed, "everything is as it should be")
+
+# %% [markdown]
+# A list that always passes is worth nothing. Three slips at once:
+
+# %%
+slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)
+not_ready = preflight(
+    sft_folder, spoilt_rows, profile, validation=validation, evaluation=prompts, settings=slips
+)
+checklist(not_ready)
+
+# %%
+for name in ("lengths", "splits", "learning rate"):
+    claim(not not_ready[name].passed, f"{name}: {not_ready[name].found.split(':')[0]}")
+
+# %% [markdown]
+# ## 6 · DPO, watched
+#
+# DPO raises the log-probability of the chosen response over the rejected one, measured against the
+# reference:
 #
 # $$\mathcal{L} = -\log\sigma\Big(\beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
-# `train_dpo` compares the reference's log-probabilities with the SFT model's before the first step
-# and after the last, and refuses to go on if they differ.
+# TRL logs the loss, the rewards and their margin, and no KL. The `Monitor` adds what tells a good run
+# from a bad one: every few steps the policy answers 24 prompts at temperature 1, and policy and
+# reference score the answers.
 
 # %%
-dpo_run = train_dpo(sft_folder, train, runs / "dpo", profile, validation=validation)
+rises = predict(
+    "Will the implicit reward of the CHOSEN responses rise?",
+    ["yes, clearly", "it stays near zero", "it falls clearly"],
+)
+
+# %%
+watched = [row["prompt"] for row in alert_rows("validation", 24, profile)]
+monitor = Monitor(watched, validation[:24], show=live(plot_monitor))
+dpo_run = train_dpo(
+    sft_folder, train, runs / "dpo", profile, validation=validation, monitor=monitor
+)
+
+# %% [markdown]
+# *The figure, redrawn while it trains: above, the margin on training and held-out triples; the implicit
+# rewards of chosen and rejected; the KL from the reference by two estimators. Below, the log-ratio of
+# held-out responses per token, the entropy of the policy, the length of its responses.*
+
+# %%
 first = dpo_run.history[0]["loss"]
 claim(
     abs(first - math.log(2)) < 0.01,
     f"the first step's loss is {first:.4f}, which is ln 2: policy and reference start equal",
 )
-
-# %%
-plot_training(dpo_run.history)
-
-# %% [markdown]
-# *The figure: the loss falls from ln 2; the implicit rewards of chosen and rejected responses, beta
-# times the log-ratio to the reference, part; their difference, the margin or reward gap, grows on
-# the training and on the validation triples.*
-#
-# Does the reward of the chosen responses rise? It need not: the loss asks only for the
-# **difference**.
-
-# %%
-steps = [entry for entry in dpo_run.history if "loss" in entry]
-last = pd.DataFrame(steps[-10:])[["rewards/chosen", "rewards/rejected", "rewards/margins"]].mean()
+steps = pd.DataFrame([entry for entry in dpo_run.history if "loss" in entry])
+last = steps[["rewards/chosen", "rewards/rejected", "rewards/margins"]].iloc[-10:].mean()
 display(last.to_frame("mean of the last 10 steps").T.round(2))
+share = last["rewards/chosen"] / last["rewards/margins"]
+held(
+    rises,
+    rises.options[0 if share > 0.5 else 2 if share < -0.5 else 1],
+    f"{last['rewards/chosen']:+.2f}, where the margin is {last['rewards/margins']:.2f}. The loss asks "
+    "for the difference only: a chosen reward that does not rise is no bug",
+)
 claim(last["rewards/margins"] > 0.1, "the margin has grown on the training triples")
 held_out = [entry for entry in dpo_run.history if "eval_loss" in entry][-1]
 claim(
@@ -556,34 +634,148 @@ claim(
 )
 
 # %% [markdown]
-# ## 6 · What has changed?
+# ### Red flags
+#
+# Rules read the recorded metrics and name what is wrong, per token and relative to the run's own start.
+
+# %%
+metrics = load_metrics(dpo_run.folder)
+raised = red_flags(metrics, profile.dpo.beta)
+flags(raised)
+
+# %%
+claim(all(flag.harmless for flag in raised), "no red flag that is not harmless")
+print(f"watching took {monitor.seconds:.1f} s")
+
+# %% [markdown]
+# Now four runs that were recorded beforehand, from the same SFT model, each with one thing wrong. Read
+# the curves before you read on.
+
+# %%
+names = {
+    "A": "labels at random",
+    "B": "learning rate too high",
+    "C": "forty triples, many epochs",
+    "D": "judge who likes length",
+}
+recorded = load_recorded()
+cases = {
+    letter: next(run for run in recorded if run.condition.name == name and run.seed == 2)
+    for letter, name in names.items()
+}
+plot_cases({letter: run.metrics for letter, run in cases.items()})
+
+# %% [markdown]
+# *The figure: four runs, a column each; from above: the margin, and the share of triples ranked right, on
+# training (line) and held-out triples (dots); the KL from the reference; entropy and length of the
+# policy's responses, relative to the start.*
+
+# %%
+diseases = ["noisy labels", "KL running away", "overfitting", "length growth"]
+guesses = {letter: predict(f"What is wrong with {letter}?", diseases) for letter in names}
+
+# %%
+for letter, run in cases.items():
+    raised = [flag for flag in red_flags(run.metrics, run.beta) if not flag.harmless]
+    evidence = "; ".join(f"{flag.name}: {flag.evidence}" for flag in raised)
+    held(guesses[letter], run.condition.disease, f"{run.condition.name}. Flags: {evidence}")
+
+# %% [markdown]
+# Do the rules hold beyond these four? On all recorded runs (their thresholds were set on seeds 0 and 1):
+
+# %%
+detection = detection_table(recorded)
+detection
+
+# %%
+ill = detection[~detection["disease"].isin(["healthy", ""])]
+well = detection[detection["disease"] == "healthy"]
+claim(
+    ill["named"].sum() >= 0.9 * ill["runs"].sum(),
+    f"of {ill['runs'].sum()} diseased runs {ill['named'].sum()} are named",
+)
+claim(
+    well["false alarms"].sum() <= well["runs"].sum() / 20,
+    f"of {well['runs'].sum()} healthy runs {well['false alarms'].sum()} raise a false alarm",
+)
+
+# %% [markdown]
+# One line has no flag: DPO without SFT first. Its curves look healthy; only the samples tell that the
+# format was never learnt. Rules read numbers. Read answers too.
+
+# %% [markdown]
+# ## 7 · What has changed?
 #
 # A growing gap is necessary, and proves little. Two better questions: how far has the policy
 # moved, and what does it say? The distance is the KL divergence from the SFT model, estimated from
-# the policy's own samples. We load the adapter that was saved: what we look at is what we keep.
+# the policy's own samples.
+
+# %%
+exercises.kl_from_samples.card()
+
+
+# %%
+def kl_from_samples(policy_logps, reference_logps, mask):
+    """k1 in nats a response, from (N, T) log-probabilities of sampled tokens."""
+    raise NotImplementedError
+
+
+kl_from_samples = exercises.kl_from_samples.check(kl_from_samples)
+
+# %% [markdown]
+# On 300 prompts, with the adapter that was saved: what we look at is what we keep.
 
 # %%
 dpo = load_model(dpo_run.folder)
-kl = kl_from_reference(
+pairs_sampled = sample_responses(
     dpo,
-    sft,
     tokenizer,
     prompts,
     max_new_tokens=profile.max_new_tokens,
     batch_size=profile.generation_batch,
 )
-claim(
-    kl.value < 10,
-    f"KL from the SFT model: {kl.value:.2f} nats a response "
-    f"(95 % interval {kl.low:.2f} to {kl.high:.2f})",
+ours, theirs = (score_tokens(model, pairs_sampled, token_logps) for model in (dpo, sft))
+kl = estimate_kl(ours, theirs)
+pad = torch.nn.utils.rnn.pad_sequence
+mask = pad([torch.ones(len(row)) for row in ours], batch_first=True)
+yours = kl_from_samples(pad(ours, batch_first=True), pad(theirs, batch_first=True), mask)
+print(kl)
+claim(abs(float(yours) - kl.k1) < 1e-3, f"by hand: {float(yours):.2f} nats a response")
+claim(kl.k1 < 10, "the policy is still near the SFT model")
+
+# %% [markdown]
+# Two estimators of one number. $k_1$ is the mean log-ratio; $k_3$ adds $e^{-d} - 1$ for each token, whose
+# mean is zero: it steadies the estimate while the models are near. Further apart that term lives on tokens
+# which the reference would say and the policy hardly ever samples: then a finite sample misses it, and
+# $k_3$ comes out too *low* with a small standard error. Here is the difference, in standard errors:
+
+# %%
+print(
+    f"k1 - k3 = {kl.k1 - kl.k3:+.2f} nats, {(kl.k1 - kl.k3) / kl.k1_se:+.1f} standard errors of k1"
 )
+
+# %% [markdown]
+# Is the adapter on the disk what was trained? A process that has never seen it in memory loads it and
+# answers.
 
 # %%
 sampled["SFT+DPO"] = respond(dpo, 0.7, "SFT+DPO, sampled")
+greedy_dpo = respond(dpo, 0.0, "SFT+DPO, greedy")
+verified = verify_saved(dpo_run.folder, prompts[:20], greedy_dpo[:20], profile)
+claim(verified.same == verified.n, str(verified))
+
+# %%
 side_by_side(
     [evaluation[index] for index in faulty],
-    {name: [sampled[name][index] for index in faulty] for name in ("SFT", "SFT+DPO")},
+    {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
+    changes=True,
 )
+
+# %% [markdown]
+# Page through more of them:
+
+# %%
+slider = pager(evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
 
 # %% [markdown]
 # These three were picked because SFT had failed on them, so they flatter DPO, and three convince
@@ -591,7 +783,43 @@ side_by_side(
 # 300 prompts and says, with intervals, what has changed.
 
 # %% [markdown]
-# ## 7 · A judge can be wrong
+# ## 8 · Which beta, which learning rate?
+#
+# Small runs (160 triples), one setting changed at a time, each judged against SFT on 200 validation alerts.
+
+# %%
+sweep = beta_sweep(
+    sft_folder, train, alert_rows("validation", 200, profile), profile, path=runs / "betas.jsonl"
+)
+columns = ["beta", "learning_rate", "margin", "kl", "win_rate", "low", "high"]
+sweep[columns].sort_values(["learning_rate", "beta"]).round(4)
+
+# %%
+plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
+
+# %% [markdown]
+# *The figure: win rate against SFT, left by the KL that was paid for it, right by the margin that the
+# run showed; blue, beta changed; red, the learning rate.*
+
+# %%
+by_rate = sweep[sweep["beta"] == profile.dpo.beta].sort_values("learning_rate")
+best = sweep.loc[sweep["win_rate"].idxmax()]
+widest = sweep.loc[sweep["margin"].idxmax()]
+print(f"wins most:   beta {best['beta']}, rate {best['learning_rate']:g}: {best['win_rate']:.1%}")
+print(
+    f"widest gap:  beta {widest['beta']}, rate {widest['learning_rate']:g}: {widest['win_rate']:.1%}"
+)
+claim(
+    by_rate["kl"].is_monotonic_increasing,
+    "the higher the learning rate, the further the policy goes",
+)
+claim(
+    widest["win_rate"] < best["win_rate"],
+    "the run with the widest gap is not the one that wins most",
+)
+
+# %% [markdown]
+# ## 9 · A judge can be wrong
 #
 # So far the judge was the rubric itself. Real ones err, like what stands first, like what is long. Four
 # judges on the pairs of section 3, beside the truth:
@@ -645,7 +873,7 @@ helps = predict(
 # 27 runs; each is kept when it ends, so you may stop and go on.
 
 # %%
-sweep = label_noise_sweep(
+noisy_runs = label_noise_sweep(
     sft_folder,
     sample_candidates(
         sft, tokenizer, preference_rows, profile, seed=1, path=runs / "candidates.jsonl"
@@ -654,8 +882,8 @@ sweep = label_noise_sweep(
     profile,
     path=runs / "label_noise.jsonl",
 )
-noise = noise_table(sweep)
-plot_label_noise(noise, margin=sweep["margin"].abs().max())
+noise = noise_table(noisy_runs)
+plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 
 # %% [markdown]
 # *The figure: left, the win rate against SFT falls as more labels are wrong, for both losses alike, with

@@ -40,7 +40,7 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
         [0.0, "robust DPO"],  # no run of its own: without wrong labels it is DPO
     ]
     assert frame["wrong"].tolist()[0] == 0 and 0.1 < frame["wrong"].tolist()[1] < 0.8
-    assert all(len(won) == 4 for won in frame["won"])
+    assert all(len(points) == 4 for points in frame["points"])
 
     lines = path.read_text().splitlines()
     assert len(lines) == 3
@@ -49,7 +49,7 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
     two = replace(profile, threads=2)  # the last run is missing: made in a process of its own
     again = label_noise_sweep(sft, candidates, rows, two, path=path, **options)
     assert again["win_rate"][1] == 0.123  # not made anew
-    assert again["won"][2] == frame["won"][2]
+    assert again["points"][2] == frame["points"][2]
     assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_the_table(setting):
     import pandas as pd
 
     runs = [
-        {"rate": 0.1, "loss": "DPO", "seed": seed, "wrong": 0.1, "won": won, "win_rate": 0.0}
+        {"rate": 0.1, "loss": "DPO", "seed": seed, "wrong": 0.1, "points": won, "win_rate": 0.0}
         for seed, won in enumerate(([1.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.5, 1.0]))
     ]
     (row,) = noise_table(pd.DataFrame(runs)).to_dict("records")

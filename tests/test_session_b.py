@@ -4,9 +4,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from coursekit.plotting import plot_audit, plot_label_noise
+from coursekit.gallery import load_recorded
+from coursekit.monitoring import red_flags
+from coursekit.plotting import plot_audit, plot_frontier, plot_label_noise, plot_monitor
 from coursekit.preferences import audit
-from coursekit.widgets import findings
+from coursekit.preflight import Check, Preflight
+from coursekit.widgets import checklist, findings, flags, live
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +76,91 @@ def test_the_noise_is_drawn():
         assert line.get_ydata()[100] == pytest.approx(1)
     assert pulls["DPO"].get_ydata()[-1] < 0.1 < 0.15 < pulls["robust, 10%"].get_ydata()[-1]
     assert not plt.get_fignums()
+
+
+@pytest.fixture(scope="module")
+def run():
+    return next(run for run in load_recorded() if run.condition.name == "learning rate too high")
+
+
+def test_the_monitor_is_drawn(run):
+    gap, rewards, kl, *_ = plot_monitor(run.metrics).axes
+    measured = run.metrics[run.metrics["kl/k1"].notna()]
+    lines = {line.get_label(): line for line in gap.lines}
+    assert list(lines["held out"].get_ydata()) == measured["held/margin"].tolist()
+    assert len(lines["train"].get_xdata()) == run.metrics["step"].max()
+    assert {"chosen", "rejected"} <= {line.get_label() for line in rewards.lines}
+    assert {text.get_text() for text in kl.get_legend().get_texts()} == {"k1", "k3"}
+    first = run.metrics.iloc[:1]  # before the first step there is no reward yet
+    plot_monitor(first.dropna(axis="columns"))
+    assert not plt.get_fignums()
+
+
+def test_the_frontier_is_drawn():
+    rows = [(0.05, 5e-4), (0.1, 5e-4), (1.0, 5e-4), (0.1, 2e-3)]
+    table = pd.DataFrame(
+        [
+            {
+                "beta": beta,
+                "learning_rate": rate,
+                "kl": i + 0.5,
+                "margin": 0.1 * i,
+                "win_rate": 0.6,
+                "low": 0.55,
+                "high": 0.65,
+            }
+            for i, (beta, rate) in enumerate(rows)
+        ]
+    )
+    left, right = plot_frontier(table, (0.1, 5e-4)).axes
+    shown = [text.get_text() for text in left.texts]
+    assert shown == ["0.05", "0.1", "1", "0.0005", "0.002"]
+    assert len(right.texts) == 5 and not plt.get_fignums()
+
+
+def test_flags_and_checks_as_tables(run):
+    html = flags(red_flags(run.metrics, run.beta)).data
+    assert "KL running away" in html and "what to try" in html
+    assert flags([]).data == "<p>✓ No red flag.</p>"
+    sound = Check("a", True, "<found>", "why", "fix")
+    broken = Check("b", False, "found", "why it matters", "mend it")
+    html = checklist(Preflight((sound, broken))).data
+    assert "Not ready" in html and "why it matters" in html and "&lt;found&gt;" in html
+    assert "Ready to train" in checklist(Preflight((sound,))).data
+
+
+def test_nothing_is_drawn_outside_a_notebook(run):
+    def plot(metrics):
+        raise AssertionError("drawn")
+
+    live(plot)(run.metrics)
+
+
+def test_changes_are_set_off_and_paged(triples):
+    from coursekit.widgets import pager, side_by_side
+
+    texts = {side: [row[side] for row in triples] for side in ("rejected", "chosen")}
+    plain = side_by_side(triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}).data
+    marked = side_by_side(
+        triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}, changes=True
+    ).data
+    changed = set(texts["chosen"][0].split("\n")) - set(texts["rejected"][0].split("\n"))
+    assert plain.count("border-left:3px") == 0
+    assert marked.count("border-left:3px") == len(changed) + 1  # and the legend
+    slider = pager(triples, texts)
+    slider.value = 5
+    assert slider.max == 16
+
+
+def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path):
+    from coursekit.generation import generate
+    from coursekit.models import load_model
+    from coursekit.models.verify import verify_saved
+
+    prompts = ["What next?\nservice: a", "Tell the team.\nservice: b"]
+    texts = generate(load_model(sft_folder, quick), tokenizer, prompts, max_new_tokens=96)
+    assert str(verify_saved(sft_folder, prompts, texts, quick)).startswith("2 of 2 answers")
+    other = verify_saved(sft_folder, prompts, [texts[0], "x"], quick)
+    assert other.same == 1 and other.first == ("x", texts[1])
+    with pytest.raises(RuntimeError, match="a new process cannot use the model"):
+        verify_saved(tmp_path, prompts, texts, quick)

@@ -355,4 +355,110 @@ leaked = Exercise(
     ],
 )
 
+# 6. The KL estimator.
+
+
+def _kl_from_samples(policy_logps: Tensor, reference_logps: Tensor, mask: Tensor) -> Tensor:
+    return ((policy_logps - reference_logps) * mask).sum(-1).mean()
+
+
+kl_from_samples = Exercise(
+    title="the KL from samples",
+    task=(
+        "N responses were sampled from the policy. policy_logps and reference_logps, (N, T), are "
+        "the log-probabilities of their tokens under both models; mask, (N, T), is 1 on a "
+        "response's tokens and 0 after its end. Return the estimate k1 of KL(policy || reference) "
+        "in nats a *response*."
+    ),
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    hint="The log-ratio of a whole response is the sum over its tokens; then the mean of N.",
+    solution=_kl_from_samples,
+    cases=[
+        (
+            _numbers(-1.0, -0.5, -2.0, -0.3, -0.7, -9.0).reshape(2, 3),
+            _numbers(-1.5, -0.4, -2.5, -0.9, -1.0, -1.0).reshape(2, 3),
+            _numbers(1, 1, 1, 1, 1, 0).reshape(2, 3),
+        )
+    ],
+    mistakes=[
+        Mistake(
+            lambda policy, reference, mask: _kl_from_samples(reference, policy, mask),
+            "the ratio is turned around. For samples of the policy it is log policy - log "
+            "reference; the other KL would need samples of the reference.",
+        ),
+        Mistake(
+            lambda policy, reference, mask: (policy - reference).sum(-1).mean(),
+            "padding after the end is counted: multiply by the mask.",
+        ),
+        Mistake(
+            lambda policy, reference, mask: ((policy - reference) * mask).sum() / mask.sum(),
+            "this is nats a *token*; the exercise asks for nats a response.",
+        ),
+        Mistake(
+            lambda policy, reference, mask: (
+                (policy.exp() * (policy - reference) * mask).sum(-1).mean()
+            ),
+            "weighted by the probability once more: sampling has done that already.",
+        ),
+        Mistake(
+            lambda policy, reference, mask: ((policy - reference).abs() * mask).sum(-1).mean(),
+            "absolute values: single terms may be negative, and must be, for the mean to be right.",
+        ),
+    ],
+)
+
+
+# 7. Which reference is it?
+
+
+def _reference_is(first_loss: float, log_ratio: float) -> float:
+    if abs(first_loss - 0.6931) > 0.01:
+        return 0.0
+    return 1.0 if abs(log_ratio) < 0.05 else 0.5
+
+
+reference_is = Exercise(
+    title="which reference is it?",
+    task=(
+        "first_loss is the loss of the first step (sigmoid, no smoothing); log_ratio is log "
+        "pi_ref(y|x) - log pi_SFT(y|x), in nats, on some response, measured with the SFT model "
+        "loaded from its folder. Return 1 if the reference is the SFT model, 0.5 if policy and "
+        "reference are equal but are *another* model, 0 if policy and reference differ. Take 0.01 "
+        "for the loss and 0.05 nats as equal."
+    ),
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    hint="ln 2 says that two things are equal. It does not say to what.",
+    solution=_reference_is,
+    cases=[
+        (0.6931, 0.0),
+        (0.6935, 0.01),
+        (0.7045, 0.0),
+        (0.6931, -7.2),
+        (0.6931, 3.0),
+        (0.61, 2.0),
+    ],
+    mistakes=[
+        Mistake(
+            lambda loss, ratio: 1.0 if abs(loss - 0.6931) < 0.01 else 0.0,
+            "ln 2 alone: it also holds where both are the same wrong model.",
+        ),
+        Mistake(
+            lambda loss, ratio: 1.0 if abs(ratio) < 0.05 else 0.0,
+            "the loss is not looked at: the policy may have started elsewhere.",
+        ),
+        Mistake(
+            lambda loss, ratio: 0.0 if abs(loss - 0.6931) > 0.01 else 1.0 if ratio < 0.05 else 0.5,
+            "a log-ratio may be negative: compare its size.",
+        ),
+        Mistake(
+            lambda loss, ratio: 0.0 if loss > 0.7031 else 1.0 if abs(ratio) < 0.05 else 0.5,
+            "a first loss *below* ln 2 is as wrong as one above.",
+        ),
+    ],
+)
+
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from ..logprobs import EncodedPair, Prompt, encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,36 @@ def zip_tokens(first: Sequence[Tensor], second: Sequence[Tensor]):
             "with both models"
         )
     return zip(first, second, strict=True)
+
+
+def sample_responses(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    label: str | None = "sampling for the KL",
+) -> list[EncodedPair]:
+    """One response to each prompt from the policy at temperature 1, as the tokens that were drawn.
+
+    Not as text: a text may be tokenised otherwise when it is read again, and a response that was
+    cut would gain an end token that the policy never chose.
+    """
+    from ..generation import generate_ids
+
+    responses = generate_ids(
+        policy,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=1.0,
+        seed=seed,
+        batch_size=batch_size,
+        label=label,
+    )
+    return [
+        EncodedPair(encode_prompt(tokenizer, prompt), ids)
+        for prompt, ids in zip(prompts, responses, strict=True)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from itertools import combinations
@@ -58,12 +59,14 @@ def judge_pairs(
     design: Design,
     *,
     twice: bool = True,
+    quiet: bool = False,
     path: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Every pair that `judge` was asked about, with its verdict: winners and ties.
 
     The judge sees each pair in both orders (with `twice=False` once, as it comes). A prompt is left
-    when it has given `design.pairs_per_prompt` winners; no two texts are compared twice.
+    when it has given `design.pairs_per_prompt` winners; no two texts are compared twice. `quiet`
+    shows no progress.
 
     With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`.
 
@@ -76,7 +79,8 @@ def judge_pairs(
     settings = asdict(judge) if is_dataclass(judge) else judge.name
     journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
     ask = both_orders if twice else one_order
-    with progress("judging", len(candidates), "prompts") as advance:
+    shown = progress("judging", len(candidates), "prompts")
+    with nullcontext(lambda n=1: None) if quiet else shown as advance:
         advance(len(journal.done))
         for row in candidates[len(journal.done) :]:
             journal.append(list(_judged(row, judge, design, ask)))

@@ -1,0 +1,296 @@
+"""Runs that go wrong, each in its own way, from the same start: to learn to recognise them.
+
+One SFT model, one set of triples, one size of run; a condition changes one thing. The recorded
+metrics of many such runs are what the red flags are tested on.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .training import TrainingRun
+
+Rows = Sequence[dict[str, Any]]
+RECORDED_RUNS = Path(__file__).parent / "recorded"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to run DPO.
+
+    disease: the red flag that it should raise, `healthy`, or nothing where the metrics look healthy
+    and only the samples tell. settings: changes to the profile's;
+    triples: how many to train on, at most;
+    rows: what becomes of train and validation triples, with a random source; start: what DPO starts
+    from (`sft` or `base`); reference: what it starts from, or the base model, which is wrong.
+    """
+
+    name: str
+    disease: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: Callable[[Rows, Rows, random.Random], tuple[Rows, Rows]] = lambda train, held, rng: (
+        train,
+        held,
+    )
+    triples: int = 320
+    start: Literal["sft", "base"] = "sft"
+    reference: Literal["start", "base"] = "start"
+
+
+def flipped(rate: float) -> Callable[[Rows, Rows, random.Random], tuple[Rows, Rows]]:
+    """A share `rate` of the labels turned around, held-out ones too."""
+
+    def flip(rows: Rows, rng: random.Random) -> Rows:
+        return [
+            {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+            if rng.random() < rate
+            else row
+            for row in rows
+        ]
+
+    return lambda train, held, rng: (flip(train, rng), flip(held, rng))
+
+
+def longer_wins(train: Rows, held: Rows, rng: random.Random) -> tuple[Rows, Rows]:
+    """Labels of a judge who looks at the length alone."""
+
+    def relabel(rows: Rows) -> Rows:
+        out = []
+        for row in rows:
+            chosen, rejected = sorted((row["chosen"], row["rejected"]), key=len, reverse=True)
+            if len(chosen) > len(rejected):
+                out.append({**row, "chosen": chosen, "rejected": rejected})
+        return out
+
+    return relabel(train), relabel(held)
+
+
+def few(n: int) -> Callable[[Rows, Rows, random.Random], tuple[Rows, Rows]]:
+    """`n` of the training triples."""
+    return lambda train, held, rng: (rng.sample(list(train), n), held)
+
+
+CONDITIONS = (
+    Condition("healthy", "healthy"),
+    Condition("healthy, all triples", "healthy", triples=10_000),
+    Condition("healthy, beta 0.3", "healthy", {"beta": 0.3}),
+    Condition("healthy, half the rate", "healthy", {"learning_rate": 2.5e-4}),
+    Condition("learning rate far too low", "no learning", {"learning_rate": 1e-6}),
+    Condition("learning rate too high", "KL running away", {"learning_rate": 2e-3}),
+    Condition("beta far too low", "collapse", {"beta": 0.01, "learning_rate": 1e-3, "epochs": 6}),
+    Condition("learning rate absurd", "collapse", {"learning_rate": 1e-2}),
+    Condition("learning rate insane", "divergence", {"learning_rate": 0.3}),
+    Condition("labels flipped 40 %", "noisy labels", rows=flipped(0.4)),
+    Condition("labels at random", "noisy labels", rows=flipped(0.5)),
+    Condition("reference is the base model", "wrong reference", reference="base"),
+    Condition("no SFT first", "", start="base"),
+    Condition(
+        "judge who likes length",
+        "length growth",
+        rows=longer_wins,
+        triples=10_000,
+    ),
+    Condition(
+        "forty triples, many epochs",
+        "overfitting",
+        {"epochs": 30, "learning_rate": 1e-3},
+        rows=few(40),
+    ),
+)
+
+
+def run_condition(
+    condition: Condition,
+    sft: str | Path,
+    train: Rows,
+    validation: Rows,
+    prompts: Sequence[str],
+    folder: str | Path,
+    profile: Profile,
+    *,
+    seed: int = 0,
+) -> TrainingRun:
+    """Train under `condition`, watched; the run's folder has its metrics."""
+    from .monitoring import Monitor
+    from .training import train_dpo
+
+    rng = random.Random(f"{condition.name}/{seed}")
+    train, validation = condition.rows(list(train)[: condition.triples], list(validation), rng)
+    return train_dpo(
+        sft if condition.start == "sft" else profile.base_model,
+        train,
+        folder,
+        profile,
+        settings=replace(profile.dpo, **condition.settings),
+        monitor=Monitor(prompts, validation, times=8),
+        seed=seed,
+        save_strategy="no",
+        wrong_reference=profile.base_model if condition.reference == "base" else None,
+    )
+
+
+RECORDED = (
+    "step",
+    "loss",
+    "grad_norm",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "kl/k1",
+    "kl/k1_se",
+    "kl/k3",
+    "kl/k3_se",
+    "policy/entropy",
+    "policy/length",
+    "policy/ended",
+    "held/margin",
+    "held/accuracy",
+    "held/reference_logp",
+    "held/chosen_shift",
+    "held/rejected_shift",
+)
+
+
+def record(
+    profile: Profile, seeds: Sequence[int], folder: str | Path, healthy_only: bool = False
+) -> None:
+    """Run every condition for every seed and keep the metrics alone: `CONDITION.SEED.csv`.
+
+    `python -m coursekit.gallery --seeds 0 1 2 --out FOLDER`; what is there is not run again.
+    """
+    from .parallel import run_all
+    from .pipeline import ensure_sft, ensure_triples
+    from .progress import progress
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (condition.name, seed)
+        for seed in seeds
+        for condition in CONDITIONS
+        if (condition.disease == "healthy" or not healthy_only)
+        and not (folder / _file_name(condition.name, seed)).is_file()
+    ]
+    ensure_sft(profile)
+    ensure_triples(profile)
+    workers = profile.threads or 1
+    one_thread = replace(profile, threads=1) if workers > 1 else profile
+    with progress("runs of the gallery", len(jobs), "runs") as advance:
+        for name, seed in run_all(
+            partial(_record_one, profile=one_thread, folder=folder), jobs, workers, advance
+        ):
+            print(name, seed, flush=True)
+
+
+def _file_name(condition: str, seed: int) -> str:
+    return f"{condition.replace(' ', '_').replace('%', 'percent').replace(',', '')}.{seed}.csv"
+
+
+def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[str, int]:
+    from .monitoring import load_metrics
+    from .pipeline import ensure_sft, ensure_triples
+    from .preferences import alert_rows, split_by_prompt
+
+    name, seed = job
+    condition = next(condition for condition in CONDITIONS if condition.name == name)
+    train, validation = split_by_prompt(ensure_triples(profile))
+    prompts = [row["prompt"] for row in alert_rows("validation", 24, profile, seed=seed)]
+    with tempfile.TemporaryDirectory() as scratch:
+        run = run_condition(
+            condition,
+            ensure_sft(profile),
+            train,
+            validation[:24],
+            prompts,
+            scratch,
+            profile,
+            seed=seed,
+        )
+        frame = load_metrics(run.folder)
+    frame[[name for name in RECORDED if name in frame]].to_csv(
+        folder / _file_name(name, seed), index=False, float_format="%.4g"
+    )
+    return job
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded run: what was changed, the seed, the metrics (a line a step), and its beta."""
+
+    condition: Condition
+    seed: int
+    metrics: pd.DataFrame
+    beta: float
+
+
+def load_recorded(folder: str | Path = RECORDED_RUNS) -> list[Recorded]:
+    """The recorded runs in `folder`: those that come with the course, if none is given."""
+    import pandas as pd
+
+    from .profile import load_profile
+
+    beta = load_profile("tiny").dpo.beta
+    by_name = {_file_name(condition.name, 0)[:-6]: condition for condition in CONDITIONS}
+    runs = []
+    for path in sorted(Path(folder).glob("*.csv")):
+        name, seed = path.stem.rsplit(".", 1)
+        condition = by_name[name]
+        metrics = pd.read_csv(path)
+        runs.append(Recorded(condition, int(seed), metrics, condition.settings.get("beta", beta)))
+    return runs
+
+
+def detection_table(runs: Sequence[Recorded]) -> pd.DataFrame:
+    """How the red flags do on recorded runs, a line a condition.
+
+    Columns: `disease`; `runs`; `named`: how many raised the flag of the disease; `false alarms`: of
+    healthy runs, how many raised one that is not harmless; `other flags`: what else was raised.
+    """
+    import pandas as pd
+
+    from .monitoring import red_flags
+
+    lines = []
+    for condition in CONDITIONS:
+        raised = [
+            {flag.name for flag in red_flags(run.metrics, run.beta) if not flag.harmless}
+            for run in runs
+            if run.condition.name == condition.name
+        ]
+        healthy = condition.disease == "healthy"
+        lines.append(
+            {
+                "condition": condition.name,
+                "disease": condition.disease,
+                "runs": len(raised),
+                "named": sum(condition.disease in names for names in raised),
+                "false alarms": sum(map(bool, raised)) if healthy else 0,
+                "other flags": ", ".join(sorted(set().union(*raised) - {condition.disease})),
+            }
+        )
+    return pd.DataFrame(lines).set_index("condition")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    from .profile import load_profile
+
+    parser = argparse.ArgumentParser(description="Record the metrics of runs that go wrong.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--healthy-only", action="store_true")
+    options = parser.parse_args()
+    record(load_profile(), options.seeds, options.out, options.healthy_only)

@@ -1,0 +1,15 @@
+"""Watching a DPO run: the KL from the reference, and what else TRL does not log."""
+
+from .kl import KL, estimate_kl, sample_responses
+from .monitor import Monitor, load_metrics
+from .red_flags import Flag, red_flags
+
+__all__ = [
+    "KL",
+    "Flag",
+    "Monitor",
+    "estimate_kl",
+    "load_metrics",
+    "red_flags",
+    "sample_responses",
+]

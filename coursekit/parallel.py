@@ -1,0 +1,54 @@
+"""Independent runs side by side: two of a thread each beat two, one after the other, of two."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def run_all(
+    run: Callable[[Job], Result], jobs: Sequence[Job], workers: int, advance: Callable[..., Any]
+) -> Iterator[Result]:
+    """`run(job)` of each job, as they end: in `workers` processes, or here if one is enough.
+
+    Args:
+        run: a function of a module (processes import it); with `functools.partial` for what all
+            jobs share.
+        advance: of `progress`: called when a job ends, and every second meanwhile.
+
+    When the caller stops (Ctrl-C, an error) the processes are ended; an error in a job is raised.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            yield run(job)
+            advance()
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    try:
+        waiting: set[Future] = {pool.submit(run, job) for job in jobs}
+        start = time.monotonic()
+        while waiting:
+            done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            # Also when nothing has ended: who waits wants to see that something happens.
+            advance(len(done), f"({time.monotonic() - start:.0f} s so far)")
+    except BaseException:  # Ctrl-C and a caller who stops asking, too
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's to handle: it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

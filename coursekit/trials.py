@@ -1,0 +1,188 @@
+"""Many short DPO runs from one SFT model, side by side, each judged by the same prompts.
+
+For questions of the kind "what does this setting do?": a trial changes one thing, and what comes
+back is what it did to the win rate, the margin and the KL.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .judging import RubricJudge
+from .parallel import run_all
+from .preferences.journal import Journal, fingerprint
+from .profile import Profile, TrainingSettings
+from .progress import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run. name: what tells it from the others, as columns of the result."""
+
+    name: dict[str, Any]
+    triples: Rows
+    settings: TrainingSettings
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    sft: str | Path,
+    rows: Rows,
+    profile: Profile,
+    *,
+    kl_prompts: int = 0,
+    path: str | Path | None = None,
+    label: str = "trials",
+) -> list[dict[str, Any]]:
+    """Train each trial with DPO, let it answer `rows`, compare with SFT by the true rubric.
+
+    Where the profile names CPU threads, that many runs go side by side with a thread each. With
+    `path`, each result is kept there when its run ends; called again, only what is missing runs.
+
+    Args:
+        sft: the SFT model's folder; the reference too.
+        rows: with `prompt` and `alert`.
+        kl_prompts: on how many of the rows the KL from SFT is estimated; 0 for none.
+
+    Returns:
+        For each trial, in order, its name's columns and `points` (for each row 1 for a win over
+        SFT, 0.5 for a tie, 0), `win_rate`, `low`, `high` (its 95 % interval), `margin` (on the
+        training triples, mean of the last ten steps), and with `kl_prompts` `kl`, `kl_low`,
+        `kl_high` (k1, nats a response).
+    """
+    settings = [[trial.name, asdict(trial.settings), trial.seed, trial.options] for trial in trials]
+    texts = [[row["prompt"], row["chosen"], row["rejected"]] for t in trials for row in t.triples]
+    prompts = [row["prompt"] for row in rows]
+    journal = Journal(path, fingerprint(settings, texts, prompts, kl_prompts))
+    results = [result for group in journal.done for result in group]
+    known = [result["name"] for result in results]
+    missing = [trial for trial in trials if trial.name not in known]
+    workers = profile.threads or 1
+    one_thread = replace(profile, threads=1) if workers > 1 else profile
+    run = partial(_run, sft=str(sft), rows=rows, profile=one_thread, kl_prompts=kl_prompts)
+    with progress(label, len(trials), "runs") as advance:
+        advance(len(trials) - len(missing))
+        for result in run_all(run, missing, workers, advance):
+            journal.append([result])
+            results.append(result)
+    by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
+    return [
+        {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
+    ]
+
+
+_sft_responses: dict[str, list[str]] = {}  # of this process, by the SFT model's folder
+
+
+def _run(trial: Trial, sft: str, rows: Rows, profile: Profile, kl_prompts: int) -> dict[str, Any]:
+    """Train, answer, compare."""
+    from .evaluation import kl_from_reference, win_rate
+    from .models import load_model, load_tokenizer
+    from .training import train_dpo
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = train_dpo(
+            sft,
+            trial.triples,
+            folder,
+            profile,
+            settings=trial.settings,
+            seed=trial.seed,
+            save_strategy="no",
+            **trial.options,
+        )
+        model = load_model(run.folder, profile)
+    ours = _respond(model, sft, rows, profile)
+    if sft not in _sft_responses:
+        _sft_responses[sft] = _respond(load_model(sft, profile), sft, rows, profile)
+    won = win_rate(rows, ours, _sft_responses[sft], RubricJudge())
+    margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
+    result = {
+        "name": trial.name,
+        "points": list(won.points),
+        "win_rate": won.estimate.value,
+        "low": won.estimate.low,
+        "high": won.estimate.high,
+        "margin": sum(margins[-10:]) / len(margins[-10:]),
+    }
+    if kl_prompts:
+        kl = kl_from_reference(
+            model,
+            load_model(sft, profile),
+            load_tokenizer(sft, profile),
+            [row["prompt"] for row in rows[:kl_prompts]],
+            max_new_tokens=profile.max_new_tokens,
+            batch_size=profile.generation_batch,
+        )
+        result |= {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
+    return result
+
+
+def _respond(model: Any, sft: str, rows: Rows, profile: Profile) -> list[str]:
+    from .generation import generate
+    from .models import load_tokenizer
+
+    return generate(
+        model,
+        load_tokenizer(sft, profile),
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        temperature=0.7,
+        batch_size=profile.generation_batch,
+        label="answering",
+    )
+
+
+# What the sessions try.
+
+
+def short_settings(profile: Profile) -> TrainingSettings:
+    """The profile's for DPO with half the batch: so few triples make enough steps."""
+    return replace(profile.dpo, batch_size=max(1, profile.dpo.batch_size // 2))
+
+
+def beta_sweep(
+    sft: str | Path,
+    triples: Rows,
+    rows: Rows,
+    profile: Profile,
+    *,
+    betas: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
+    rates: Sequence[float] = (0.4, 1.0, 3.0),
+    n: int = 160,
+    path: str | Path | None = None,
+) -> pd.DataFrame:
+    """Every beta at the profile's learning rate, and every learning rate at its beta.
+
+    rates: in units of the profile's learning rate. n: triples to train on, the same for all.
+
+    Returns one line a run: `beta`, `learning_rate`, and the columns of `run_trials` with the KL.
+    """
+    import pandas as pd
+
+    settings = short_settings(profile)
+    pairs = [(beta, settings.learning_rate) for beta in betas]
+    pairs += [(settings.beta, settings.learning_rate * rate) for rate in rates]
+    trials = [
+        Trial(
+            {"beta": beta, "learning_rate": rate},
+            triples[:n],
+            replace(settings, beta=beta, learning_rate=rate),
+        )
+        for beta, rate in dict.fromkeys(pairs)
+    ]
+    return pd.DataFrame(
+        run_trials(trials, sft, rows, profile, kl_prompts=100, path=path, label="settings")
+    )

@@ -1,0 +1,240 @@
+"""The KL against exact enumeration; what the monitor records; stopped and killed runs go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+from coursekit.logprobs import encode_prompt, score_tokens, token_logps
+from coursekit.models import frozen_copy, load_model
+from coursekit.monitoring import Monitor, estimate_kl, load_metrics, sample_responses
+from coursekit.training import train_dpo
+
+PROMPTS = [
+    "Tell the team.\nservice: user-db",
+    "Write a ticket.\nservice: cart-api",
+    "What next?\nx",
+]
+
+
+def perturbed(model, scale, seed=0):
+    """A copy whose weights are a little off: a policy that has moved."""
+    copy = frozen_copy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(scale * parameter.std() * noise)
+    return copy
+
+
+@torch.no_grad()
+def exact_kl_of_two_tokens(policy, reference, prompt_ids, end):
+    """KL of responses of at most two tokens, by going through every first token."""
+
+    def logps(model, rows):
+        return model(torch.tensor(rows)).logits[:, -1].float().log_softmax(-1)
+
+    def kl(rows):
+        ours, theirs = logps(policy, rows), logps(reference, rows)
+        return (ours.exp() * (ours - theirs)).sum(-1), ours
+
+    first, ours = kl([prompt_ids])
+    vocabulary = ours.shape[-1]
+    second = torch.cat(
+        [
+            kl([[*prompt_ids, token] for token in range(start, min(start + 128, vocabulary))])[0]
+            for start in range(0, vocabulary, 128)
+        ]
+    )
+    second[end] = 0  # nothing follows the end token
+    return (first[0] + (ours[0].exp() * second).sum()).item()
+
+
+@pytest.mark.parametrize("scale", [0.03, 0.1])
+def test_the_estimates_lie_within_two_errors_of_the_exact_kl(scale, model, tokenizer):
+    policy = perturbed(model, scale)
+    prompt = PROMPTS[0]
+    exact = exact_kl_of_two_tokens(
+        policy, model, encode_prompt(tokenizer, prompt), tokenizer.eos_token_id
+    )
+    pairs = sample_responses(
+        policy, tokenizer, [prompt] * 2000, max_new_tokens=2, batch_size=500, label=None
+    )
+    found = estimate_kl(*(score_tokens(m, pairs, token_logps) for m in (policy, model)))
+    assert exact > 0.001 and found.n == 2000
+    assert abs(found.k1 - exact) < 2 * found.k1_se
+    assert abs(found.k3 - exact) < 2 * found.k3_se
+    assert found.k1_se < exact and found.k3_se < found.k1_se  # near by, k3 is the better
+
+
+def test_the_end_token_counts_and_a_cut_response_gains_none(model, tokenizer):
+    whole, cut = (
+        sample_responses(model, tokenizer, PROMPTS, max_new_tokens=n, label=None) for n in (200, 3)
+    )
+    end = tokenizer.eos_token_id
+    assert all(pair.response_ids.count(end) == 1 for pair in whole)
+    assert all(pair.response_ids[-1] == end for pair in whole)
+    assert all(len(pair.response_ids) == 3 and end not in pair.response_ids for pair in cut)
+
+
+def test_estimates_need_the_same_tokens_and_two_responses():
+    rows = [torch.zeros(3), torch.zeros(2)]
+    with pytest.raises(ValueError, match="score the same token ids"):
+        estimate_kl(rows, rows[::-1])
+    with pytest.raises(ValueError, match="at least two"):
+        estimate_kl(rows[:1], rows[:1])
+    assert estimate_kl(rows, rows).k1 == estimate_kl(rows, rows).k3 == 0
+
+
+@pytest.fixture(scope="module")
+def watched(quick, sft_folder, triples):
+    """A short run with a monitor."""
+    shown = []
+    monitor = Monitor(PROMPTS, triples[:4], times=2, show=shown.append)
+    run = train_dpo(sft_folder, triples, quick.artifacts / "watched", quick, monitor=monitor)
+    return monitor, run, shown
+
+
+def test_what_the_monitor_records(watched, quick, sft_folder, triples, tokenizer):
+    monitor, run, shown = watched
+    frame = load_metrics(run.folder)
+    measured = frame[frame["kl/k1"].notna()]
+    assert frame["step"].tolist() == [0, 1, 2, 3, 4] and measured["step"].tolist() == [0, 2, 4]
+    start, end = measured.iloc[0], measured.iloc[-1]
+    for name in ("kl/k1", "kl/k3", "held/margin", "held/chosen_shift"):
+        assert start[name] == pytest.approx(0, abs=1e-4)
+        assert end[name] != 0
+    assert end["held/margin"] > 0 and 0 <= end["held/accuracy"] <= 1
+    assert (measured["policy/entropy"] > 0).all() and (measured["policy/length"] > 1).all()
+    assert frame["rewards/margins"].notna()[1:].all()  # TRL's own stay whole
+    assert monitor.seconds > 0 and len(shown) == 2
+    assert [entry["kl/k1"] for entry in run.history if "kl/k1" in entry]  # the trackers saw it
+    samples = [json.loads(line) for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 9 and {row["step"] for row in samples} == {0, 2, 4}
+    # The last line is that of the saved model.
+    policy, sft = load_model(run.folder, quick), load_model(sft_folder, quick)
+    pairs = sample_responses(
+        policy, tokenizer, PROMPTS, max_new_tokens=quick.max_new_tokens, seed=4, label=None
+    )
+    again = estimate_kl(*(score_tokens(m, pairs, token_logps) for m in (policy, sft)))
+    assert again.k1 == pytest.approx(end["kl/k1"], abs=1e-3)
+
+
+def test_watching_changes_nothing(watched, quick, sft_folder, triples):
+    plain = train_dpo(sft_folder, triples, quick.artifacts / "unwatched", quick)
+    _, run, _ = watched
+    assert [e["loss"] for e in plain.history] == [e["loss"] for e in run.history if "loss" in e]
+
+
+def test_a_monitor_needs_something_to_look_at(triples, tmp_path):
+    with pytest.raises(ValueError, match="at least two prompts"):
+        Monitor(PROMPTS[:1], triples)
+    with pytest.raises(ValueError, match="0 validation triples"):
+        Monitor(PROMPTS, [])
+    with pytest.raises(FileNotFoundError, match="train with monitor="):
+        load_metrics(tmp_path)
+
+
+# Stopped and killed.
+
+CODE = """
+import sys
+from dataclasses import replace
+from coursekit.monitoring import Monitor
+from coursekit.preferences import load_triples
+from coursekit.profile import load_profile
+from coursekit.training import train_dpo
+profile = replace(load_profile("tiny"), threads=1)
+profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
+triples = load_triples(sys.argv[2])
+monitor = Monitor([row["prompt"] for row in triples[:2]], triples[:2], times=4)
+run = train_dpo(sys.argv[1], triples, sys.argv[3], profile, monitor=monitor)
+print(run.history[-1]["loss"])
+"""
+
+
+@pytest.fixture(scope="module")
+def start(sft_folder, triples, tmp_path_factory):
+    from coursekit.preferences import save_jsonl
+
+    folder = tmp_path_factory.mktemp("stopped")
+    path = save_jsonl(triples, folder / "triples.jsonl")
+
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, "-c", CODE, str(sft_folder), str(path), str(folder / name)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ), folder / name
+
+    return start
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start):
+    process, folder = start("whole")
+    assert process.wait() == 0, process.stderr.read()
+    return folder
+
+
+def wait_for_step(folder, step):
+    """Until the run has logged `step`."""
+    path = folder / "metrics.jsonl"
+    for _ in range(1200):
+        if path.is_file() and path.read_text().count('"loss"') >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not get there")
+
+
+@pytest.mark.parametrize("how", ["kill", "interrupt"])
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbed):
+    process, folder = start(how)
+    wait_for_step(folder, 10)
+    process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
+    process.wait()
+    assert not (folder / "history.jsonl").exists()
+    if how == "interrupt":
+        assert "what is done is kept" in process.stderr.read()
+    process, folder = start(how)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "going on from step" in out
+    assert losses(folder) == pytest.approx(losses(undisturbed), abs=1e-4)
+    ours, theirs = load_metrics(folder), load_metrics(undisturbed)
+    assert ours["step"].tolist() == theirs["step"].tolist()
+    assert ours["kl/k1"].dropna().tolist() == pytest.approx(
+        theirs["kl/k1"].dropna().tolist(), abs=1e-3
+    )
+    assert not (folder / "checkpoints").exists() and os.path.isfile(folder / "history.jsonl")
+
+
+def test_a_checkpoint_of_another_run_is_not_used(quick, sft_folder, triples, tmp_path, capsys):
+    from coursekit.training import CHECKPOINTS, _checkpoint_of
+
+    folder = tmp_path / CHECKPOINTS
+    whole = folder / "checkpoint-5"
+    whole.mkdir(parents=True)
+    (whole / "trainer_state.json").write_text("{}")
+    (folder / "run.txt").write_text("a")
+    assert _checkpoint_of("a", folder) == str(whole)
+    half = folder / "checkpoint-9"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global')
+    assert _checkpoint_of("a", folder) == str(whole) and not half.exists()
+    assert _checkpoint_of("b", folder) is None and not whole.exists()
+    assert (folder / "run.txt").read_text() == "b"

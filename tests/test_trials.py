@@ -1,0 +1,45 @@
+"""Runs side by side: results in any order, errors raised, nothing left behind; the beta sweep."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from coursekit.parallel import run_all
+from coursekit.preferences import alert_rows
+from coursekit.trials import beta_sweep
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_jobs_are_run_once(workers):
+    told = []
+    results = list(run_all(math.sqrt, [1.0, 4.0, 9.0], workers, lambda *a: told.append(a)))
+    assert sorted(results) == [1.0, 2.0, 3.0]
+    assert sum(count for count, *_ in (a or (1,) for a in told)) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_job_is_raised(workers):
+    with pytest.raises(ValueError, match=r"math domain error|expected a nonnegative input"):
+        list(run_all(math.sqrt, [1.0, -1.0, 4.0], workers, lambda *a: None))
+
+
+def test_no_jobs():
+    assert list(run_all(math.sqrt, [], 2, lambda *a: None)) == []
+
+
+def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
+    profile = replace(quick, threads=1, max_new_tokens=16, dpo=replace(quick.dpo, epochs=1))
+    rows = alert_rows("validation", 4, profile)
+    options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 8, "path": tmp_path / "b.jsonl"}
+    table = beta_sweep(sft_folder, triples, rows, profile, **options)
+    rate = profile.dpo.learning_rate
+    assert table[["beta", "learning_rate"]].to_numpy().tolist() == [
+        [0.05, rate],
+        [0.1, rate],
+        [0.1, 3 * rate],
+    ]
+    assert {"kl", "kl_low", "kl_high", "margin", "win_rate", "low", "high"} <= set(table)
+    before = (tmp_path / "b.jsonl").read_bytes()
+    again = beta_sweep(sft_folder, triples, rows, profile, **options)
+    assert again.equals(table) and (tmp_path / "b.jsonl").read_bytes() == before
