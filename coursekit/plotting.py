@@ -178,8 +178,10 @@ def plot_monitor(metrics: pd.DataFrame) -> Figure:
     trained = metrics[metrics["rewards/margins"].notna()] if "rewards/margins" in metrics else None
     measured = metrics[metrics["kl/k1"].notna()]
     steps = measured["step"]
-    with plt.rc_context(STYLE):
+    # Laid out by hand: the solver takes half the time of drawing, which a training run waits for.
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         figure, axes = plt.subplots(2, 3, figsize=(11, 5.2), sharex=True)
+        figure.subplots_adjust(0.07, 0.09, 0.99, 0.94, wspace=0.28, hspace=0.22)
         gap, rewards, kl, shift, entropy, length = axes.flat
         if trained is not None:
             gap.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
@@ -209,8 +211,8 @@ def plot_monitor(metrics: pd.DataFrame) -> Figure:
         entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
         length.plot(steps, measured["policy/length"], "o-", color=BLUE)
         length.set(title="Length of responses", xlabel="step", ylabel="tokens")
-        for panel in (entropy, length):
-            panel.set_ylim(0, None)
+        for panel, name in ((entropy, "entropy"), (length, "length")):
+            panel.set_ylim(0, 1.15 * measured[f"policy/{name}"].max())
         for panel in (gap, rewards, kl, shift):
             if panel.get_legend_handles_labels()[0]:  # before the first step there is no reward
                 panel.legend()
@@ -233,7 +235,7 @@ def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
         for name, (rows, colour, marker) in series.items():
             column = name.replace(" ", "_")
             rows = rows.sort_values(column)
-            for axes, x in ((left, "kl"), (right, "margin")):
+            for axes, x in ((left, "kl"), (right, "gap")):
                 errors = 100 * np.array(
                     [rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]
                 )
@@ -258,7 +260,7 @@ def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
         for axes in (left, right):
             axes.axhline(50, color=GREY, linestyle=":")
         left.set(title="What it paid", xlabel="KL from SFT, nats a response", ylabel="win rate, %")
-        right.set(title="What the gap said", xlabel="margin on training triples, nats times beta")
+        right.set(title="What the gap said", xlabel="margin / beta on training triples, nats")
         left.legend()
     plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure

@@ -168,7 +168,8 @@ def beta_sweep(
 
     rates: in units of the profile's learning rate. n: triples to train on, the same for all.
 
-    Returns one line a run: `beta`, `learning_rate`, and the columns of `run_trials` with the KL.
+    Returns one line a run: `beta`, `learning_rate`, the columns of `run_trials` with the KL, and
+    `gap`: the margin without beta, in nats, which can be compared between betas.
     """
     import pandas as pd
 
@@ -183,6 +184,5 @@ def beta_sweep(
         )
         for beta, rate in dict.fromkeys(pairs)
     ]
-    return pd.DataFrame(
-        run_trials(trials, sft, rows, profile, kl_prompts=100, path=path, label="settings")
-    )
+    results = run_trials(trials, sft, rows, profile, kl_prompts=100, path=path, label="settings")
+    return pd.DataFrame(results).assign(gap=lambda table: table["margin"] / table["beta"])

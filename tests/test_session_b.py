@@ -104,7 +104,7 @@ def test_the_frontier_is_drawn():
                 "beta": beta,
                 "learning_rate": rate,
                 "kl": i + 0.5,
-                "margin": 0.1 * i,
+                "gap": 0.1 * i,
                 "win_rate": 0.6,
                 "low": 0.55,
                 "high": 0.65,

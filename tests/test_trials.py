@@ -39,6 +39,7 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
         [0.1, rate],
         [0.1, 3 * rate],
     ]
+    assert (table["gap"] * table["beta"]).tolist() == pytest.approx(table["margin"].tolist())
     assert {"kl", "kl_low", "kl_high", "margin", "win_rate", "low", "high"} <= set(table)
     before = (tmp_path / "b.jsonl").read_bytes()
     again = beta_sweep(sft_folder, triples, rows, profile, **options)

@@ -57,7 +57,7 @@ class Monitor(TrainerCallback):
         prompts: Sequence[Prompt],
         validation: Sequence[dict[str, Any]],
         *,
-        times: int = 6,
+        times: int = 4,
         show: Callable[[pd.DataFrame], None] | None = None,
     ) -> None:
         if len(prompts) < 2 or not validation:
