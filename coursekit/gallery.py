@@ -252,6 +252,18 @@ def load_recorded(folder: str | Path = RECORDED_RUNS) -> list[Recorded]:
     return runs
 
 
+def mystery_cases(runs: Sequence[Recorded], seed: int = 2) -> dict[str, Recorded]:
+    """Four diseased runs of one seed under letters, for learners to name; every disease another."""
+    names = (
+        "labels at random",
+        "learning rate too high",
+        "forty triples, many epochs",
+        "judge who likes length",
+    )
+    found = [run for name in names for run in runs if run.condition.name == name]
+    return dict(zip("ABCD", (run for run in found if run.seed == seed), strict=True))
+
+
 def detection_table(runs: Sequence[Recorded]) -> pd.DataFrame:
     """How the red flags do on recorded runs, a line a condition.
 

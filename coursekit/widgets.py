@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from .triage import Alert, report_faults, score_report
@@ -221,14 +222,20 @@ def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
     It appears in the output of the cell that calls `live`. When the run ends the last picture
     stays, as a plain one. Outside a notebook nothing is drawn.
     """
-    from IPython.display import HTML, display
+    from IPython.display import HTML, Image, display
 
     from .progress import in_notebook
 
     if not in_notebook():
         return lambda metrics: None
     handle = display(HTML(""), display_id=True)
-    return lambda metrics: handle.update(plot(metrics))
+
+    def show(metrics: pd.DataFrame) -> None:
+        picture = BytesIO()
+        plot(metrics).savefig(picture, format="png")  # IPython would draw it twice to trim it
+        handle.update(Image(picture.getvalue()))
+
+    return show
 
 
 def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) -> HTML:

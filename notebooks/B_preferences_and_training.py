@@ -45,7 +45,7 @@ from IPython.display import Markdown, display
 
 from coursekit.evaluation import copy_accuracy, score_responses
 from coursekit.exercises import session_b as exercises
-from coursekit.gallery import detection_table, load_recorded
+from coursekit.gallery import detection_table, load_recorded, mystery_cases
 from coursekit.generation import generate
 from coursekit.judging import RubricJudge, compare_judges
 from coursekit.label_noise import label_noise_sweep, noise_table
@@ -600,7 +600,7 @@ rises = predict(
 
 # %%
 watched = [row["prompt"] for row in alert_rows("validation", 24, profile)]
-monitor = Monitor(watched, validation[:16], show=live(plot_monitor))
+monitor = Monitor(watched, validation[:16], times=3, show=live(plot_monitor))
 dpo_run = train_dpo(
     sft_folder, train, runs / "dpo", profile, validation=validation, monitor=monitor
 )
@@ -652,17 +652,8 @@ print(f"watching took {monitor.seconds:.1f} s")
 # the curves before you read on.
 
 # %%
-names = {
-    "A": "labels at random",
-    "B": "learning rate too high",
-    "C": "forty triples, many epochs",
-    "D": "judge who likes length",
-}
 recorded = load_recorded()
-cases = {
-    letter: next(run for run in recorded if run.condition.name == name and run.seed == 2)
-    for letter, name in names.items()
-}
+cases = mystery_cases(recorded)
 plot_cases({letter: run.metrics for letter, run in cases.items()})
 
 # %% [markdown]
@@ -672,7 +663,7 @@ plot_cases({letter: run.metrics for letter, run in cases.items()})
 
 # %%
 diseases = ["noisy labels", "KL running away", "overfitting", "length growth"]
-guesses = {letter: predict(f"What is wrong with {letter}?", diseases) for letter in names}
+guesses = {letter: predict(f"What is wrong with {letter}?", diseases) for letter in cases}
 
 # %%
 for letter, run in cases.items():
@@ -774,15 +765,15 @@ side_by_side(
 )
 
 # %% [markdown]
-# Page through more of them:
-
-# %%
-slider = pager(evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
-
-# %% [markdown]
 # These three were picked because SFT had failed on them, so they flatter DPO, and three convince
 # nobody anyway. Session C asks all three models the same
 # 300 prompts and says, with intervals, what has changed.
+
+# %% [markdown]
+# Until then, page through more of them:
+
+# %%
+slider = pager(evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
 
 # %% [markdown]
 # ## 8 · Which beta, which learning rate?
@@ -837,10 +828,28 @@ claim(
 )
 
 # %% [markdown]
-# Which to take? The one that wins most for the least KL, and of those that cannot be told apart the
-# more careful: the larger beta, the smaller rate. With Adam, which divides gradients by their size, a
-# run as short as these hardly feels beta; train longer, and it decides how far you end up from the
-# reference (session A drew both sides).
+# Which one to take?
+
+# %%
+exercises.choose_setting.card()
+
+
+# %%
+def choose_setting(win_rates: list[float], lows: list[float], kls: list[float]) -> int:
+    """The index of the run that is as good as the best and paid the least KL."""
+    raise NotImplementedError
+
+
+choose_setting = exercises.choose_setting.check(choose_setting)
+
+# %%
+taken = sweep.loc[choose_setting(*(sweep[name].tolist() for name in ("win_rate", "low", "kl")))]
+print(f"beta {taken['beta']}, learning rate {taken['learning_rate']:g}: ", end="")
+print(f"win rate {taken['win_rate']:.1%} for {taken['kl']:.2f} nats")
+
+# %% [markdown]
+# With Adam, which divides gradients by their size, a run as short as these hardly feels beta; train
+# longer, and it decides how far you end up from the reference (session A drew both sides).
 
 # %% [markdown]
 # ## 9 · A judge can be wrong

@@ -461,4 +461,52 @@ reference_is = Exercise(
     ],
 )
 
+# 8. Choosing a setting.
+
+
+def _choose_setting(win_rates: list[float], lows: list[float], kls: list[float]) -> int:
+    best = max(range(len(win_rates)), key=win_rates.__getitem__)
+    as_good = [i for i, win_rate in enumerate(win_rates) if win_rate >= lows[best]]
+    return min(as_good, key=kls.__getitem__)
+
+
+choose_setting = Exercise(
+    title="choosing a setting",
+    task=(
+        "Of several runs, win_rates are the win rates over SFT, lows the lower ends of their "
+        "intervals, kls the KL each paid. Return the index of the run to take: of those whose win "
+        "rate is not below the lower end of the best run's interval, the one with the least KL."
+    ),
+    difficulty=2,
+    importance=4,
+    minutes=10,
+    hint="First the best run; then all that cannot be told from it; then the least KL of these.",
+    solution=_choose_setting,
+    cases=[
+        ([0.57, 0.65, 0.66, 0.64, 0.61], [0.54, 0.61, 0.62, 0.60, 0.56], [0.1, 0.3, 0.9, 0.2, 2.7]),
+        ([0.70, 0.55, 0.52], [0.66, 0.51, 0.48], [1.5, 0.3, 0.1]),
+        ([0.50, 0.60, 0.61], [0.40, 0.52, 0.49], [0.6, 0.7, 0.8]),
+    ],
+    mistakes=[
+        Mistake(
+            lambda win_rates, lows, kls: max(range(len(kls)), key=win_rates.__getitem__),
+            "the highest win rate alone: runs that cannot be told from it may have paid far less.",
+        ),
+        Mistake(
+            lambda win_rates, lows, kls: min(range(len(kls)), key=kls.__getitem__),
+            "the least KL alone: that is the run that has learnt least.",
+        ),
+        Mistake(
+            lambda win_rates, lows, kls: max(
+                range(len(kls)), key=lambda i: win_rates[i] / max(kls[i], 1e-9)
+            ),
+            "win rate per nat: half a nat less is not worth any number of lost comparisons.",
+        ),
+        Mistake(
+            lambda win_rates, lows, kls: max(range(len(kls)), key=lows.__getitem__),
+            "the highest lower end: careful about chance, but blind to what was paid.",
+        ),
+    ],
+)
+
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
