@@ -5,7 +5,6 @@ The thresholds were set on seeds 0 and 1; the rules were not written on the othe
 
 import math
 
-import pandas as pd
 import pytest
 
 from coursekit.gallery import CONDITIONS, load_recorded
@@ -102,4 +101,3 @@ def test_a_frozen_policy_and_one_that_never_stops_have_collapsed(healthy):
 def test_metrics_without_a_monitor_are_told(healthy):
     with pytest.raises(ValueError, match="train with monitor="):
         red_flags(healthy[healthy["step"] == 1], 0.1)
-    assert isinstance(healthy, pd.DataFrame)

@@ -47,8 +47,9 @@ def test_the_audit_is_drawn(reports):
     assert [label.get_text() for label in shares.get_yticklabels()] == ["the longer won"]
     assert sum(bar.get_height() for bar in lengths.patches) == 18
     assert "not in the data" in [text.get_text() for text in margins.texts]
+    assert not [item for item in reports["clean"].findings if item.rows]
     clean = plot_audit(reports["clean"]).axes[0]
-    assert "none" in [text.get_text() for text in clean.texts] or clean.patches
+    assert "none" in [text.get_text() for text in clean.texts] and not clean.patches
     assert not plt.get_fignums()
 
 
