@@ -170,7 +170,7 @@ def record(
 
     `python -m coursekit.gallery --seeds 0 1 2 --out FOLDER`; what is there is not run again.
     """
-    from .parallel import run_all
+    from .parallel import run_all, share_threads
     from .pipeline import ensure_sft, ensure_triples
     from .progress import progress
 
@@ -185,8 +185,7 @@ def record(
     ]
     ensure_sft(profile)
     ensure_triples(profile)
-    workers = profile.threads or 1
-    one_thread = replace(profile, threads=1) if workers > 1 else profile
+    workers, one_thread = share_threads(profile)
     with progress("runs of the gallery", len(jobs), "runs") as advance:
         for name, seed in run_all(
             partial(_record_one, profile=one_thread, folder=folder), jobs, workers, advance

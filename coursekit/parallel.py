@@ -7,10 +7,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from typing import Any, TypeVar
+
+from .profile import Profile
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def share_threads(profile: Profile) -> tuple[int, Profile]:
+    """How many runs go side by side, and the profile for each: one for every CPU thread it names.
+
+    Where it names none (a GPU), one run at a time, and the profile as it is.
+    """
+    workers = profile.threads or 1
+    return workers, replace(profile, threads=1) if workers > 1 else profile
 
 
 def run_all(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .judging import RubricJudge
-from .parallel import run_all
+from .parallel import run_all, share_threads
 from .preferences.journal import Journal, fingerprint
 from .profile import Profile, TrainingSettings
 from .progress import progress
@@ -62,6 +62,8 @@ def run_trials(
         training triples, mean of the last ten steps), and with `kl_prompts` `kl`, `kl_low`,
         `kl_high` (k1, nats a response).
     """
+    from .models import load_model
+
     settings = [[trial.name, asdict(trial.settings), trial.seed, trial.options] for trial in trials]
     texts = [[row["prompt"], row["chosen"], row["rejected"]] for t in trials for row in t.triples]
     prompts = [row["prompt"] for row in rows]
@@ -69,25 +71,27 @@ def run_trials(
     results = [result for group in journal.done for result in group]
     known = [result["name"] for result in results]
     missing = [trial for trial in trials if trial.name not in known]
-    workers = profile.threads or 1
-    one_thread = replace(profile, threads=1) if workers > 1 else profile
-    run = partial(_run, sft=str(sft), rows=rows, profile=one_thread, kl_prompts=kl_prompts)
-    with progress(label, len(trials), "runs") as advance:
-        advance(len(trials) - len(missing))
-        for result in run_all(run, missing, workers, advance):
-            journal.append([result])
-            results.append(result)
+    if missing:
+        baseline = _respond(load_model(sft, profile), sft, rows, profile)
+        workers, profile = share_threads(profile)
+        run = partial(
+            _run, sft=str(sft), rows=rows, baseline=baseline, profile=profile, kl_prompts=kl_prompts
+        )
+        with progress(label, len(trials), "runs") as advance:
+            advance(len(trials) - len(missing))
+            for result in run_all(run, missing, workers, advance):
+                journal.append([result])
+                results.append(result)
     by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
     return [
         {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
     ]
 
 
-_sft_responses: dict[str, list[str]] = {}  # of this process, by the SFT model's folder
-
-
-def _run(trial: Trial, sft: str, rows: Rows, profile: Profile, kl_prompts: int) -> dict[str, Any]:
-    """Train, answer, compare."""
+def _run(
+    trial: Trial, sft: str, rows: Rows, baseline: list[str], profile: Profile, kl_prompts: int
+) -> dict[str, Any]:
+    """Train, answer, compare with the baseline's answers."""
     from .evaluation import kl_from_reference, win_rate
     from .models import load_model, load_tokenizer
     from .training import train_dpo
@@ -104,10 +108,7 @@ def _run(trial: Trial, sft: str, rows: Rows, profile: Profile, kl_prompts: int) 
             **trial.options,
         )
         model = load_model(run.folder, profile)
-    ours = _respond(model, sft, rows, profile)
-    if sft not in _sft_responses:
-        _sft_responses[sft] = _respond(load_model(sft, profile), sft, rows, profile)
-    won = win_rate(rows, ours, _sft_responses[sft], RubricJudge())
+    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, RubricJudge())
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
         "name": trial.name,
@@ -130,7 +131,7 @@ def _run(trial: Trial, sft: str, rows: Rows, profile: Profile, kl_prompts: int) 
     return result
 
 
-def _respond(model: Any, sft: str, rows: Rows, profile: Profile) -> list[str]:
+def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
     from .generation import generate
     from .models import load_tokenizer
 

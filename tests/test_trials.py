@@ -44,3 +44,12 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
     before = (tmp_path / "b.jsonl").read_bytes()
     again = beta_sweep(sft_folder, triples, rows, profile, **options)
     assert again.equals(table) and (tmp_path / "b.jsonl").read_bytes() == before
+
+
+def test_other_rows_are_compared_with_answers_to_them(quick, sft_folder, triples):
+    """In one process, one after the other: nothing of the first call is served to the second."""
+    profile = replace(quick, threads=1, max_new_tokens=8, dpo=replace(quick.dpo, epochs=1))
+    rows = alert_rows("validation", 3, profile)
+    for few in (rows, rows[:2]):
+        table = beta_sweep(sft_folder, triples, few, profile, betas=(0.1,), rates=(1.0,), n=8)
+        assert len(table["points"][0]) == len(few)
