@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -108,7 +107,7 @@ def generate_ids(
     was_training = model.training
     model.eval()
     try:
-        with progress(label, len(prompts), "responses") if label else _silence() as advance:
+        with progress(label, len(prompts), "responses") as advance:
             for batch in _batches_by_length([len(ids) for ids in encoded], batch_size):
                 input_ids, attention_mask = _pad_left([encoded[row] for row in batch], pad_id)
                 sampler = _sample_by_quantile(
@@ -133,10 +132,6 @@ def generate_ids(
 def _until_end(ids: list[int], end: int) -> list[int]:
     """`ids` up to the end token, which is included; what follows is padding."""
     return ids[: ids.index(end) + 1] if end in ids else ids
-
-
-def _silence():
-    return nullcontext(lambda n: None)
 
 
 def _sample_by_quantile(

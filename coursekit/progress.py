@@ -16,14 +16,14 @@ _EVERY = 0.3  # seconds between two updates
 
 
 @contextmanager
-def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Show progress through `total` units; yields `advance(n=1, note="")`.
+def progress(label: str | None, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Show progress through `total` units; yields `advance(n=1, note="")`. No label, no line.
 
     >>> with progress("sampling", 3, "responses") as advance:
     ...     for _ in range(3):
     ...         advance()
     """
-    show = _writer()
+    show = _writer() if label else lambda line, last: None
     start = last = time.monotonic()
     done = 0
 

@@ -31,3 +31,10 @@ def test_a_stop_is_told(monkeypatch, capsys):
         advance(1)
         raise KeyboardInterrupt
     assert "1 of 4, stopped rows in" in capsys.readouterr().err
+
+
+def test_without_a_label_nothing_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with module.progress(None, 2, "steps") as advance:
+        advance(2)
+    assert capsys.readouterr() == ("", "")

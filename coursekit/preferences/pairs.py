@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from itertools import combinations
@@ -79,8 +78,7 @@ def judge_pairs(
     settings = asdict(judge) if is_dataclass(judge) else judge.name
     journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
     ask = both_orders if twice else one_order
-    shown = progress("judging", len(candidates), "prompts")
-    with nullcontext(lambda n=1: None) if quiet else shown as advance:
+    with progress(None if quiet else "judging", len(candidates), "prompts") as advance:
         advance(len(journal.done))
         for row in candidates[len(journal.done) :]:
             journal.append(list(_judged(row, judge, design, ask)))
