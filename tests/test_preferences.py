@@ -29,6 +29,7 @@ from coursekit.preferences import (
     two_system_prompts,
     two_temperatures,
 )
+from coursekit.preferences.journal import Journal
 
 ALL_PAIRS = Design("by hand", (Source("any"),))
 
@@ -335,3 +336,13 @@ def test_candidates_of_another_run_are_kept_and_not_used(
     assert "kept as candidates-" in capsys.readouterr().out
     assert len(list(tmp_path.glob("candidates-*.jsonl"))) == 1
     assert sample_candidates(model, tokenizer, rows, quick, seed=1, path=path) == second
+
+
+@pytest.mark.parametrize("damage", [b'{"row": ', b"[1]", b'{"journal": 3}', b"\xff"])
+def test_a_damaged_journal_is_kept_and_not_used(damage, tmp_path, capsys):
+    path = tmp_path / "work.jsonl"
+    Journal(path, "run").append([{"row": 1}])
+    path.write_bytes(damage + b"\n" + path.read_bytes())
+    assert Journal(path, "run").done == []
+    assert "kept as work-unknown.jsonl" in capsys.readouterr().out
+    assert damage in (tmp_path / "work-unknown.jsonl").read_bytes() and not path.exists()

@@ -15,7 +15,8 @@ class Journal:
 
     A process may be killed at any moment, in the middle of a line too. Opened again with the same
     `run`, the journal holds the groups that were written whole, in `done`; what a kill left after
-    them is cut off. So the file ends up as if nothing had happened.
+    them is cut off. So the file ends up as if nothing had happened. A file with a damaged line is
+    treated as one of another run.
 
     run: says what the work depends on (`fingerprint`). A file of another run is not mixed in: it
         is kept under another name.
@@ -49,8 +50,11 @@ class Journal:
         group: list[dict[str, Any]] = []
         read = 0  # bytes
         for line in self.path.read_bytes().split(b"\n")[:-1]:  # the last piece is half a line
-            row = json.loads(line)
-            run, number, rows = row.pop("journal", [None, 0, 0])
+            try:
+                row = json.loads(line)
+                run, number, rows = row.pop("journal")
+            except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or no journal
+                run = None
             if run != self.run:
                 self._put_aside(run)
                 return
