@@ -143,7 +143,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from .pipeline import ensure_sft, ensure_triples
     from .preferences import to_trl
     from .quiet import quiet
-    from .training import _arguments, _lora, _make_dpo_trainer, _policy_and_reference
+    from .training import _arguments, _lora, _make_dpo_trainer, policy_and_reference
 
     steps = 10
     settings = profile.dpo
@@ -152,7 +152,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     rows = ensure_triples(profile)[: settings.batch_size]
 
     with quiet():
-        model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        model, peft_config, reference = policy_and_reference(sft, settings, profile)
         # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
         trainer = _make_dpo_trainer(
             model=model,

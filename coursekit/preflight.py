@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from .logprobs import Prompt, encode_pair
 from .memory import adapter_training, frozen, full_training
-from .preferences import audit, check_triples, to_trl
+from .preferences import audit, check_triples
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
+from .training import (
+    PROBES,
+    assert_reference,
+    one_batch_loss,
+    one_batch_trainer,
+    pair_logps,
+    policy_and_reference,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Rows = Sequence[dict[str, Any]]
-PROBES = 8
 
 # Learning rates outside are nearly always a slip. Adapters take more than whole models.
 ADAPTER_RATES = (1e-7, 9e-4)
@@ -270,33 +277,22 @@ def _reference(run: _Run) -> tuple[bool, str]:
     import torch
 
     from .models import load_model
-    from .training import _make_dpo_trainer, _pair_logps, _policy_and_reference, assert_reference
 
     probes = list(run.train[:PROBES])
-    chat = bool(run.tokenizer.chat_template)
-    expected = _pair_logps(load_model(run.sft, run.profile), run.tokenizer, probes)
-    model, peft_config, reference = _policy_and_reference(run.sft, run.settings, run.profile)
+    expected = pair_logps(load_model(run.sft, run.profile), run.tokenizer, probes)
+    model, peft_config, reference = policy_and_reference(run.sft, run.settings, run.profile)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        trainer = _make_dpo_trainer(
+        trainer = one_batch_trainer(
+            run.tokenizer,
+            probes,
+            folder,
+            {"max_length": run.settings.max_length, "beta": run.settings.beta},
             model=model,
             ref_model=run.reference or reference,
             peft_config=None if run.reference else peft_config,
-            processing_class=run.tokenizer,
-            train_dataset=to_trl(probes, chat),
-            options={
-                "output_dir": folder,
-                "per_device_train_batch_size": len(probes),
-                "max_length": run.settings.max_length,
-                "beta": run.settings.beta,
-                "use_cpu": not torch.cuda.is_available(),
-                "bf16": False,
-                "activation_checkpointing": False,
-                "report_to": "none",
-            },
         )
         assert_reference(trainer, run.tokenizer, probes, expected, "before training")
-        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        loss = trainer.compute_loss(trainer.model, inputs).item()
+        loss = one_batch_loss(trainer)
     right = abs(loss - math.log(2)) < 0.01
     return (
         right,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.jsonl"
 CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs
-_PROBES = 8  # rows on which the reference is checked
+PROBES = 8  # rows on which the reference is checked
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ def train_dpo(
     validation = check_triples(validation, "the validation triples") if validation else None
     settings = settings or profile.dpo
     tokenizer = load_tokenizer(sft, profile)
-    probes = triples[:_PROBES]
+    probes = triples[:PROBES]
     chat = bool(tokenizer.chat_template)
     with quiet():
-        expected = _pair_logps(load_model(sft, profile), tokenizer, probes)
-        model, peft_config, reference = _policy_and_reference(sft, settings, profile)
+        expected = pair_logps(load_model(sft, profile), tokenizer, probes)
+        model, peft_config, reference = policy_and_reference(sft, settings, profile)
         if wrong_reference:
             reference = load_model(wrong_reference, profile)
         trainer = _make_dpo_trainer(
@@ -170,7 +170,7 @@ def train_dpo(
     return _save(trainer, tokenizer, folder, started_from=sft)
 
 
-def _policy_and_reference(sft: str | Path, settings: TrainingSettings, profile: Profile):
+def policy_and_reference(sft: str | Path, settings: TrainingSettings, profile: Profile):
     """The model to train, the new adapter's configuration, and the reference if it is a model."""
     if settings.lora_rank == 0:
         whole, reference = load_model(sft, profile), load_model(sft, profile)
@@ -207,23 +207,45 @@ def trl_loss(
     import torch
 
     with quiet(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        trainer = _make_dpo_trainer(
-            model=policy,
-            ref_model=reference,
-            processing_class=tokenizer,
-            train_dataset=to_trl(triples, bool(tokenizer.chat_template)),
-            options={
-                "output_dir": folder,
-                "per_device_train_batch_size": len(triples),
-                "use_cpu": not torch.cuda.is_available(),
-                "bf16": False,
-                "activation_checkpointing": False,
-                "report_to": "none",
-            }
-            | options,
+        trainer = one_batch_trainer(
+            tokenizer, triples, folder, options, model=policy, ref_model=reference
         )
-        inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        return trainer.compute_loss(trainer.model, inputs).item()
+        return one_batch_loss(trainer)
+
+
+def one_batch_trainer(
+    tokenizer: Any,
+    triples: Sequence[dict[str, Any]],
+    folder: str,
+    options: dict[str, Any],
+    **parts: Any,
+) -> DPOTrainer:
+    """A trainer that holds `triples` as one batch, to be looked at and never trained.
+
+    options: fields of TRL's `DPOConfig`; parts: the trainer's models and adapter configuration.
+    """
+    import torch
+
+    plain = {
+        "output_dir": folder,
+        "per_device_train_batch_size": len(triples),
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": False,
+        "activation_checkpointing": False,
+        "report_to": "none",
+    }
+    return _make_dpo_trainer(
+        processing_class=tokenizer,
+        train_dataset=to_trl(triples, bool(tokenizer.chat_template)),
+        options=plain | options,
+        **parts,
+    )
+
+
+def one_batch_loss(trainer: DPOTrainer) -> float:
+    """The loss of the trainer's first batch, as it computes it."""
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return trainer.compute_loss(trainer.model, inputs).item()
 
 
 @contextmanager
@@ -254,7 +276,7 @@ def reference_of(trainer: DPOTrainer) -> Iterator[PreTrainedModel]:
 def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
     """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
     with reference_of(trainer) as reference:
-        return _pair_logps(reference, tokenizer, triples)
+        return pair_logps(reference, tokenizer, triples)
 
 
 def assert_reference(
@@ -300,7 +322,8 @@ def assert_first_loss(history: Sequence[dict[str, Any]], tolerance: float = 0.01
     return first
 
 
-def _pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float], list[float]]:
+def pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float], list[float]]:
+    """log pi(y | x) of the chosen and of the rejected responses, in nats."""
     prompts = [row["prompt"] for row in triples]
     return tuple(
         sequence_logps(model, tokenizer, prompts, [row[side] for row in triples]).tolist()
