@@ -142,31 +142,34 @@ def findings(audit: Audit) -> HTML:
     from IPython.display import HTML
 
     marks = {"fault": "✗ rows", "bias": "≠ bias"}
-    head = "".join(
-        f'<th style="{_CELL}">{name}</th>'
-        for name in ("", "check", "found", "what it does to training", "how to mend it")
-    )
-    lines = []
-    for item in audit.problems:
-        cells = (
+    lines = [
+        (
             f'<span style="{_FAULT};white-space:nowrap">{marks[item.outcome]}</span>',
             *(escape(text) for text in (item.check, item.found, item.effect, item.fix)),
         )
-        lines.append(
-            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
-        )
-    table = (
-        f'<table style="border-collapse:collapse;max-width:1000px;font-size:12px"><tr>{head}</tr>'
-        f"{''.join(lines)}</table>"
-        if lines
-        else "<p>✓ Nothing was found.</p>"
-    )
+        for item in audit.problems
+    ]
+    head = ("", "check", "found", "what it does to training", "how to mend it")
+    table = _table(lines, head) if lines else "<p>✓ Nothing was found.</p>"
     rest = []
     for outcome, name in (("ok", "Passed"), ("not measured", "Not measured")):
         checks = [item.check for item in audit.findings if item.outcome == outcome]
         if checks:
             rest.append(f"<p style='font-size:12px'>{name}: {escape(', '.join(checks))}.</p>")
     return HTML(f"<p><b>{audit.n} triples</b></p>{table}{''.join(rest)}")
+
+
+def _table(lines: Sequence[Sequence[str]], head: Sequence[str] = (), width: int = 1000) -> str:
+    """A table of cells that are HTML already, in small print, `width` pixels at most."""
+    top = "".join(f'<th style="{_CELL}">{name}</th>' for name in head)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        for cells in lines
+    )
+    return (
+        f'<table style="border-collapse:collapse;max-width:{width}px;font-size:12px">'
+        f"{f'<tr>{top}</tr>' if head else ''}{body}</table>"
+    )
 
 
 def checklist(found: Preflight) -> HTML:
@@ -177,15 +180,9 @@ def checklist(found: Preflight) -> HTML:
     for check in found.checks:
         mark = "✓" if check.passed else f'<span style="{_FAULT}">✗</span>'
         more = "" if check.passed else f"<br><i>{escape(check.why)}</i><br>→ {escape(check.fix)}"
-        cells = (mark, escape(check.name), escape(check.found) + more)
-        lines.append(
-            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
-        )
+        lines.append((mark, escape(check.name), escape(check.found) + more))
     verdict = "Ready to train." if found.passed else "Not ready: mend what is marked."
-    return HTML(
-        '<table style="border-collapse:collapse;max-width:860px;font-size:12px">'
-        f"{''.join(lines)}</table><p><b>{verdict}</b></p>"
-    )
+    return HTML(f"{_table(lines, width=860)}<p><b>{verdict}</b></p>")
 
 
 def flags(raised: Sequence[Flag]) -> HTML:
@@ -194,26 +191,19 @@ def flags(raised: Sequence[Flag]) -> HTML:
 
     if not raised:
         return HTML("<p>✓ No red flag.</p>")
-    head = "".join(
-        f'<th style="{_CELL}">{name}</th>'
-        for name in ("flag", "since step", "certainty", "what was seen", "what to try")
-    )
     lines = []
     for flag in raised:
         name = escape(flag.name) + (" (harmless here)" if flag.harmless else "")
         style = "" if flag.harmless else f' style="{_FAULT}"'
-        cells = (
-            f"<span{style}>{name}</span>",
-            str(flag.since),
-            *(escape(text) for text in (flag.certainty, flag.evidence, flag.advice)),
-        )
         lines.append(
-            "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+            (
+                f"<span{style}>{name}</span>",
+                str(flag.since),
+                *(escape(text) for text in (flag.certainty, flag.evidence, flag.advice)),
+            )
         )
-    return HTML(
-        '<table style="border-collapse:collapse;max-width:1000px;font-size:12px">'
-        f"<tr>{head}</tr>{''.join(lines)}</table>"
-    )
+    head = ("flag", "since step", "certainty", "what was seen", "what to try")
+    return HTML(_table(lines, head))
 
 
 def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
