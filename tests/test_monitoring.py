@@ -142,6 +142,14 @@ def test_a_monitor_needs_something_to_look_at(triples, tmp_path):
         load_metrics(tmp_path)
 
 
+def test_the_import_says_nothing():
+    code = "from coursekit.monitoring import Monitor"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == result.stderr == ""
+
+
 # Stopped and killed.
 
 CODE = """

@@ -1,5 +1,7 @@
 """Watching a DPO run: the KL from the reference, and what else TRL does not log."""
 
+# First, for what it silences: the import of transformers below would speak up.
+from ..quiet import quiet  # noqa: F401
 from .kl import KL, estimate_kl, sample_responses
 from .monitor import Monitor, load_metrics
 from .red_flags import Flag, red_flags
