@@ -248,11 +248,12 @@ def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
                     linestyle=":",
                     label=f"{name} changed",
                 )
-                for _, row in rows.iterrows():
+                for place, (_, row) in enumerate(rows.iterrows()):
                     axes.annotate(
                         f"{row[column]:.2g}",
                         (row[x], 100 * row["win_rate"]),
-                        xytext=(5, 6 if name == "beta" else -12),
+                        # Betas lie close together: their labels are stacked.
+                        xytext=(8, 8 + 11 * place if name == "beta" else -14),
                         textcoords="offset points",
                         color=colour,
                         fontsize=9,
