@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     options, rest = parser.parse_known_args()
     try:
-        python = environment()
+        python = environment(tests=options.command == "test")
         return run(python, options.command, rest)
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again to go on.", file=sys.stderr)
@@ -46,8 +46,11 @@ def main() -> int:
         return error.returncode
 
 
-def environment() -> Path:
-    """The Python of the course's environment, which is made or updated first if need be."""
+def environment(tests: bool = False) -> Path:
+    """The Python of the course's environment, which is made or updated first if need be.
+
+    tests: with what only the tests need (`requirements-test.txt`).
+    """
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
         sys.exit(
             f"This is Python {sys.version.split()[0]}; the course runs on 3.11 or 3.12. Name one: "
@@ -55,10 +58,17 @@ def environment() -> Path:
         )
     folder = Path(os.environ.get("COURSE_VENV") or ROOT / ".venv")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = folder / "course-requirements.sha256"
-    wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
-    if python.is_file() and stamp.is_file() and stamp.read_text() == wanted:
-        return python
+    for name in ("requirements", *(["requirements-test"] if tests else [])):
+        wanted = hashlib.sha256((ROOT / f"{name}.txt").read_bytes()).hexdigest()
+        stamp = folder / f"course-{name}.sha256"
+        if not (python.is_file() and stamp.is_file() and stamp.read_text() == wanted):
+            _install(ROOT / f"{name}.txt", folder, python)
+            stamp.write_text(wanted)
+    return python
+
+
+def _install(requirements: Path, folder: Path, python: Path) -> None:
+    """Make the environment in `folder` if it is not there, and install what the file pins."""
     print(f"Preparing the environment in {folder} (once; needs the network)", flush=True)
     try:
         venv.create(folder, with_pip=True)
@@ -68,7 +78,7 @@ def environment() -> Path:
         )
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     try:
-        subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True)
+        subprocess.run([*pip, "-r", str(requirements)], check=True)
     except subprocess.CalledProcessError:
         sys.exit(
             "The installation did not finish. With no network it cannot; otherwise the last lines "
@@ -84,8 +94,6 @@ def environment() -> Path:
         text=True,
     ).stdout.strip()
     Path(site_packages, "coursekit.pth").write_text(f"{ROOT}\n")
-    stamp.write_text(wanted)
-    return python
 
 
 def run(python: Path, command: str, rest: list[str]) -> int:

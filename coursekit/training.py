@@ -511,6 +511,9 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
     # The trainer's last entry is the run's summary, not a step.
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     save_jsonl(history, folder / HISTORY_FILE)
+    tracked = folder / CHECKPOINTS / "runs"
+    if tracked.is_dir():  # TensorBoard's, where `report_to` named it: kept
+        shutil.copytree(tracked, folder / "runs", dirs_exist_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return TrainingRun(folder, history)
 

@@ -137,9 +137,10 @@ def test_a_second_run_reuses_the_environment(tmp_path):
     stamp = tmp_path / "course-requirements.sha256"
     wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
 
-    def environment():
+    def environment(arguments=""):
+        code = f"import coursekit.__main__ as m; print(m.environment({arguments}))"
         return subprocess.run(
-            [sys.executable, "-c", "import coursekit.__main__ as m; print(m.environment())"],
+            [sys.executable, "-c", code],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -150,6 +151,8 @@ def test_a_second_run_reuses_the_environment(tmp_path):
     reused = environment()
     assert reused.returncode == 0, reused.stderr
     assert reused.stdout.split() == [str(python)]
+    for_tests = environment("tests=True")  # wants more than is there
+    assert "Preparing the environment" in for_tests.stdout and for_tests.returncode == 1
 
     stamp.write_text("older requirements")
     offline = environment()

@@ -246,3 +246,21 @@ def test_a_checkpoint_of_another_run_is_not_used(quick, sft_folder, triples, tmp
     assert _checkpoint_of("a", folder) == str(whole) and not half.exists()
     assert _checkpoint_of("b", folder) is None and not whole.exists()
     assert (folder / "run.txt").read_text() == "b"
+
+
+def test_a_tracker_gets_what_the_monitor_measures(quick, sft_folder, triples, tmp_path):
+    """Through TRL's own `report_to`, into files that outlive the run's checkpoints."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monitor = Monitor(PROMPTS, triples[:2], times=2)
+    run = train_dpo(
+        sft_folder, triples, tmp_path / "run", quick, monitor=monitor, report_to="tensorboard"
+    )
+    (file,) = (run.folder / "runs").rglob("events.*")
+    events = accumulator.EventAccumulator(str(file))
+    events.Reload()
+    logged = events.scalars.Keys()
+    assert {"train/kl/k1", "train/policy/entropy", "train/rewards/margins"} <= set(logged)
+    metrics = load_metrics(run.folder)
+    measured = metrics[metrics["kl/k1"].notna() & (metrics["step"] > 0)]
+    found = {event.step: event.value for event in events.Scalars("train/kl/k1")}
+    assert found == pytest.approx(dict(zip(measured["step"], measured["kl/k1"], strict=True)))
