@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,6 +41,7 @@ def main() -> None:
         print(generation(profile, options.rounds), flush=True)
         print(whole_session(profile), flush=True)
         print(dpo_step(profile, options.rounds), flush=True)
+        print(monitoring(profile, options.rounds), flush=True)
 
 
 def machine(profile: Profile) -> str:
@@ -201,6 +203,42 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     return (
         f"| a DPO step of {len(rows)} pairs through TRL | {ours * 1e3:.0f} ms "
         f"| bare torch: {hand * 1e3:.0f} ms | {ours / hand:.2f} times |"
+    )
+
+
+def monitoring(profile: Profile, rounds: int) -> str:
+    """DPO watched as in session B, figure and all, against the same training unwatched."""
+    import io
+
+    import matplotlib.pyplot as plt
+
+    from .monitoring import Monitor
+    from .pipeline import ensure_sft, ensure_triples
+    from .plotting import plot_monitor
+    from .preferences import alert_rows, split_by_prompt
+    from .training import train_dpo
+
+    sft = ensure_sft(profile)
+    train, validation = split_by_prompt(ensure_triples(profile))
+    prompts = [row["prompt"] for row in alert_rows("validation", 24, profile)]
+
+    def draw(metrics: Any) -> None:
+        figure = plot_monitor(metrics)
+        figure.savefig(io.BytesIO(), format="png")
+        plt.close(figure)
+
+    def train_with(monitor: Monitor | None) -> None:
+        folder = profile.artifacts / "watched"
+        train_dpo(sft, train, folder, profile, monitor=monitor, save_strategy="no")
+
+    watched, alone = alternate(
+        max(1, rounds // 2),
+        lambda: train_with(Monitor(prompts, validation[:16], times=3, show=draw)),
+        lambda: train_with(None),
+    )
+    return (
+        f"| DPO on {len(train)} triples, watched | {watched:.1f} s "
+        f"| unwatched: {alone:.1f} s | {watched / alone - 1:.0%} more |"
     )
 
 

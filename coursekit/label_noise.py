@@ -27,8 +27,9 @@ def label_noise_sweep(
     profile: Profile,
     *,
     rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
+    robust_rates: Sequence[float] = (0.4,),
     seeds: Sequence[int] = (0, 1, 2),
-    triples: int = 160,
+    triples: int = 112,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Train on labels of which a share is wrong; judge the result by the true rubric.
@@ -38,6 +39,7 @@ def label_noise_sweep(
     Args:
         sft: the SFT model's folder; the reference too. candidates: as from `sample_candidates`.
         rows: with `prompt` and `alert`: to be answered by SFT and by each result.
+        robust_rates: those of the rates at which robust DPO is run too.
         triples: how many to train on, the same number in every run.
 
     Returns:
@@ -50,7 +52,7 @@ def label_noise_sweep(
     for seed in seeds:
         for rate in rates:
             labelled = _labelled(candidates, rate, seed, profile)[:triples]
-            for loss in ("DPO", "robust DPO") if rate else ("DPO",):
+            for loss in ("DPO", "robust DPO") if rate in robust_rates else ("DPO",):
                 robust = {"loss_type": "robust", "label_smoothing": rate}
                 name = {"rate": rate, "loss": loss, "seed": seed}
                 options = robust if loss == "robust DPO" else {}

@@ -43,7 +43,7 @@ def run_all(
             yield run(job)
             advance()
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, _context(), _ignore_interrupts)
     try:
         waiting: set[Future] = {pool.submit(run, job) for job in jobs}
         start = time.monotonic()
@@ -59,6 +59,18 @@ def run_all(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How processes are started: never as copies of this one, whose threads they would lack.
+
+    Where there is a fork server it imports what runs need once, for all processes to come.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coursekit.quiet", "trl.trainer.dpo_trainer", "peft"])
+    return context
 
 
 def _ignore_interrupts() -> None:

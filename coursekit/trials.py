@@ -93,7 +93,7 @@ def _run(
 ) -> dict[str, Any]:
     """Train, answer, compare with the baseline's answers."""
     from .evaluation import kl_from_reference, win_rate
-    from .models import load_model, load_tokenizer
+    from .models import load_model, load_tokenizer, merge_adapter
     from .training import train_dpo
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +108,8 @@ def _run(
             **trial.options,
         )
         model = load_model(run.folder, profile)
+        if not profile.four_bit:
+            model = merge_adapter(model)  # answers the same, a third faster
     won = win_rate(rows, _respond(model, sft, rows, profile), baseline, RubricJudge())
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
@@ -161,8 +163,8 @@ def beta_sweep(
     profile: Profile,
     *,
     betas: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
-    rates: Sequence[float] = (0.4, 1.0, 3.0),
-    n: int = 160,
+    rates: Sequence[float] = (0.4, 2.0, 6.0),
+    n: int = 112,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Every beta at the profile's learning rate, and every learning rate at its beta.
@@ -185,5 +187,5 @@ def beta_sweep(
         )
         for beta, rate in dict.fromkeys(pairs)
     ]
-    results = run_trials(trials, sft, rows, profile, kl_prompts=100, path=path, label="settings")
+    results = run_trials(trials, sft, rows, profile, kl_prompts=50, path=path, label="settings")
     return pd.DataFrame(results).assign(gap=lambda table: table["margin"] / table["beta"])
