@@ -1,14 +1,16 @@
 """Runs that go wrong, each in its own way, from the same start: to learn to recognise them.
 
 One SFT model, one set of triples, one size of run; a condition changes one thing. The recorded
-metrics of many such runs are what the red flags are tested on.
+metrics of many such runs are what the red flags are tested on; on some, the policy was also
+compared with SFT on the way (`Contest`), which shows when a growing margin lied.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from .profile import Profile
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .monitoring import Contest
     from .training import TrainingRun
 
 Rows = Sequence[dict[str, Any]]
@@ -30,15 +33,16 @@ class Condition:
     """One way to run DPO.
 
     disease: the red flag that it should raise, `healthy`, or nothing where the metrics look healthy
-    and only the samples tell. settings: changes to the profile's;
-    triples: how many to train on, at most;
-    rows: what becomes of train and validation triples, with a random source; start: what DPO starts
-    from (`sft` or `base`); reference: what it starts from, or the base model, which is wrong.
+    and only the answers tell. settings: changes to the profile's. story: what is wrong and how it
+    shows, for those who have guessed. triples: how many to train on, at most. rows: what becomes of
+    train and validation triples, with a random source. start: what DPO starts from (`sft` or
+    `base`). reference: what it starts from, or the base model, which is wrong.
     """
 
     name: str
     disease: str
     settings: dict[str, Any] = field(default_factory=dict)
+    story: str = ""
     rows: Callable[[Rows, Rows, random.Random], tuple[Rows, Rows]] = lambda train, held, rng: (
         train,
         held,
@@ -88,6 +92,7 @@ CONDITIONS = (
     Condition("healthy, half the rate", "healthy", {"learning_rate": 2.5e-4}),
     Condition("learning rate far too low", "no learning", {"learning_rate": 1e-6}),
     Condition("learning rate too high", "KL running away", {"learning_rate": 2e-3}),
+    Condition("beta far too high", "", {"beta": 5.0}),
     Condition("beta far too low", "collapse", {"beta": 0.01, "learning_rate": 1e-3, "epochs": 6}),
     Condition("learning rate absurd", "collapse", {"learning_rate": 1e-2}),
     Condition("learning rate insane", "divergence", {"learning_rate": 0.3}),
@@ -120,8 +125,12 @@ def run_condition(
     profile: Profile,
     *,
     seed: int = 0,
+    contest: Contest | None = None,
 ) -> TrainingRun:
-    """Train under `condition`, watched; the run's folder has its metrics."""
+    """Train under `condition`, watched; the run's folder has its metrics.
+
+    contest: compares the policy with SFT on the way.
+    """
     from .monitoring import Monitor
     from .training import train_dpo
 
@@ -134,11 +143,15 @@ def run_condition(
         profile,
         settings=replace(profile.dpo, **condition.settings),
         monitor=Monitor(prompts, validation, times=8),
+        callbacks=[contest] if contest else [],
         seed=seed,
         save_strategy="no",
         wrong_reference=profile.base_model if condition.reference == "base" else None,
     )
 
+
+CONTEST_PROMPTS = 100  # of the evaluation prompts, for runs that are recorded
+SHOWN = 2  # answers to the first of them are kept
 
 RECORDED = (
     "step",
@@ -160,13 +173,16 @@ RECORDED = (
     "held/reference_logp",
     "held/chosen_shift",
     "held/rejected_shift",
+    "contest/win_rate",
 )
 
 
 def record(
     profile: Profile, seeds: Sequence[int], folder: str | Path, healthy_only: bool = False
 ) -> None:
-    """Run every condition for every seed and keep the metrics alone: `CONDITION.SEED.csv`.
+    """Run every condition for every seed; keep the metrics, and what it answered in the end.
+
+    The files are `CONDITION.SEED.csv` and `CONDITION.SEED.json` (see `Exhibit`).
 
     `python -m coursekit.gallery --seeds 0 1 2 --out FOLDER`; what is there is not run again.
     """
@@ -198,40 +214,90 @@ def _file_name(condition: str, seed: int) -> str:
 
 
 def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[str, int]:
-    from .monitoring import load_metrics
+    import pandas as pd
+
+    from .evaluation import score_responses, win_rate
+    from .generation import generate
+    from .judging import RubricJudge
+    from .models import load_model, load_tokenizer
+    from .monitoring import Contest, load_metrics
     from .pipeline import ensure_sft, ensure_triples
     from .preferences import alert_rows, split_by_prompt
 
     name, seed = job
+    sft = ensure_sft(profile)
+    tokenizer = load_tokenizer(sft, profile)
     condition = next(condition for condition in CONDITIONS if condition.name == name)
     train, validation = split_by_prompt(ensure_triples(profile))
     prompts = [row["prompt"] for row in alert_rows("validation", 24, profile, seed=seed)]
+    rows = alert_rows("evaluation", CONTEST_PROMPTS, profile)
+    baseline = generate(
+        load_model(sft, profile),
+        tokenizer,
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        temperature=0.7,
+        batch_size=profile.generation_batch,
+        label=None,
+    )
+    contest = Contest(rows, baseline, RubricJudge(), tokenizer, profile)
     with tempfile.TemporaryDirectory() as scratch:
         run = run_condition(
             condition,
-            ensure_sft(profile),
+            sft,
             train,
             validation[:24],
             prompts,
             scratch,
             profile,
             seed=seed,
+            contest=contest,
         )
-        frame = load_metrics(run.folder)
+        frame = load_metrics(run.folder).merge(
+            pd.DataFrame(contest.measured), on="step", how="left"
+        )
+    won = win_rate(rows, contest.answers, baseline, RubricJudge()).estimate
+    scores = score_responses(rows, {"SFT": baseline, "this run": contest.answers})
+    means = scores.drop(columns="row").groupby("model").mean()
+    end = {
+        "win_rate": [won.value, won.low, won.high],
+        "scores": {model: means.loc[model].round(4).to_dict() for model in means.index},
+        "answers": {"SFT": baseline[:SHOWN], "this run": contest.answers[:SHOWN]},
+    }
+    path = folder / _file_name(name, seed)
+    path.with_suffix(".json").write_text(json.dumps(end, indent=1, ensure_ascii=False))
+    # Written last: where it stands the run is whole.
     frame[[name for name in RECORDED if name in frame]].to_csv(
-        folder / _file_name(name, seed), index=False, float_format="%.4g"
+        path, index=False, float_format="%.4g"
     )
     return job
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded run: what was changed, the seed, the metrics (a line a step), and its beta."""
+    """A recorded run: what was changed, the seed, the metrics (a line a step), and its beta.
+
+    end: what came out, for runs that were compared with SFT, else None.
+    """
 
     condition: Condition
     seed: int
     metrics: pd.DataFrame
     beta: float
+    end: Exhibit | None = None
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What came out of a run, on `CONTEST_PROMPTS` evaluation prompts.
+
+    win_rate: over SFT, with the ends of its interval. scores: metric by model (`SFT`, `this run`).
+    answers: of both to the first prompts.
+    """
+
+    win_rate: tuple[float, float, float]
+    scores: Mapping[str, Mapping[str, float]]
+    answers: Mapping[str, Sequence[str]]
 
 
 def load_recorded(folder: str | Path = RECORDED_RUNS) -> list[Recorded]:
@@ -246,8 +312,17 @@ def load_recorded(folder: str | Path = RECORDED_RUNS) -> list[Recorded]:
     for path in sorted(Path(folder).glob("*.csv")):
         name, seed = path.stem.rsplit(".", 1)
         condition = by_name[name]
-        metrics = pd.read_csv(path)
-        runs.append(Recorded(condition, int(seed), metrics, condition.settings.get("beta", beta)))
+        end = path.with_suffix(".json")
+        exhibit = Exhibit(**json.loads(end.read_text(encoding="utf-8"))) if end.is_file() else None
+        runs.append(
+            Recorded(
+                condition,
+                int(seed),
+                pd.read_csv(path),
+                condition.settings.get("beta", beta),
+                exhibit,
+            )
+        )
     return runs
 
 
@@ -261,6 +336,27 @@ def mystery_cases(runs: Sequence[Recorded], seed: int = 2) -> dict[str, Recorded
     )
     found = [run for name in names for run in runs if run.condition.name == name]
     return dict(zip("ABCD", (run for run in found if run.seed == seed), strict=True))
+
+
+# In this order, which tells nothing.
+EXHIBITED = (
+    "judge who likes length",
+    "learning rate too high",
+    "no SFT first",
+    "labels flipped 40 %",
+    "healthy",
+    "beta far too low",
+    "forty triples, many epochs",
+    "reference is the base model",
+    "beta far too high",
+    "learning rate far too low",
+)
+
+
+def exhibition(runs: Sequence[Recorded], seed: int = 0) -> dict[str, Recorded]:
+    """The failure gallery: ten runs of one seed that were compared with SFT, under letters."""
+    found = {run.condition.name: run for run in runs if run.end and run.seed == seed}
+    return dict(zip("ABCDEFGHIJ", (found[name] for name in EXHIBITED), strict=True))
 
 
 def detection_table(runs: Sequence[Recorded]) -> pd.DataFrame:

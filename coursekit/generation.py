@@ -22,9 +22,9 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float | Sequence[float] = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch_size: int = 64,
-    label: str = "generating",
+    label: str | None = "generating",
 ) -> list[str]:
     """One response for each prompt, without the prompt and without special tokens.
 
@@ -50,7 +50,7 @@ def generate_ids(
     *,
     max_new_tokens: int,
     temperature: float | Sequence[float] = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch_size: int = 64,
     label: str | None = "generating",
 ) -> list[list[int]]:
@@ -66,13 +66,13 @@ def generate_ids(
         prompts: the user's texts, or conversations; a chat template, if there is one, is applied.
         max_new_tokens: a response that has not ended by then is cut.
         temperature: of sampling, one for all or one for each prompt; 0 is greedy decoding.
-        seed: of sampling.
+        seed: of sampling; with one for each prompt, an answer does not depend on its place either.
         batch_size: rows generated at once, at most.
         label: what the progress line says; None for no line.
 
     Raises:
-        ValueError: no end token, a negative temperature, temperatures that are not as many as the
-            prompts, or a prompt that leaves no room in the model's context for `max_new_tokens`.
+        ValueError: no end token, a negative temperature, temperatures or seeds that are not as many
+            as the prompts, or a prompt that leaves no room in the model's context for the tokens.
     """
     from transformers import GenerationConfig
 
@@ -97,12 +97,7 @@ def generate_ids(
         # The default cache is copied whole for every token; on a GPU this one would be compiled.
         cache_implementation="static" if on_cpu and len(prompts) > 1 else None,
     )
-    quantiles = torch.rand(
-        len(prompts),
-        max_new_tokens,
-        dtype=torch.float64,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    quantiles = _quantiles(seed, len(prompts), max_new_tokens)
     responses: list[list[int]] = [[]] * len(encoded)
     was_training = model.training
     model.eval()
@@ -127,6 +122,20 @@ def generate_ids(
     finally:
         model.train(was_training)
     return responses
+
+
+def _quantiles(seed: int | Sequence[int], n: int, tokens: int) -> Tensor:
+    """Random numbers from 0 to 1, (n, tokens), float64: from one seed, or each row from its own."""
+
+    def draw(rows: int, of: int) -> Tensor:
+        generator = torch.Generator().manual_seed(of)
+        return torch.rand(rows, tokens, dtype=torch.float64, generator=generator)
+
+    if isinstance(seed, int):
+        return draw(n, seed)
+    if len(seed) != n:
+        raise ValueError(f"{len(seed)} seeds for {n} prompts: give one, or one for each")
+    return torch.cat([draw(1, of) for of in seed]) if n else torch.empty(0, tokens)
 
 
 def _until_end(ids: list[int], end: int) -> list[int]:

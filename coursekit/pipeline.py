@@ -65,12 +65,14 @@ def ensure_dpo(profile: Profile, *, seed: int = 0, folder: Path | None = None) -
 class ThreeWay:
     """Base, SFT and SFT+DPO on the same evaluation prompts.
 
-    means: metric scores by model; wins: SFT+DPO against SFT; kl: of SFT+DPO from SFT, nats a
-    response; copied: least share of any fact that SFT copies right under greedy decoding;
-    margin: the last reward gap on validation triples.
+    means: metric scores by model; overall: difference of the overall score, SFT+DPO over SFT, with
+    its interval; wins: SFT+DPO against SFT; kl: of SFT+DPO from SFT, nats a response; copied: least
+    share of any fact that SFT copies right under greedy decoding; margin: the last reward gap on
+    validation triples.
     """
 
     means: Any
+    overall: Any
     wins: Any
     kl: Any
     copied: float
@@ -79,8 +81,15 @@ class ThreeWay:
 
 def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> ThreeWay:
     """Run everything for `seed` (what is there is reused) and evaluate as session C does."""
-    from .evaluation import copy_accuracy, kl_from_reference, score_responses, win_rate
-    from .generation import generate
+    from .answers import answer
+    from .evaluation import (
+        Estimate,
+        comparison_table,
+        copy_accuracy,
+        kl_from_reference,
+        score_responses,
+        win_rate,
+    )
     from .judging import RubricJudge
     from .models import load_model, load_tokenizer
     from .preferences import alert_rows
@@ -92,24 +101,31 @@ def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) ->
         "SFT+DPO": ensure_dpo(profile, seed=seed, folder=folder),
     }
     tokenizer = load_tokenizer(profile.base_model, profile)
-    models = {name: load_model(where, profile) for name, where in folders.items()}
+    policy, reference = (load_model(folders[name], profile) for name in ("SFT+DPO", "SFT"))
     rows = alert_rows("evaluation", profile.evaluation_prompts, profile, seed=seed)
-    prompts = [row["prompt"] for row in rows]
-    options = {
-        "max_new_tokens": profile.max_new_tokens,
-        "batch_size": profile.generation_batch,
-        "seed": seed,
-    }
-    responses = {
-        name: generate(model, tokenizer, prompts, temperature=0.7, label=name, **options)
-        for name, model in models.items()
-    }
-    greedy = generate(models["SFT"], tokenizer, prompts, label="SFT, greedy", **options)
+    kept = (folder or profile.artifacts / profile.name) / "answers"
+    responses = answer(folders, rows, profile, seed=seed, folder=kept)
+    greedy = answer(
+        {"SFT": folders["SFT"]}, rows, profile, temperature=0.0, seed=seed, folder=kept
+    )["SFT"]
+    scores = score_responses(rows, responses)
+    (difference,) = comparison_table(
+        scores, candidate="SFT+DPO", baseline="SFT", metrics=["overall"]
+    ).itertuples()
     history = load_run(folders["SFT+DPO"]).history
     return ThreeWay(
-        means=score_responses(rows, responses).groupby("model").mean().drop(columns="row"),
+        means=scores.groupby("model").mean().drop(columns="row"),
+        overall=Estimate(difference.difference, difference.low, difference.high),
         wins=win_rate(rows, responses["SFT+DPO"], responses["SFT"], RubricJudge()),
-        kl=kl_from_reference(models["SFT+DPO"], models["SFT"], tokenizer, prompts, **options),
+        kl=kl_from_reference(
+            policy,
+            reference,
+            tokenizer,
+            [row["prompt"] for row in rows],
+            max_new_tokens=profile.max_new_tokens,
+            batch_size=profile.generation_batch,
+            seed=seed,
+        ),
         copied=copy_accuracy(rows, greedy).min(),
         margin=next(
             entry["eval_rewards/margins"]

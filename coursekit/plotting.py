@@ -267,6 +267,122 @@ def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
     return figure
 
 
+def plot_exhibit(metrics: pd.DataFrame) -> Figure:
+    """One recorded run in a row of panels: margins, ranking, KL, text, and wins over SFT.
+
+    metrics: a line a step, with `contest/win_rate` where the policy was compared. The KL's axis is
+    logarithmic above 1.
+    """
+    trained = metrics[metrics["rewards/margins"].notna()]
+    measured = metrics[metrics["kl/k1"].notna()]
+    compared = metrics[metrics["contest/win_rate"].notna()]
+    steps = measured["step"]
+    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        figure, axes = plt.subplots(1, 5, figsize=(12, 2.1))
+        figure.subplots_adjust(0.04, 0.2, 0.995, 0.87, wspace=0.3)
+        margin, ranked, kl, text, wins = axes
+        margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
+        margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, ms=3, label="held out")
+        margin.set(title="margin, nats times beta")
+        margin.legend(fontsize=8)
+        smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
+        ranked.plot(trained["step"], 100 * smooth, color=BLUE, lw=1)
+        ranked.plot(steps[1:], 100 * measured["held/accuracy"][1:], "o-", color=ORANGE, ms=3)
+        ranked.set(title="ranked right, %", ylim=(0, 104))
+        kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, ms=3)
+        kl.set_yscale("symlog", linthresh=1)
+        kl.set(title="KL from the reference, nats")
+        for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
+            values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
+            text.plot(steps, values, line, color=colour, label=name)
+        text.set(title="of the start", ylim=(0, None))
+        text.legend(fontsize=8)
+        wins.plot(compared["step"], 100 * compared["contest/win_rate"], "D-", color=BLUE, ms=4)
+        wins.axhline(50, color=GREY, linestyle=":")
+        wins.set(title="wins over SFT, %", ylim=(0, 100), xlim=(0, steps.max() * 1.04))
+        for panel in axes:
+            panel.tick_params(labelsize=8)
+            panel.title.set_fontsize(9)
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure
+
+
+def plot_intervals(table: pd.DataFrame, what: str) -> Figure:
+    """How the interval narrows with more prompts.
+
+    table: as from `evaluation.interval_by_prompts`; what: is on the axis.
+    """
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+        middle = (table["low"] + table["high"]) / 2
+        left.errorbar(
+            table["n"],
+            100 * middle,
+            100 * (table["high"] - table["low"]) / 2,
+            fmt="o",
+            color=BLUE,
+            capsize=4,
+            label="95 % interval, on average",
+        )
+        left.fill_between(
+            table["n"],
+            100 * table["estimate low"],
+            100 * table["estimate high"],
+            color=GREY,
+            alpha=0.25,
+            label="where 95 % of the estimates fall",
+        )
+        left.axhline(0, color=GREY, linestyle=":")
+        left.set(xlabel="prompts", ylabel=what, title="What so many prompts show")
+        left.legend()
+        right.plot(table["n"], 100 * table["shown"], "o-", color=BLUE)
+        right.set(
+            xlabel="prompts",
+            ylabel="% of the samples",
+            ylim=(0, 104),
+            title="How often the interval lies above zero",
+        )
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure
+
+
+def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
+    """Gap, ranking and KL, each against the win rate: a point a checkpoint.
+
+    runs: as from `evaluation.gap_and_win`, columns `gap`, `accuracy`, `kl`, `win_rate`, `lied`.
+    """
+    panels = (
+        ("gap", "held-out gap / beta, nats"),
+        ("accuracy", "held-out pairs ranked right, %"),
+        ("kl", "KL from the reference, nats"),
+    )
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
+        for panel, (name, label) in zip(axes, panels, strict=True):
+            scale = 100 if name == "accuracy" else 1
+            for lied, colour, marker, text in (
+                (False, BLUE, "o", "as it said"),
+                (True, VERMILION, "X", "gap as wide as a healthy run's, and loses"),
+            ):
+                rows = runs[runs["lied"] == lied]
+                panel.plot(
+                    scale * rows[name],
+                    100 * rows["win_rate"],
+                    marker,
+                    color=colour,
+                    alpha=0.7,
+                    label=text,
+                )
+            panel.axhline(50, color=GREY, linestyle=":")
+            if name != "accuracy":
+                panel.set_xscale("symlog", linthresh=1)
+            panel.set(xlabel=label)
+        axes[0].set(ylabel="win rate over SFT, %", ylim=(-4, 100))
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure
+
+
 def plot_cases(cases: Mapping[str, pd.DataFrame]) -> Figure:
     """Recorded runs beside each other, a column each: margins, accuracies, KL, entropy and length.
 

@@ -1,12 +1,18 @@
-"""What the learner makes and keeps: notes from guided templates, in a folder of their own."""
+"""What the learner makes and keeps: notes and a reflection from templates, and a list of it all."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .evaluation.record import ThreeWayRecord, load_three_way
 from .profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEMPLATES = {
     "dpo": """# Notes on DPO
@@ -44,6 +50,27 @@ arXiv:2203.02155. About 300 words in all. Write below each question; delete noth
 }
 
 
+REFLECTION = """# Did it help? A reflection
+
+About 300 words in all. Write below each question; delete nothing above it. The table is that of
+your own run.
+
+{table}
+
+{pairwise}
+
+## What can you conclude, and from which number? (about 80 words)
+
+## What did it cost, elsewhere and in distance from the SFT model? (60)
+
+## Where did a number mislead you, or nearly? (60)
+
+## Which of your decisions mattered most: data, judge, settings? How do you know? (60)
+
+## What would you do with another week? (40)
+"""
+
+
 @dataclass(frozen=True)
 class Notes:
     """A learner's notes: the file, and how many words the learner has written in it."""
@@ -62,18 +89,182 @@ def notes(kind: str, profile: Profile) -> Notes:
     """
     if kind not in TEMPLATES:
         raise ValueError(f"unknown notes {kind!r}: choose one of {', '.join(TEMPLATES)}")
-    path = profile.artifacts / "notes" / f"{kind}.md"
+    return _from_template(profile.artifacts / "notes" / f"{kind}.md", TEMPLATES[kind])
+
+
+def reflection(record: ThreeWayRecord, profile: Profile) -> Notes:
+    """The reflection: its template carries the table of `record`. An existing one is never touched.
+
+    Says so where an existing one carries the table of another run.
+    """
+    template = REFLECTION.format(table=record.markdown, pairwise=record.pairwise)
+    made = _from_template(profile.artifacts / "notes" / "reflection.md", template)
+    if record.pairwise not in made.path.read_text(encoding="utf-8"):
+        print(
+            f"{made.path.name} carries the table of an earlier run. It is yours, and stays as it "
+            "is; the new table is in three_way.md"
+        )
+    return made
+
+
+def _from_template(path: Path, template: str) -> Notes:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATES[kind])
+            file.write(template)
     except FileExistsError:
         pass
-    return Notes(path, count_words(path.read_text(encoding="utf-8"), TEMPLATES[kind]))
+    return Notes(path, count_words(path.read_text(encoding="utf-8"), template))
 
 
 def count_words(text: str, template: str) -> int:
-    """Words of `text` outside the lines that `template` has."""
+    """Words of `text` outside the lines that `template` has, and outside tables."""
     given = set(template.splitlines())
-    own = "\n".join(line for line in text.splitlines() if line not in given)
+    own = "\n".join(
+        line for line in text.splitlines() if line not in given and not line.startswith("|")
+    )
     return len(re.findall(r"\w[\w'’-]*", own))
+
+
+# What there is at the end of the week.
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of the portfolio. state: `sound`, `unfinished` or `missing`."""
+
+    name: str
+    state: str
+    found: str
+    where: str
+
+
+def portfolio(profile: Profile) -> pd.DataFrame:
+    """What of the week's output exists and is sound: a line a piece.
+
+    Columns: `state` (`sound`, `unfinished`, `missing`), `found`, and `where` to make or mend it.
+    Nothing is written or trained; the adapter is loaded and asked, the triples are audited.
+    """
+    import pandas as pd
+
+    runs = profile.artifacts / profile.name
+    checks: list[Callable[[], Piece]] = [
+        lambda: _notes("notes on DPO", profile, "dpo", 500),
+        lambda: _notes("notes on InstructGPT", profile, "instructgpt", 200),
+        lambda: _triples(runs),
+        lambda: _data_card(runs),
+        lambda: _adapter(runs, profile),
+        lambda: _evaluation(runs, profile),
+        lambda: _reflection(runs, profile),
+        lambda: _release(runs),
+    ]
+    return pd.DataFrame([vars(check()) for check in checks]).set_index("name")
+
+
+def _notes(name: str, profile: Profile, kind: str, wanted: int) -> Piece:
+    where = "session A, section 9"
+    path = profile.artifacts / "notes" / f"{kind}.md"
+    if not path.is_file():
+        return Piece(name, "missing", f"no {path.name}", where)
+    return _written(
+        name, count_words(path.read_text(encoding="utf-8"), TEMPLATES[kind]), wanted, where
+    )
+
+
+def _written(name: str, words: int, wanted: int, where: str) -> Piece:
+    state = "sound" if words >= wanted else "unfinished"
+    return Piece(name, state, f"{words} words, at least {wanted} wanted", where)
+
+
+def _triples(runs: Path) -> Piece:
+    from .preferences import audit, load_triples, split_by_prompt
+
+    name, where = "preference triples", "session B, section 3"
+    path = runs / "triples.jsonl"
+    if not path.is_file():
+        return Piece(name, "missing", f"no {path.name}", where)
+    try:
+        rows = load_triples(path)
+    except ValueError as error:
+        return Piece(name, "unfinished", str(error), where)
+    train, validation = split_by_prompt(rows)
+    faults = [item.check for item in audit(train, validation).findings if item.outcome == "fault"]
+    found = f"{len(rows)} triples, " + (
+        f"the audit finds {', '.join(faults)}" if faults else "the audit finds no faulty row"
+    )
+    return Piece(name, "unfinished" if faults or len(rows) < 500 else "sound", found, where)
+
+
+def _data_card(runs: Path) -> Piece:
+    name, where = "data card", "session B, section 4"
+    path = runs / "triples" / "README.md"
+    if not path.is_file():
+        return Piece(name, "missing", "no README.md beside the triples", where)
+    return Piece(name, "sound", f"{len(path.read_text(encoding='utf-8').split())} words", where)
+
+
+def _adapter(runs: Path, profile: Profile) -> Piece:
+    from .generation import generate
+    from .models import load_model, load_tokenizer
+    from .preferences import alert_rows
+    from .training import is_finished
+
+    name, where = "DPO adapter", "session B, section 6"
+    folder = runs / "dpo"
+    if not is_finished(folder):
+        return Piece(name, "missing", "no finished run", where)
+    try:
+        (row,) = alert_rows("evaluation", 1, profile)
+        (text,) = generate(
+            load_model(folder, profile),
+            load_tokenizer(folder, profile),
+            [row["prompt"]],
+            max_new_tokens=profile.max_new_tokens,
+            label=None,
+        )
+    except (OSError, ValueError) as error:
+        return Piece(name, "unfinished", f"does not load: {error}", where)
+    return Piece(name, "sound", f"loads and answers ({len(text)} characters)", where)
+
+
+def _evaluation(runs: Path, profile: Profile) -> Piece:
+    from .models.identity import model_identity
+
+    name, where = "three-way evaluation", "session C"
+    record = load_three_way(runs)
+    if record is None:
+        return Piece(name, "missing", "no three_way.json", where)
+    current = model_identity(runs / "dpo", profile) if (runs / "dpo").is_dir() else ""
+    if list(record.models.values())[-1] != current:
+        return Piece(
+            name, "unfinished", "of another adapter than the one here: run it again", where
+        )
+    return Piece(name, "sound", record.pairwise, where)
+
+
+def _reflection(runs: Path, profile: Profile) -> Piece:
+    name, where = "reflection", "session C, section 9"
+    path = profile.artifacts / "notes" / "reflection.md"
+    record = load_three_way(runs)
+    if not path.is_file() or record is None:
+        return Piece(name, "missing", "no reflection.md", where)
+    template = REFLECTION.format(table=record.markdown, pairwise=record.pairwise)
+    return _written(name, count_words(path.read_text(encoding="utf-8"), template), 250, where)
+
+
+def _release(runs: Path) -> Piece:
+    from .publishing import assert_no_secrets
+
+    name, where = "release", "session C, section 9"
+    releases = [
+        path.parent
+        for path in sorted(runs.glob("releases/*/README.md"))
+        if (path.parent / "adapter_model.safetensors").is_file()
+    ]
+    if not releases:
+        return Piece(name, "missing", "no release folder", where)
+    try:
+        assert_no_secrets(releases[-1])
+    except ValueError as error:
+        return Piece(name, "unfinished", str(error), where)
+    return Piece(name, "sound", f"{releases[-1].name}, ready to push", where)

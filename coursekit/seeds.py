@@ -17,19 +17,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
     options = parser.parse_args()
     profile = load_profile()
-    print(
-        "| seed | win rate, SFT+DPO against SFT | severity SFT, +DPO | faithfulness SFT, +DPO "
-        "| KL, nats | margin | format base, SFT | facts copied |\n|" + "---|" * 8,
-        flush=True,
+    head = (
+        "seed",
+        "win rate, SFT+DPO against SFT",
+        "overall, SFT+DPO over SFT",
+        "severity SFT, +DPO",
+        "faithfulness SFT, +DPO",
+        "KL, nats",
+        "margin",
+        "format base, SFT",
+        "facts copied",
     )
-    found: list[tuple[float, float, float]] = []
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
+    found: list[tuple[float, ...]] = []
     for seed in range(options.seeds):
         folder = profile.artifacts / profile.name / f"seed{seed}"
         result = three_way(profile, seed=seed, folder=folder)
-        mean, wins = result.means, result.wins.estimate
+        mean, wins, overall = result.means, result.wins.estimate, result.overall
         cells = (
             str(seed),
             f"{wins.value:.1%} ({wins.low:.1%} to {wins.high:.1%})",
+            f"{overall.value:+.3f} ({overall.low:+.3f} to {overall.high:+.3f})",
             *(
                 f"{mean.loc['SFT', name]:.2f}, {mean.loc['SFT+DPO', name]:.2f}"
                 for name in ("severity", "faithfulness")
@@ -40,14 +48,15 @@ def main() -> None:
             f"{result.copied:.1%}",
         )
         print(f"| {' | '.join(cells)} |", flush=True)
-        found.append((wins.value, result.kl.value, result.margin))
+        found.append((wins.value, overall.value, result.kl.value, result.margin))
     if len(found) > 1:
-        wins, kl, margin = (
+        wins, overall, kl, margin = (
             (statistics.mean(column), statistics.stdev(column))
             for column in zip(*found, strict=True)
         )
         print(
-            f"| mean ± SD | {wins[0]:.1%} ± {wins[1]:.1%} | | | {kl[0]:.2f} ± {kl[1]:.2f} "
+            f"| mean ± SD | {wins[0]:.1%} ± {wins[1]:.1%} | {overall[0]:+.3f} ± {overall[1]:.3f} "
+            f"| | | {kl[0]:.2f} ± {kl[1]:.2f} "
             f"| {margin[0]:.2f} ± {margin[1]:.2f} | | |"
         )
 

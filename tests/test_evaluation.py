@@ -55,9 +55,14 @@ def test_table_is_paired(triples):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
     scores = score_responses(triples, {"base": ["?"] * 16, "SFT": bad, "SFT+DPO": good})
     table = comparison_table(scores, candidate="SFT+DPO", baseline="SFT")
-    assert list(table.columns) == ["base", "SFT", "SFT+DPO", "difference", "low", "high"]
+    assert list(table.columns) == [
+        *("kind", "base", "SFT", "SFT+DPO", "difference", "low", "high", "p", "n", "conclusion")
+    ]
     assert table.loc["severity", "SFT+DPO"] == 1 and table.loc["severity", "SFT"] == 0
-    assert table.loc["severity", ["difference", "low", "high"]].tolist() == [1, 1, 1]
+    unseen = 1 - 0.025 ** (1 / 16)  # how common another difference may still be after 16 alike
+    assert table.loc["severity", ["difference", "low", "high"]].tolist() == pytest.approx(
+        [1, 1 - 2 * unseen, 1]
+    )
     assert "95 % interval" in comparison(table).to_html()
     # Paired: one and the same constant gain everywhere has an interval without width.
     uneven = pd.DataFrame(

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from coursekit.exercises import Exercise, Mistake, session_a, session_b
+from coursekit.exercises import Exercise, Mistake, session_a, session_b, session_c
 
-SESSIONS = {"A": session_a.EXERCISES, "B": session_b.EXERCISES}
-ALL = session_a.EXERCISES | session_b.EXERCISES
+SESSIONS = {"A": session_a.EXERCISES, "B": session_b.EXERCISES, "C": session_c.EXERCISES}
+ALL = session_a.EXERCISES | session_b.EXERCISES | session_c.EXERCISES
 
 
 def stub(*arguments):
@@ -16,7 +16,7 @@ def stub(*arguments):
 
 
 def test_there_are_enough():
-    assert len(SESSIONS["A"]) >= 8 and len(SESSIONS["B"]) >= 4
+    assert len(SESSIONS["A"]) >= 8 and len(SESSIONS["B"]) >= 4 and len(SESSIONS["C"]) >= 5
     assert len(ALL) == sum(map(len, SESSIONS.values()))  # no name twice
 
 

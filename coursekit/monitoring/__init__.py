@@ -2,12 +2,14 @@
 
 # First, for what it silences: the import of transformers below would speak up.
 from ..quiet import quiet  # noqa: F401
+from .contest import Contest
 from .kl import KL, estimate_kl, sample_responses
 from .monitor import Monitor, load_metrics
 from .red_flags import Flag, red_flags
 
 __all__ = [
     "KL",
+    "Contest",
     "Flag",
     "Monitor",
     "estimate_kl",

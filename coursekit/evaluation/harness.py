@@ -1,0 +1,112 @@
+"""The same question to the models through EleutherAI's harness, `lm-eval`, as for real models.
+
+An optional extra (`pip install "lm-eval==0.4.13"`): `python -m coursekit.evaluation.harness FOLDER`
+writes a local multiple-choice task and runs it, without a network; with `--tasks` it runs any of
+the harness's own (`--tasks hellaswag`; those want their data from the hub).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..profile import Profile, load_profile
+from .capability import severity_questions
+
+TASK = "triage_severity"
+
+_TASK_FILE = """task: {task}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: choices
+doc_to_target: answer
+target_delimiter: ""
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+def write_task(folder: str | Path, n: int = 200, seed: int = 0) -> Path:
+    """Write the task `triage_severity` (which severity has this alert?) for the harness."""
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / f"{TASK}.jsonl"
+    rows = severity_questions(n, seed)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / f"{TASK}.yaml").write_text(
+        _TASK_FILE.format(task=TASK, data=json.dumps(str(data))), encoding="utf-8"
+    )
+    return folder
+
+
+def run_harness(
+    source: str | Path,
+    profile: Profile,
+    tasks: Sequence[str] = (TASK,),
+    *,
+    task_folder: str | Path | None = None,
+    limit: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The harness's results for the model in `source` (adapters included), by task.
+
+    Args:
+        task_folder: where local tasks are (`write_task`), beside the harness's own.
+        limit: questions a task, at most.
+
+    Raises ModuleNotFoundError, with the command to run, where `lm-eval` is not installed.
+    """
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'the harness is an optional extra: pip install "lm-eval==0.4.13"'
+        ) from error
+    from ..models import load_model, load_tokenizer
+    from ..quiet import quiet
+
+    with quiet():
+        model = HFLM(
+            pretrained=load_model(source, profile),
+            tokenizer=load_tokenizer(source, profile),
+            batch_size=profile.generation_batch,
+        )
+        found = simple_evaluate(
+            model=model,
+            tasks=list(tasks),
+            task_manager=TaskManager(include_path=str(task_folder) if task_folder else None),
+            apply_chat_template=True,
+            limit=limit,
+            bootstrap_iters=0,
+            verbosity="ERROR",
+        )
+    return found["results"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", help="a folder (adapter or whole), or a name on the hub")
+    parser.add_argument("--tasks", nargs="+", default=[TASK])
+    parser.add_argument("--limit", type=int, help="questions a task")
+    options = parser.parse_args()
+    profile = load_profile()
+    folder = write_task(profile.artifacts / profile.name / "harness")
+    results = run_harness(
+        options.model, profile, options.tasks, task_folder=folder, limit=options.limit
+    )
+    print(json.dumps(results, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()

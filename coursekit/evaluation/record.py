@@ -1,0 +1,93 @@
+"""The three-way evaluation on the disk: for the terminal, for the model card, for later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .intervals import Estimate
+from .pairwise import WinRate
+from .table import to_markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "three_way"
+
+
+@dataclass(frozen=True)
+class ThreeWayRecord:
+    """What session C found, as it was saved.
+
+    models: the identity of each model that was evaluated (`models.identity`), to know whether it
+    is still the one on the disk. markdown: the table; pairwise: the line on wins; sections: all of
+    it by heading, for a model card.
+    """
+
+    models: Mapping[str, str]
+    n: int
+    markdown: str
+    pairwise: str
+    sections: Mapping[str, str]
+
+
+def save_three_way(
+    folder: str | Path,
+    table: pd.DataFrame,
+    wins: WinRate,
+    *,
+    models: Mapping[str, str],
+    length_controlled: Estimate,
+    kl: Estimate,
+    notes: Mapping[str, str] | None = None,
+) -> ThreeWayRecord:
+    """Save the evaluation as `three_way.json`, `.md` and `.txt` (for a terminal) in `folder`.
+
+    Args:
+        table: as from `comparison_table`. models: identities by name.
+        notes: further markdown by heading.
+    """
+    folder = Path(folder)
+    candidate = list(models)[-1]
+    baseline = list(models)[-2]
+    pairwise = f"{candidate} against {baseline}: {wins}"
+    lines = [
+        pairwise,
+        f"With length held equal: {length_controlled.value:.1%} "
+        f"[{length_controlled.low:.1%}, {length_controlled.high:.1%}]",
+        f"KL from {baseline}: {kl} nats a response",
+    ]
+    n = len(wins.points)
+    head = f"Evaluation on {n} prompts"
+    sections = {
+        head: f"{to_markdown(table)}\n\nMeans, and paired differences with 95 % intervals.",
+        "Response against response": "\n".join(f"- {line}" for line in lines)
+        + "\n\nA tie counts half; both orders were asked.",
+        **(notes or {}),
+    }
+    record = ThreeWayRecord(dict(models), n, sections[head], pairwise, sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{RECORD}.md").write_text(
+        "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items()) + "\n",
+        encoding="utf-8",
+    )
+    columns = [*models, "difference", "low", "high"]
+    (folder / f"{RECORD}.txt").write_text(
+        "\n".join([table[columns].rename_axis(None).round(2).to_string(), "", *reversed(lines)])
+        + "\n",
+        encoding="utf-8",
+    )
+    # Last: where it stands the record is whole.
+    (folder / f"{RECORD}.json").write_text(json.dumps(vars(record), indent=1), encoding="utf-8")
+    return record
+
+
+def load_three_way(folder: str | Path) -> ThreeWayRecord | None:
+    """What was saved in `folder`, or None."""
+    path = Path(folder) / f"{RECORD}.json"
+    if not path.is_file():
+        return None
+    return ThreeWayRecord(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,123 @@
+"""The three-way table: metric by model, the paired difference, and what may be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from .intervals import Estimate, bootstrap_mean, mcnemar
+from .scores import HEURISTICS
+
+
+def comparison_table(
+    scores: pd.DataFrame, *, candidate: str, baseline: str, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """metric x models, and the paired difference of `candidate` over `baseline` with interval.
+
+    Args:
+        scores: as from `score_responses`, or any frame with `model`, `row` and a column a metric.
+        metrics: columns of `scores`; without, all.
+
+    Returns:
+        One row a metric: `kind` (`heuristic` or `judge`), the mean of each model, then
+        `difference`, `low`, `high` (95 % interval), `p` (McNemar's exact test, where every score is
+        0 or 1; else missing), `n` (prompts) and `conclusion`, a sentence.
+
+    Raises ValueError where a score is missing: a difference needs both models on every prompt.
+    """
+    models = list(dict.fromkeys(scores["model"]))
+    metrics = metrics or [name for name in scores.columns if name not in ("model", "row")]
+    lines = []
+    for metric in metrics:
+        wide = scores.pivot(index="row", columns="model", values=metric)
+        if wide.isna().any(axis=None):
+            model = wide.columns[wide.isna().any()][0]
+            row = wide.index[wide[model].isna()][0]
+            raise ValueError(f"{model} has no {metric} for row {row}: score every model on it")
+        ours, theirs = wide[candidate], wide[baseline]
+        share = bool(wide.apply(lambda column: column.between(0, 1)).all(axis=None))
+        yes_no = bool(wide.isin([0, 1]).all(axis=None))
+        found = bootstrap_mean(ours - theirs, within=(-1, 1) if share else None)
+        p = mcnemar(ours, theirs) if yes_no else float("nan")
+        lines.append(
+            {
+                "metric": metric,
+                "kind": "heuristic" if metric in HEURISTICS else "judge",
+                **{model: wide[model].mean() for model in models},
+                "difference": found.value,
+                "low": found.low,
+                "high": found.high,
+                "p": p,
+                "n": len(wide),
+                "conclusion": _conclusion(found, share, candidate, baseline),
+            }
+        )
+    return pd.DataFrame(lines).set_index("metric")
+
+
+def _conclusion(found: Estimate, share: bool, candidate: str, baseline: str) -> str:
+    """What the interval allows to say, in words; no direction where it does not give one."""
+    unit = (lambda x: f"{100 * x:.1f} points") if share else (lambda x: f"{x:.1f}")
+    if found.low > 0:
+        return f"{candidate} is higher, by at least {unit(found.low)}"
+    if found.high < 0:
+        return f"{candidate} is lower, by at least {unit(-found.high)}"
+    return (
+        f"no difference shown: {candidate} may be {unit(max(0.0, -found.low))} lower "
+        f"or {unit(max(0.0, found.high))} higher than {baseline}"
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """`comparison_table` as a markdown table, for a README or a model card."""
+    models = list(table.columns[1 : table.columns.get_loc("difference")])
+    difference = f"{models[-1]} over {models[-2]}" if len(models) > 1 else "difference"
+    head = ["metric", *models, difference, "95 % interval", "what it shows"]
+    lines = [head, ["---", *["---:"] * (len(models) + 2), "---"]]
+    for metric, row in table.iterrows():
+        digits = 0 if metric == "length" else 2
+        lines.append(
+            [
+                str(metric),
+                *(f"{row[model]:.{digits}f}" for model in models),
+                f"{row['difference']:+.{digits}f}",
+                f"{row['low']:+.{digits}f} to {row['high']:+.{digits}f}",
+                row["conclusion"],
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def interval_by_prompts(
+    differences: Sequence[float], sizes: Sequence[int], repeats: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """How wide the interval is with fewer prompts, and how often it then leaves out zero.
+
+    Args:
+        differences: N paired differences (or points of a win rate less one half).
+        sizes: numbers of prompts, each at most N; so many are drawn without replacement, `repeats`
+            times.
+
+    Returns a line a size: `n`; `low`, `high`: ends of the interval, mean over the draws; `estimate
+    low`, `estimate high`: within these lie 95 % of the *estimates*; `shown`: share of the draws
+    whose interval lies above zero.
+    """
+    values, rng = np.asarray(differences, dtype=float), np.random.default_rng(seed)
+    lines = []
+    for n in sizes:
+        drawn = [rng.permutation(values)[:n] for _ in range(repeats)]
+        found = [bootstrap_mean(part, draws=500, within=(-1, 1)) for part in drawn]
+        means = [estimate.value for estimate in found]
+        lines.append(
+            {
+                "n": n,
+                "low": np.mean([estimate.low for estimate in found]),
+                "high": np.mean([estimate.high for estimate in found]),
+                "estimate low": np.quantile(means, 0.025),
+                "estimate high": np.quantile(means, 0.975),
+                "shown": np.mean([estimate.low > 0 for estimate in found]),
+            }
+        )
+    return pd.DataFrame(lines)

@@ -1,0 +1,148 @@
+"""Intervals cover what they should, tests reject as often as they say, pilots tell the right n."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from coursekit.evaluation import (
+    bootstrap_mean,
+    comparison_table,
+    interval_by_prompts,
+    mcnemar,
+    prompts_needed,
+    to_markdown,
+)
+from coursekit.evaluation.pairwise import rate_of
+
+REPLICATIONS = 2000  # the standard error of a coverage of 95 % is then 0.5 %
+
+
+def paired_differences(rng, n):
+    """As scores differ between two models: mostly not at all, sometimes much, rather upwards."""
+    values, chances = [-1.0, -0.25, 0.0, 0.25, 0.5, 1.0], [0.03, 0.07, 0.6, 0.15, 0.1, 0.05]
+    return rng.choice(values, p=chances, size=n)
+
+
+def points_with_ties(rng, n):
+    return rng.choice([0.0, 0.5, 1.0], p=[0.15, 0.4, 0.45], size=n)
+
+
+@pytest.mark.parametrize("n", [30, 100])
+@pytest.mark.parametrize(
+    "draw, truth, within",
+    [(paired_differences, 0.09, (-1, 1)), (points_with_ties, 0.65, (0, 1))],
+    ids=["paired difference", "win rate with ties"],
+)
+def test_coverage_is_between_93_and_97_per_cent(draw, truth, within, n):
+    rng = np.random.default_rng(n)
+    assert np.mean(draw(rng, 200_000)) == pytest.approx(truth, abs=0.005)
+    hits = 0
+    for _ in range(REPLICATIONS):
+        found = bootstrap_mean(draw(rng, n), draws=1000, within=within)
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / REPLICATIONS <= 0.97
+
+
+def test_the_plain_percentiles_would_cover_too_little(monkeypatch):
+    """The correction for few values is needed: without it thirty values fall short of 93 %."""
+    from coursekit.evaluation import intervals
+
+    monkeypatch.setattr(intervals, "_expanded_tail", lambda n: 0.025)
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(REPLICATIONS):
+        found = bootstrap_mean(rng.normal(size=10), draws=500)
+        hits += found.low <= 0 <= found.high
+    assert hits / REPLICATIONS < 0.93
+
+
+def test_thirty_wins_of_thirty_are_no_proof_of_a_hundred_per_cent():
+    all_won = rate_of([1.0] * 30).estimate
+    exact = binomtest(30, 30).proportion_ci(0.95)
+    assert all_won.high == 1 and all_won.low == pytest.approx(exact.low)
+    never = bootstrap_mean([0.0] * 30, within=(-1, 1))
+    assert (never.low, never.high) == pytest.approx((exact.low - 1, 1 - exact.low))
+    assert bootstrap_mean([3.0] * 30).low == 3  # nothing is known of what else there could be
+
+
+def test_mcnemar():
+    ours, theirs = [1] * 9 + [0] * 1 + [1] * 40, [0] * 9 + [1] * 1 + [1] * 40
+    assert mcnemar(ours, theirs) == pytest.approx(22 / 1024)  # P(at most 1 or at least 9 of 10)
+    assert mcnemar(theirs, ours) == mcnemar(ours, theirs)
+    assert mcnemar([1, 0], [1, 0]) == 1
+    for bad in ([0.5, 1], [1, 0, 1]):
+        with pytest.raises(ValueError, match="a 0 or 1"):
+            mcnemar(bad, [1, 0])
+
+
+def test_mcnemar_rejects_equal_models_at_most_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    rejected = np.mean(
+        [mcnemar(*rng.binomial(1, 0.7, size=(2, 60))) < 0.05 for _ in range(REPLICATIONS)]
+    )
+    assert rejected <= 0.05
+
+
+def test_prompts_needed_gives_the_power_it_promises():
+    rng = np.random.default_rng(3)
+    pilot = points_with_ties(rng, 5000) - 0.65
+    n = prompts_needed(pilot, 0.05)
+    assert 300 < n < 600
+    shown = np.mean(
+        [bootstrap_mean(points_with_ties(rng, n) - 0.6, draws=500).low > 0 for _ in range(1000)]
+    )
+    assert shown == pytest.approx(0.8, abs=0.05)
+    assert prompts_needed(pilot, 0.025) == pytest.approx(4 * n, rel=0.01)
+    for bad in ({"difference": 0}, {"difference": 0.05, "power": 1}):
+        with pytest.raises(ValueError, match="wanted above 0"):
+            prompts_needed(pilot, **bad)
+    with pytest.raises(ValueError, match="at least two"):
+        prompts_needed([0.5], 0.05)
+
+
+def scores(**models):
+    return pd.concat(
+        pd.DataFrame({"model": name, "row": range(len(values)), "x": values})
+        for name, values in models.items()
+    )
+
+
+def test_the_sentence_says_what_the_interval_allows():
+    rng = np.random.default_rng(0)
+    base = rng.binomial(1, 0.5, size=200).astype(float)
+    table = lambda other: comparison_table(  # noqa: E731
+        scores(SFT=base, DPO=other), candidate="DPO", baseline="SFT"
+    ).loc["x"]
+    better = table(np.maximum(base, rng.binomial(1, 0.3, size=200)))
+    assert better["low"] > 0 and better["p"] < 0.001
+    assert better["conclusion"] == f"DPO is higher, by at least {100 * better['low']:.1f} points"
+    worse = table(np.minimum(base, rng.binomial(1, 0.5, size=200)))
+    assert worse["conclusion"] == f"DPO is lower, by at least {-100 * worse['high']:.1f} points"
+    same = table(rng.permutation(base))
+    assert same["low"] < 0 < same["high"] and same["p"] > 0.05
+    assert same["conclusion"].startswith("no difference shown: DPO may be ")
+    long = table(base * 100)
+    assert np.isnan(long["p"]) and "points" not in long["conclusion"]
+
+
+def test_a_missing_score_is_an_error_and_not_a_smaller_sample():
+    with pytest.raises(ValueError, match="DPO has no x for row 2"):
+        comparison_table(scores(SFT=[1, 0, 1], DPO=[1, 0]), candidate="DPO", baseline="SFT")
+
+
+def test_markdown_has_a_line_for_each_metric():
+    table = comparison_table(
+        scores(SFT=[0.0, 1.0, 0.0], DPO=[1.0, 1.0, 1.0]), candidate="DPO", baseline="SFT"
+    )
+    head, rule, line = to_markdown(table).splitlines()
+    assert head.startswith("| metric | SFT | DPO | DPO over SFT | 95 % interval |")
+    assert head.count("|") == rule.count("|") == line.count("|")
+    assert line.startswith("| x | 0.33 | 1.00 | +0.67 |")
+
+
+def test_with_fewer_prompts_the_interval_is_wider_and_shows_less():
+    rng = np.random.default_rng(0)
+    table = interval_by_prompts(points_with_ties(rng, 300) - 0.55, [30, 100, 300], repeats=50)
+    widths = (table["high"] - table["low"]).tolist()
+    assert widths[0] > 1.6 * widths[1] > 2 * widths[2]
+    assert table["shown"].is_monotonic_increasing and table["shown"].iloc[0] < 0.6

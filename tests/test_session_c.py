@@ -1,0 +1,280 @@
+"""What session C calls: capability, gap and win, the record, the portfolio, the gallery's page."""
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coursekit.evaluation import (
+    Estimate,
+    capability_scores,
+    capability_table,
+    checkpoints,
+    comparison_table,
+    gap_and_win,
+    held_out_documents,
+    load_three_way,
+    rank_correlation,
+    save_three_way,
+    score_responses,
+    win_rate,
+)
+from coursekit.gallery import CONDITIONS, EXHIBITED, exhibition, load_recorded
+from coursekit.judging import RubricJudge
+from coursekit.logprobs import sequence_logps
+from coursekit.models import load_model
+from coursekit.models.identity import model_identity
+from coursekit.plotting import plot_exhibit, plot_gap_and_win, plot_intervals
+from coursekit.portfolio import portfolio, reflection
+from coursekit.preferences import alert_rows
+from coursekit.widgets import comparison, exhibits
+
+# Capability.
+
+
+def test_held_out_documents_are_new_and_of_both_kinds():
+    documents = held_out_documents(20)
+    assert sum(item.kind == "question" for item in documents) == 20 and len(documents) == 40
+    assert documents == held_out_documents(20) != held_out_documents(20, seed=1)
+
+
+def test_perplexity_and_answers_are_what_they_say(model, tokenizer, profile):
+    documents = held_out_documents(6)
+    scores = capability_scores({"base": model}, tokenizer, documents)
+    expected = -sequence_logps(
+        model, tokenizer, [d.prompt for d in documents], [d.response for d in documents]
+    )
+    assert scores["nats"].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    notes = scores[scores["kind"] != "question"]
+    table = capability_table(
+        capability_scores({"base": model, "same": model}, tokenizer, documents), before="base"
+    )
+    line = table.loc["perplexity of notes"]
+    assert line["base"] == pytest.approx(math.exp(notes["nats"].sum() / notes["tokens"].sum()))
+    assert line["same change"] == pytest.approx(1) and line["same low"] == pytest.approx(1)
+    # Greedy decoding itself agrees with what is read off the scores.
+    from coursekit.generation import generate
+
+    asked = [item for item in documents if item.kind == "question"]
+    said = generate(model, tokenizer, [item.prompt for item in asked], max_new_tokens=24)
+    right = [text == item.response for text, item in zip(said, asked, strict=True)]
+    answered = scores[scores["kind"] == "question"]["answered"]
+    assert answered.tolist() == [float(value) for value in right] and sum(right) > 0
+
+
+def test_a_spoilt_model_is_seen_to_have_lost_something(model, tokenizer, profile):
+    import torch
+
+    spoilt = load_model(profile.base_model, profile)
+    with torch.no_grad():
+        for parameter in spoilt.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    scores = capability_scores({"base": model, "spoilt": spoilt}, tokenizer, held_out_documents(30))
+    table = capability_table(scores, before="base")
+    assert table.loc["perplexity of notes", "spoilt low"] > 1
+    assert table.loc["questions answered", "spoilt high"] < 0
+
+
+def test_the_harness_runs_offline_and_agrees(profile, tokenizer, model, tmp_path):
+    pytest.importorskip("lm_eval")
+    from coursekit.evaluation.capability import severity_questions
+    from coursekit.evaluation.harness import TASK, run_harness, write_task
+
+    n = 24
+    results = run_harness(profile.base_model, profile, task_folder=write_task(tmp_path, n))
+    rows = severity_questions(n)
+    right = 0
+    for row in rows:
+        # The harness compares the answers' sums without the end token; all are equally long here.
+        logps = sequence_logps(
+            model, tokenizer, [row["question"]] * 3, row["choices"], per_token=True
+        )
+        right += max(range(3), key=lambda i: logps[i][:-1].sum().item()) == row["answer"]
+    assert results[TASK]["acc,none"] == pytest.approx(right / n)
+    assert right / n > 0.5
+
+
+def test_without_the_harness_the_error_says_what_to_install(profile, monkeypatch):
+    import sys
+
+    from coursekit.evaluation.harness import run_harness
+
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ModuleNotFoundError, match='pip install "lm-eval'):
+        run_harness(profile.base_model, profile)
+
+
+# Gap and win.
+
+
+def points(gaps, wins):
+    return pd.DataFrame(
+        {"run": [f"r{i // 2}" for i in range(len(gaps))], "seed": 0, "gap": gaps, "win_rate": wins}
+    )
+
+
+def test_rank_correlation():
+    gaps = list(range(20))
+    assert rank_correlation(points(gaps, gaps), "gap").value == pytest.approx(1)
+    against = rank_correlation(points(gaps, [-gap for gap in gaps]), "gap")
+    assert against.value == pytest.approx(-1) and against.high < -0.9
+    rng = np.random.default_rng(0)
+    nothing = rank_correlation(points(rng.random(200), rng.random(200)), "gap")
+    assert nothing.low < 0 < nothing.high
+    with pytest.raises(ValueError, match="at least three"):
+        rank_correlation(points([1, 2], [1, 2]), "gap")
+
+
+def test_the_bootstrap_of_the_correlation_draws_whole_runs():
+    """Copies of a run's points are no new evidence: the interval must not shrink."""
+    rng = np.random.default_rng(1)
+    few = points(rng.random(16), rng.random(16))
+    many = pd.concat([few] * 10, ignore_index=True)
+    narrow, wide = rank_correlation(many, "gap"), rank_correlation(few, "gap")
+    assert narrow.high - narrow.low > 0.8 * (wide.high - wide.low)
+
+
+def test_where_the_gap_lied():
+    found = gap_and_win(points([1, 5, 9, 9], [0.7, 0.4, 0.4, 0.6]), healthy=4)
+    assert found["lied"].tolist() == [False, True, True, False]
+
+
+def test_the_recorded_runs_were_compared_on_the_way():
+    runs = [run for run in load_recorded() if run.end]
+    assert {run.condition.name for run in runs} == {condition.name for condition in CONDITIONS}
+    found = checkpoints(runs)
+    assert (found.groupby(["run", "seed"]).size() >= 4).all()
+    assert found[["gap", "kl", "win_rate"]].notna().all(axis=None)
+    for run in runs:  # the last comparison is the one whose answers are kept
+        last = found[(found["run"] == run.condition.name) & (found["seed"] == run.seed)].iloc[-1]
+        assert last["win_rate"] == pytest.approx(run.end.win_rate[0], abs=1e-3)
+        assert run.end.win_rate[1] <= run.end.win_rate[0] <= run.end.win_rate[2]
+    assert len(plot_gap_and_win(gap_and_win(found, 2.0)).axes) == 3
+
+
+# The gallery's page.
+
+
+def test_the_gallery_shows_at_least_eight_and_folds_the_answer(profile):
+    cases = exhibition(load_recorded())
+    assert len(cases) >= 8 and [run.condition.name for run in cases.values()] == list(EXHIBITED)
+    assert all(condition.story for condition in CONDITIONS)
+    page = exhibits(cases, alert_rows("evaluation", 1, profile)).data
+    shown = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    for letter, run in cases.items():
+        assert f"Run {letter}" in shown
+        name = run.condition.name.replace("%", "%")
+        assert name in page and (name not in shown or name == "healthy")
+    assert page.count("data:image/png") == len(cases) == page.count("<details")
+    assert len(page) < 1_500_000
+    assert plot_exhibit(next(iter(cases.values())).metrics).axes
+
+
+def test_the_recorded_answers_are_scored_as_recorded(profile):
+    rows = alert_rows("evaluation", 2, profile)
+    for run in exhibition(load_recorded()).values():
+        scores = score_responses(rows, {"this run": run.end.answers["this run"]})
+        assert len(scores) == 2 and set(run.end.scores) == {"SFT", "this run"}
+
+
+# The record, the reflection, the portfolio.
+
+
+@pytest.fixture()
+def saved(profile, triples, tmp_path):
+    good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
+    judge = RubricJudge()
+    scores = score_responses(
+        triples, {"base": bad, "SFT": bad, "SFT+DPO": good}, judge=judge, against="SFT"
+    )
+    table = comparison_table(scores, candidate="SFT+DPO", baseline="SFT")
+    here = replace(profile, artifacts=tmp_path)
+    record = save_three_way(
+        tmp_path / here.name,
+        table,
+        win_rate(triples, good, bad, judge),
+        models={"base": "a", "SFT": "b", "SFT+DPO": "c"},
+        length_controlled=Estimate(0.9, 0.8, 1.0),
+        kl=Estimate(1.0, 0.5, 1.5),
+        notes={"What it cost": "Nothing."},
+    )
+    return here, record, table
+
+
+def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
+    here, record, table = saved
+    folder = here.artifacts / here.name
+    assert load_three_way(folder) == record and load_three_way(here.artifacts) is None
+    text = (folder / "three_way.txt").read_text()
+    assert text.strip().splitlines()[-1] == record.pairwise
+    assert "SFT+DPO against SFT: win rate 100.0%" in record.pairwise
+    assert "severity" in text and "preferred" in text
+    markdown = (folder / "three_way.md").read_text()
+    assert "## What it cost\n\nNothing." in markdown and "| preferred |" in markdown
+    assert table.loc["preferred", "SFT"] == 0.5 and table.loc["preferred", "SFT+DPO"] == 1
+
+
+def test_the_table_for_reading(saved):
+    html = comparison(saved[2]).to_html()
+    assert "95 % interval" in html and "16 prompts" in html and "what it shows" in html
+    assert "&lt; 0.001" in html or "< 0.001" in html
+
+
+def test_the_reflection_carries_the_table_and_is_never_overwritten(saved, capsys):
+    here, record, _ = saved
+    made = reflection(record, here)
+    text = made.path.read_text()
+    assert made.words == 0 and record.markdown in text and record.pairwise in text
+    made.path.write_text(text + "\nMy own eleven words are not in any line of it.\n")
+    other = replace(record, pairwise="SFT+DPO against SFT: another", markdown="| x |")
+    again = reflection(other, here)
+    assert "My own eleven words" in again.path.read_text()
+    assert "table of an earlier run" in capsys.readouterr().out
+    assert reflection(record, here).words == 11
+
+
+def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_path):
+    table = portfolio(replace(profile, artifacts=tmp_path))
+    assert len(table) == 8 and set(table["state"]) == {"missing"}
+    assert table["where"].str.startswith("session ").all()
+    assert not any(tmp_path.iterdir())  # looking makes nothing
+
+
+def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
+    from coursekit.portfolio import TEMPLATES
+    from coursekit.preferences import save_jsonl
+    from coursekit.training import train_dpo
+
+    here, record, _ = saved
+    runs = here.artifacts / here.name
+    train_dpo(sft_folder, triples, runs / "dpo", quick, save_strategy="no")
+    (here.artifacts / "notes").mkdir()
+    (here.artifacts / "notes" / "dpo.md").write_text(TEMPLATES["dpo"] + "word " * 600)
+    (here.artifacts / "notes" / "instructgpt.md").write_text(TEMPLATES["instructgpt"] + "word " * 9)
+    save_jsonl(triples, runs / "triples.jsonl")
+    found = portfolio(here)
+    assert found.loc["notes on DPO", "state"] == "sound"
+    assert found.loc["notes on InstructGPT", "found"] == "9 words, at least 200 wanted"
+    assert found.loc["preference triples", "state"] == "unfinished"  # sixteen are too few
+    assert found.loc["DPO adapter", "state"] == "sound"
+    stale = found.loc["three-way evaluation"]
+    assert stale["state"] == "unfinished" and "another adapter" in stale["found"]
+    # Evaluated again, it is this adapter's.
+    path = runs / "three_way.json"
+    content = json.loads(path.read_text())
+    content["models"]["SFT+DPO"] = model_identity(runs / "dpo", here)
+    path.write_text(json.dumps(content))
+    assert portfolio(here).loc["three-way evaluation", "found"] == record.pairwise
+    (runs / "dpo" / "adapter_model.safetensors").write_bytes(b"damaged")
+    assert "does not load" in portfolio(here).loc["DPO adapter", "found"]
+
+
+def test_the_figures_draw():
+    by_prompts = pd.DataFrame(
+        [{"n": 30, "low": 0, "high": 1, "estimate low": 0, "estimate high": 1, "shown": 0.5}]
+    )
+    assert len(plot_intervals(by_prompts, "lead").axes) == 2
