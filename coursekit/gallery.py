@@ -86,31 +86,93 @@ def few(n: int) -> Callable[[Rows, Rows, random.Random], tuple[Rows, Rows]]:
 
 
 CONDITIONS = (
-    Condition("healthy", "healthy"),
+    Condition(
+        "healthy",
+        "healthy",
+        story="Nothing. Margin and ranking grow together on training and held-out triples, the KL "
+        "stays small, entropy and length hardly move, and the policy wins.",
+    ),
     Condition("healthy, all triples", "healthy", triples=10_000),
     Condition("healthy, beta 0.3", "healthy", {"beta": 0.3}),
     Condition("healthy, half the rate", "healthy", {"learning_rate": 2.5e-4}),
     Condition("learning rate far too low", "no learning", {"learning_rate": 1e-6}),
-    Condition("learning rate too high", "KL running away", {"learning_rate": 2e-3}),
-    Condition("beta far too high", "", {"beta": 5.0}),
-    Condition("beta far too low", "collapse", {"beta": 0.01, "learning_rate": 1e-3, "epochs": 6}),
-    Condition("learning rate absurd", "collapse", {"learning_rate": 1e-2}),
+    Condition(
+        "learning rate too high",
+        "KL running away",
+        {"learning_rate": 2e-3},
+        story="Four times the healthy rate. The margin is many times the healthy run's, for about "
+        "as many wins: the rest was spent on distance. The KL is many times as large and rising, "
+        "and the format begins to break. Stop early, or lower the rate.",
+    ),
+    Condition(
+        "beta far too high",
+        "",
+        {"beta": 5.0},
+        story="Fifty times the healthy beta. The margin looks the largest only because beta is a "
+        "factor of it: divide it out, and it is smaller than the healthy run's. The ranking is "
+        "right, but the policy may hardly leave its reference, and wins less.",
+    ),
+    Condition(
+        "beta far too low",
+        "collapse",
+        {"beta": 0.01, "learning_rate": 1e-3, "epochs": 6},
+        story="A tenth of the healthy beta, twice the rate and three times the epochs: nothing "
+        "holds the policy near its reference. At first it wins; then the answers shrink to "
+        "fragments, while margin and ranking look as well as ever. KL and length tell it early.",
+    ),
+    Condition(
+        "learning rate absurd",
+        "collapse",
+        {"learning_rate": 1e-2},
+        story="Twenty times the healthy rate. The margin is wide, held-out pairs are ranked right, "
+        "and what the model writes is debris. The KL says so from the first measurement.",
+    ),
     Condition("learning rate insane", "divergence", {"learning_rate": 0.3}),
-    Condition("labels flipped 40 %", "noisy labels", rows=flipped(0.4)),
+    Condition(
+        "labels flipped 40 %",
+        "noisy labels",
+        rows=flipped(0.4),
+        story="Two labels in five are turned round. What one pair teaches the next one takes back: "
+        "margins near zero, ranking near chance, no KL. The policy has stayed what it was; more "
+        "training would not help, better labels would.",
+    ),
     Condition("labels at random", "noisy labels", rows=flipped(0.5)),
-    Condition("reference is the base model", "wrong reference", reference="base"),
-    Condition("no SFT first", "", start="base"),
+    Condition(
+        "reference is the base model",
+        "wrong reference",
+        reference="base",
+        story="The policy starts from SFT, its rewards are measured from the base model. Margins "
+        "are not zero at the first step, held-out pairs are ranked worse than by chance, and the "
+        "KL is there before training. In a run this short the answers do not suffer: the curves "
+        "are wrong and the model is not, which is why the first step is checked at all.",
+    ),
+    Condition(
+        "no SFT first",
+        "",
+        start="base",
+        story="DPO started from the base model. Every curve looks healthy: against *its own* "
+        "reference the policy learns to rank. But the base model does not write reports, and "
+        "preferences between reports do not teach it to. Only the answers, and the comparison "
+        "with SFT, show it.",
+    ),
     Condition(
         "judge who likes length",
         "length growth",
         rows=longer_wins,
         triples=10_000,
+        story="The labels are those of a judge who looks at length alone. Margin and ranking are "
+        "excellent, since the policy has learnt exactly what the labels say. Only the length "
+        "grows, and by the true rubric it loses. No curve can tell that labels mean another thing; "
+        "an audit of the triples can.",
     ),
     Condition(
         "forty triples, many epochs",
         "overfitting",
         {"epochs": 30, "learning_rate": 1e-3},
         rows=few(40),
+        story="Forty triples, thirty times. On those the margin keeps growing; held out it has "
+        "stopped, and the KL has not. The answers soon get worse: the "
+        "policy has learnt forty pairs by heart.",
     ),
 )
 
@@ -349,7 +411,7 @@ EXHIBITED = (
     "forty triples, many epochs",
     "reference is the base model",
     "beta far too high",
-    "learning rate far too low",
+    "learning rate absurd",
 )
 
 

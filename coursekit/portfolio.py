@@ -188,7 +188,11 @@ def _triples(runs: Path) -> Piece:
     except ValueError as error:
         return Piece(name, "unfinished", str(error), where)
     train, validation = split_by_prompt(rows)
-    faults = [item.check for item in audit(train, validation).findings if item.outcome == "fault"]
+    faults = [
+        item.check
+        for item in audit(train, validation=validation).findings
+        if item.outcome == "fault"
+    ]
     found = f"{len(rows)} triples, " + (
         f"the audit finds {', '.join(faults)}" if faults else "the audit finds no faulty row"
     )

@@ -95,17 +95,16 @@ def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:
         source = config["base_model_name_or_path"]
     if not chain:
         raise ValueError(f"{dpo} holds no adapter: a whole model is published with save_pretrained")
+    # Not digits: PEFT takes an adapter's name out of the names of weights, "layers.0" included.
+    names = [f"part{number}" for number in range(len(chain))]
     with quiet():
-        model = PeftModel.from_pretrained(load_model(source, profile), str(chain[0]), "0")
-        for number, adapter in enumerate(chain[1:], 1):
-            model.load_adapter(str(adapter), str(number))
-        names = [str(number) for number in range(len(chain))]
-        if len(chain) > 1:
-            # W + s1 B1 A1 + s2 B2 A2 is one adapter of the summed rank: nothing is rounded.
-            model.add_weighted_adapter(names, [1.0] * len(names), "default", combination_type="cat")
-        model.save_pretrained(folder / "all", selected_adapters=["default" if chain[1:] else "0"])
-    saved = folder / "all" / ("" if chain[1:] else "0")
-    for path in saved.iterdir():
+        model = PeftModel.from_pretrained(load_model(source, profile), str(chain[0]), names[0])
+        for name, adapter in zip(names[1:], chain[1:], strict=True):
+            model.load_adapter(str(adapter), name)
+        # W + s1 B1 A1 + s2 B2 A2 is one adapter of the summed rank: nothing is rounded.
+        model.add_weighted_adapter(names, [1.0] * len(names), "joined", combination_type="cat")
+        model.save_pretrained(folder / "all", selected_adapters=["joined"])
+    for path in (folder / "all" / "joined").iterdir():
         if path.suffix in (".json", ".safetensors"):
             path.replace(folder / path.name)
     shutil.rmtree(folder / "all")

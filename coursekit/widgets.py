@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -288,9 +289,13 @@ def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any]) -> str:
         "</p></div></div>"
         f'<details style="margin:6px 0"><summary>What is wrong with run {letter}?</summary>'
         f'<p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
-        f"{escape(run.condition.story)}<br><i>Red flags: {escape(named or 'none')}.</i></p>"
+        f"{_emphasised(run.condition.story)}<br><i>Red flags: {escape(named or 'none')}.</i></p>"
         "</details></div>"
     )
+
+
+def _emphasised(text: str) -> str:
+    return re.sub(r"\*(.+?)\*", r"<em>\1</em>", escape(text))
 
 
 def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) -> HTML:
