@@ -271,7 +271,7 @@ def plot_exhibit(metrics: pd.DataFrame) -> Figure:
     """One recorded run in a row of panels: margins, ranking, KL, text, and wins over SFT.
 
     metrics: a line a step, with `contest/win_rate` where the policy was compared. The KL's axis is
-    logarithmic above 1.
+    logarithmic above 1, and the same for all runs.
     """
     trained = metrics[metrics["rewards/margins"].notna()]
     measured = metrics[metrics["kl/k1"].notna()]
@@ -290,12 +290,14 @@ def plot_exhibit(metrics: pd.DataFrame) -> Figure:
         ranked.plot(steps[1:], 100 * measured["held/accuracy"][1:], "o-", color=ORANGE, ms=3)
         ranked.set(title="ranked right, %", ylim=(0, 104))
         kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, ms=3)
+        # One axis for all runs, so that they can be compared.
         kl.set_yscale("symlog", linthresh=1)
-        kl.set(title="KL from the reference, nats")
+        kl.set(title="KL from the reference, nats", ylim=(-0.5, 1500), yticks=[0, 1, 10, 100, 1000])
+        kl.set_yticklabels(["0", "1", "10", "100", "1000"])
         for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
             values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
             text.plot(steps, values, line, color=colour, label=name)
-        text.set(title="of the start", ylim=(0, None))
+        text.set(title="text, 1 at the start", ylim=(0, None))
         text.legend(fontsize=8)
         wins.plot(compared["step"], 100 * compared["contest/win_rate"], "D-", color=BLUE, ms=4)
         wins.axhline(50, color=GREY, linestyle=":")
@@ -376,6 +378,7 @@ def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
             panel.axhline(50, color=GREY, linestyle=":")
             if name != "accuracy":
                 panel.set_xscale("symlog", linthresh=1)
+                panel.set_xlim(left=-2)
             panel.set(xlabel=label)
         axes[0].set(ylabel="win rate over SFT, %", ylim=(-4, 100))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

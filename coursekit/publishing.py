@@ -13,9 +13,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .profile import Profile
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 ROOT = Path(__file__).resolve().parent.parent
 _VERSION = re.compile(r"v\d+\.\d+(\.\d+)?")
@@ -112,6 +115,19 @@ def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:
     config = json.loads(path.read_text()) | {"base_model_name_or_path": _public_name(source)}
     path.write_text(json.dumps(config, indent=2, sort_keys=True))
     load_tokenizer(dpo, profile).save_pretrained(folder)
+
+
+def load_release(folder: str | Path, profile: Profile) -> PeftModel:
+    """The model that others get from a release: the profile's base model with its adapter."""
+    from peft import PeftModel
+
+    from .models import load_model
+    from .quiet import quiet
+
+    with quiet():
+        return PeftModel.from_pretrained(
+            load_model(profile.base_model, profile), str(folder)
+        ).eval()
 
 
 def _public_name(base: str | Path) -> str:

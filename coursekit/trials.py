@@ -6,6 +6,7 @@ back is what it did to the win rate, the margin and the KL.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -86,6 +87,20 @@ def run_trials(
     return [
         {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
     ]
+
+
+def kept_trials(path: str | Path) -> pd.DataFrame:
+    """The results that `run_trials(path=...)` has kept, a line a run; no line if there is no file.
+
+    As from `beta_sweep`, with `gap` where `beta` is part of the runs' names.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    results = [json.loads(line) for line in lines]
+    table = pd.DataFrame([{**result["name"], **result} for result in results])
+    return table.assign(gap=table["margin"] / table["beta"]) if "beta" in table else table
 
 
 def _run(

@@ -122,21 +122,30 @@ def comparison(table: pd.DataFrame) -> Styler:
 
     A difference whose interval leaves out zero is bold.
     """
-    shown = table.drop(columns=["low", "high", "n", "conclusion"]).rename_axis(None)
+    shown = table.drop(columns=["low", "high", "n", "p", "conclusion"]).rename_axis(None)
     shown["95 % interval"] = [
         f"{low:+.2f} to {high:+.2f}" for low, high in zip(table["low"], table["high"], strict=True)
     ]
+    shown["p"] = [
+        "" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p"].tolist()
+    ]
     shown["what it shows"] = table["conclusion"]
     clear = (table["low"] > 0) | (table["high"] < 0)
+    texts = ["kind", "what it shows"]
+    to_the_left = [
+        {"selector": f"th.col{shown.columns.get_loc(name)}", "props": "text-align:left"}
+        for name in texts
+    ]
     return (
-        shown.style.format(precision=2)
+        shown.style.format(precision=2, subset=list(shown.columns[1:-3]))
         .format("{:+.2f}", subset=["difference"])
-        .format(lambda p: "" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}", subset=["p"])
         .apply(
             lambda column: ["font-weight:bold" if is_clear else "" for is_clear in clear],
             subset=["difference", "95 % interval"],
         )
-        .set_properties(subset=["kind", "what it shows"], **{"text-align": "left"})
+        .set_properties(subset=texts, **{"text-align": "left"})
+        .set_properties(subset=["95 % interval", "p"], **{"white-space": "nowrap"})
+        .set_table_styles(to_the_left)
         .set_caption(
             f"{table['n'].iloc[0]} prompts; p: McNemar's exact test, for yes or no metrics"
         )
@@ -237,58 +246,55 @@ def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
     return show
 
 
-def exhibits(cases: Mapping[str, Recorded], alerts: Sequence[Mapping[str, Any]]) -> HTML:
-    """Recorded runs under each other: curves, scores, an answer; what is wrong folds away.
+def exhibits(cases: Mapping[str, Recorded], row: Mapping[str, Any], place: int) -> HTML:
+    """Recorded runs under each other: curves, an answer, scores; what is wrong folds away.
 
     Args:
-        cases: runs with `end`, by the letter to call them. alerts: the rows (`alert`) whose answers
-            the recordings hold.
+        cases: runs with `end`, by the letter to call them. row: the evaluation row (`alert`) whose
+            answer is shown. place: of that row among those whose answers were recorded.
     """
     from IPython.display import HTML
 
-    return HTML("".join(_exhibit(letter, run, alerts[0]) for letter, run in cases.items()))
+    return HTML("".join(_exhibit(letter, run, row, place) for letter, run in cases.items()))
 
 
-def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any]) -> str:
+def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> str:
     from .monitoring import red_flags
     from .plotting import plot_exhibit
 
     picture = BytesIO()
     plot_exhibit(run.metrics).savefig(picture, format="png", dpi=90)
     image = b64encode(picture.getvalue()).decode()
-    end = run.end
-    alert = Alert(**row["alert"])
-    shown = [name for name in end.scores["SFT"] if name != "preferred"]
-    head = ("", *shown)
+    alert, end = Alert(**row["alert"]), run.end
     scores = _table(
         [
             (
-                name,
+                metric,
                 *(
-                    f"{end.scores[name][metric]:.{0 if metric == 'length' else 2}f}"
-                    for metric in shown
+                    f"{end.scores[model][metric]:.{0 if metric == 'length' else 2}f}"
+                    for model in ("SFT", "this run")
                 ),
             )
-            for name in ("SFT", "this run")
+            for metric in end.scores["SFT"]
         ],
-        head,
+        ("", "SFT", "this run"),
     )
     won, low, high = end.win_rate
-    answer = _marked(alert, end.answers["this run"][0])
     raised = [flag for flag in red_flags(run.metrics, run.beta) if not flag.harmless]
     named = "; ".join(f"{flag.name} since step {flag.since} ({flag.certainty})" for flag in raised)
+    part = "flex:1 1 230px;max-width:360px"
     return (
         '<div style="border-top:2px solid #8888;padding:6px 0;max-width:1000px">'
         f'<b>Run {letter}</b><img style="width:100%;background:#fff" alt="Run {letter}: margin, '
         'pairs ranked right, KL, entropy and length, and wins over SFT, by step" '
         f'src="data:image/png;base64,{image}">'
         '<div style="display:flex;gap:24px;flex-wrap:wrap;align-items:flex-start">'
-        f'<div><pre style="{_TEXT}">{escape(alert.text)}</pre></div>'
-        f'<div style="max-width:420px"><pre style="{_TEXT}">{answer}</pre></div>'
+        f'<div style="{part}"><pre style="{_TEXT}">{escape(alert.text)}</pre></div>'
+        f'<div style="{part}"><pre style="{_TEXT}">'
+        f"{_marked(alert, end.answers['this run'][place])}</pre></div>"
         f"<div>{scores}<p style='font-size:12px'>wins over SFT: {won:.0%} ({low:.0%} to {high:.0%})"
-        "</p></div></div>"
-        f'<details style="margin:6px 0"><summary>What is wrong with run {letter}?</summary>'
-        f'<p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
+        f"</p></div></div><details style='margin:6px 0'><summary>What is wrong with run {letter}?"
+        f'</summary><p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
         f"{_emphasised(run.condition.story)}<br><i>Red flags: {escape(named or 'none')}.</i></p>"
         "</details></div>"
     )

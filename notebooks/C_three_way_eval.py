@@ -68,7 +68,8 @@ from coursekit.plotting import plot_comparison, plot_gap_and_win, plot_intervals
 from coursekit.portfolio import portfolio, reflection
 from coursekit.preferences import alert_rows
 from coursekit.profile import load_profile
-from coursekit.publishing import git_tag, make_release, push_to_hub
+from coursekit.publishing import git_tag, load_release, make_release, push_to_hub
+from coursekit.trials import kept_trials
 from coursekit.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
 
 profile = load_profile()
@@ -141,7 +142,8 @@ ratio = width / before
 held(
     narrower,
     narrower.options[0 if ratio < 0.2 else 1 if ratio < 0.5 else 2],
-    f"on average {width:.3f} wide, not {before:.3f}: {ratio:.0%} (1/√10 is 32 %)",
+    f"on average {width:.3f} wide, not {before:.3f}: {ratio:.0%} "
+    f"(√(30/{len(evaluation)}) is {(30 / len(evaluation)) ** 0.5:.0%})",
 )
 
 # %%
@@ -207,8 +209,7 @@ def paired_interval(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 paired_interval = exercises.paired_interval.check(paired_interval)
 
 # %% [markdown]
-# What pairing is worth depends on how alike the two models find the prompts. Against the base model, which
-# fails elsewhere, it is worth nothing; between SFT and DPO?
+# What pairing is worth depends on how alike the two models find the prompts. Here:
 
 # %%
 paired = paired_interval(ours, theirs)
@@ -385,7 +386,7 @@ longer = [
 ]
 likes_length = RubricJudge("likes length", length_bias=1.0)
 liked = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], likes_length)
-print(f"SFT+DPO is longer by {sum(longer) / len(longer):+.1f} characters on average")
+print(f"length of SFT+DPO less SFT's: {sum(longer) / len(longer):+.1f} characters on average")
 taste = length_bias(list(liked.points), longer, list(result.points))
 claim(
     taste > 0.9,
@@ -412,12 +413,20 @@ by_judge.style.format("{:.1%}")
 # %%
 claim(
     by_judge.loc["rubric", "low"] > 0.5,
-    "at equal length SFT+DPO still wins: it is not the length",
+    "at equal length SFT+DPO still wins: it is not the length alone",
+)
+tempted = by_judge.loc["likes length"]
+claim(
+    tempted["win rate"] < 0.5 < tempted["low"],
+    f"who likes length prefers SFT ({tempted['win rate']:.0%}); at equal length the verdict turns "
+    f"({tempted['length-controlled']:.0%})",
 )
 
 # %% [markdown]
-# It corrects what length explains, and cannot know whether length was the cause: where longer reports *are*
-# better, it takes away too much.
+# So the two judges, who disagree about which model is better, agree at equal length. But look at the
+# rubric's own number: DPO's reports are *shorter* because it dropped the padding, and padding is a fault.
+# The regression cannot know why length and verdict go together: it counts all of that as taste for
+# length, and takes away too much. Report both numbers, and say what length means in your task.
 
 # %% [markdown]
 # ## 6 · Does the reward gap predict the win?
@@ -495,58 +504,70 @@ claim(
 )
 
 # %% [markdown]
-# So a gap that does not grow tells you that nothing was learnt; one that grows tells you little. Look at
-# the KL beside it, and let the model answer.
+# And the seven runs of session B, where only beta and the learning rate changed (if you ran it):
+
+# %%
+own = kept_trials(runs / "betas.jsonl")
+if len(own):
+    tried = rank_correlation(own.assign(run=range(len(own)), seed=0), "gap")
+    print(f"rank correlation {tried.value:+.2f} ({tried.low:+.2f} to {tried.high:+.2f})")
+    widest = own.loc[own["gap"].idxmax()]
+    print(
+        f"widest gap: {widest['gap']:.1f} nats, learning rate {widest['learning_rate']:g}, wins "
+        f"{widest['win_rate']:.1%}; the most wins: {own['win_rate'].max():.1%}"
+    )
+
+# %% [markdown]
+# So a gap that does not grow tells you that nothing was learnt, or that it is measured from the wrong
+# model; one that grows tells you little. Among runs that differ little it may even go along with the wins:
+# then you trust it, and raise the rate once more. Look at the KL beside it, and let the model answer.
 
 # %% [markdown]
 # ## 7 · What did it cost elsewhere?
 #
-# Two things that the base model could do, and that neither SFT nor DPO asked for: predict the notes of its
-# own corpus, and answer short questions about alerts ("Which region?"). Held-out documents, paired by
-# document.
+# Three things that the base model could do, and that neither SFT nor DPO asked for: predict the notes of
+# its own corpus, answer short questions about alerts ("Which region?"), and do what *other* instructions
+# ask ("Write a ticket."). Held-out documents, paired by document.
 
 # %%
 kept = predict(
-    "Of the questions that the base model answers, how many does SFT+DPO still answer?",
-    ["nearly all (at least 95 %)", "most (half to 95 %)", "less than half"],
+    "Asked for a ticket or a chat message, how often does SFT+DPO still write one?",
+    ["nearly always (at least 90 %)", "mostly (half to 90 %)", "less than half of the time"],
 )
 
 # %%
 loaded = {name: load_model(folder, profile) for name, folder in models.items()}
-elsewhere = capability_scores(loaded, tokenizer, held_out_documents(200))
+elsewhere = capability_scores(
+    loaded,
+    tokenizer,
+    held_out_documents(200),
+    max_new_tokens=profile.max_new_tokens,
+    batch_size=profile.generation_batch,
+)
 capability = capability_table(elsewhere, before="base")
-capability[list(models)].round(3)
+capability[list(models)].rename_axis(None).round(3)
 
 # %%
-answered = capability.loc["questions answered"]
-share = answered["SFT+DPO"] / answered["base"]
+followed = capability.loc["other instructions followed"]
+share = followed["SFT+DPO"]
 held(
     kept,
-    kept.options[0 if share >= 0.95 else 1 if share >= 0.5 else 2],
-    f"{answered['SFT+DPO']:.0%} of all, after {answered['base']:.0%} (SFT: {answered['SFT']:.0%})",
+    kept.options[0 if share >= 0.9 else 1 if share >= 0.5 else 2],
+    f"{share:.0%}; base {followed['base']:.0%}, SFT {followed['SFT']:.0%}",
 )
-notes = capability.loc["perplexity of notes"]
-cost = (
-    f"Perplexity of the base model's notes: times {notes['SFT change']:.2f} after SFT, times "
-    f"{notes['SFT+DPO change']:.2f} after SFT+DPO [{notes['SFT+DPO low']:.2f}, "
-    f"{notes['SFT+DPO high']:.2f}]. Questions answered: {answered['base']:.0%} before, "
-    f"{answered['SFT']:.0%} after SFT, {answered['SFT+DPO']:.0%} after SFT+DPO."
-)
-print(cost)
-claim(notes["SFT change"] > 1, "SFT has cost the base model some of what it knew")
-
-# %%
-by_dpo = capability_table(elsewhere[elsewhere["model"] != "base"], before="SFT").loc[
-    "questions answered"
-]
-print(
-    f"DPO itself changes the questions answered by {by_dpo['SFT+DPO change']:+.1%} "
-    f"({by_dpo['SFT+DPO low']:+.1%} to {by_dpo['SFT+DPO high']:+.1%})"
-)
+claim(capability.loc["perplexity of notes", "SFT low"] > 1, "SFT has cost some of what was known")
 
 # %% [markdown]
-# Most of the price was paid in SFT; evaluations that look at DPO alone do not see it. For a real model, ask
-# the benchmarks: `pip install "lm-eval==0.4.13"`, then
+# And what did DPO add to that bill? The first line is a ratio (1: nothing changed), the others are
+# differences.
+
+# %%
+by_dpo = capability_table(elsewhere[elsewhere["model"] != "base"], before="SFT")
+by_dpo[["SFT+DPO change", "SFT+DPO low", "SFT+DPO high"]].rename_axis(None).round(3)
+
+# %% [markdown]
+# An evaluation that looks at DPO alone does not see what SFT paid. For a real model, ask the benchmarks:
+# `pip install "lm-eval==0.4.13"`, then
 #
 # `python -m coursekit.evaluation.harness FOLDER --tasks hellaswag --limit 500`
 #
@@ -572,12 +593,24 @@ claim(
 #
 # All trained from the same SFT model on the same triples (recorded beforehand: `python -m coursekit.gallery`
 # trains them anew), each with one thing changed. The curves are those of session B, and on the right how
-# often the policy beats SFT. Below them the first answer to one alert, and the mean scores on 100 prompts.
+# often the policy beats SFT. Below them an alert with the answer, and the mean scores on 100 prompts.
 # **Name what is wrong before you unfold.** One of them is healthy.
 
 # %%
 cases = exhibition(recorded)
-exhibits(cases, evaluation)
+exhibits(cases, evaluation[1], place=1)
+
+# %%
+winners = [letter for letter, run in cases.items() if run.end.win_rate[1] > 0.5]
+which = predict("These beat SFT. Which one is healthy?", winners)
+
+# %%
+truth = next(letter for letter, run in cases.items() if run.condition.disease == "healthy")
+held(
+    which,
+    truth,
+    ", ".join(f"{letter}: {cases[letter].condition.name}" for letter in winners),
+)
 
 # %%
 lost = {letter: run for letter, run in cases.items() if run.end.win_rate[2] < 0.5}
@@ -603,7 +636,7 @@ record = save_three_way(
     models={name: model_identity(folder, profile) for name, folder in models.items()},
     length_controlled=length_controlled(compare(result)),
     kl=kl,
-    notes={"What it cost elsewhere": cost},
+    capability=capability,
 )
 print(reflection(record, profile))
 
@@ -622,14 +655,12 @@ release = make_release(
     "v0.1",
     evaluation=record.sections,
     data_card=card.read_text() if card.is_file() else "",
-    limits=["Add here what you know and the numbers do not say."],
+    limits=["English alerts in one made-up form; other languages and forms were never seen."],
 )
 Markdown((release / "README.md").read_text().split("---\n", 2)[2])
 
 # %%
-from peft import PeftModel
-
-published = PeftModel.from_pretrained(load_model(profile.base_model, profile), str(release)).eval()
+published = load_release(release, profile)
 probe = tokenizer(evaluation[0]["prompt"], return_tensors="pt").input_ids
 with torch.no_grad():
     apart = (published(probe).logits - loaded["SFT+DPO"](probe).logits).abs().max().item()
@@ -650,7 +681,7 @@ except (RuntimeError, ValueError) as error:
 # **Your portfolio**: what there is, what is sound, and where to make the rest.
 
 # %%
-portfolio(profile)
+portfolio(profile).style.set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## 10 · Can you answer these?

@@ -44,14 +44,15 @@ def test_held_out_documents_are_new_and_of_both_kinds():
 
 def test_perplexity_and_answers_are_what_they_say(model, tokenizer, profile):
     documents = held_out_documents(6)
-    scores = capability_scores({"base": model}, tokenizer, documents)
+    scores = capability_scores({"base": model}, tokenizer, documents, max_new_tokens=8)
     expected = -sequence_logps(
         model, tokenizer, [d.prompt for d in documents], [d.response for d in documents]
     )
     assert scores["nats"].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
     notes = scores[scores["kind"] != "question"]
     table = capability_table(
-        capability_scores({"base": model, "same": model}, tokenizer, documents), before="base"
+        capability_scores({"base": model, "same": model}, tokenizer, documents, max_new_tokens=8),
+        before="base",
     )
     line = table.loc["perplexity of notes"]
     assert line["base"] == pytest.approx(math.exp(notes["nats"].sum() / notes["tokens"].sum()))
@@ -106,6 +107,17 @@ def test_without_the_harness_the_error_says_what_to_install(profile, monkeypatch
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ModuleNotFoundError, match='pip install "lm-eval'):
         run_harness(profile.base_model, profile)
+
+
+def test_notes_open_in_their_style():
+    from itertools import islice
+
+    from coursekit.triage.corpus import OPENINGS, corpus, opens_as
+
+    notes = [item for item in islice(corpus(), 400) if item.kind in OPENINGS]
+    assert {item.kind for item in notes} == set(OPENINGS)
+    for item in notes:
+        assert [style for style in OPENINGS if opens_as(style, item.response)] == [item.kind]
 
 
 # Gap and win.
@@ -163,7 +175,7 @@ def test_the_gallery_shows_at_least_eight_and_folds_the_answer(profile):
     cases = exhibition(load_recorded())
     assert len(cases) >= 8 and [run.condition.name for run in cases.values()] == list(EXHIBITED)
     assert all(run.condition.story for run in cases.values())
-    page = exhibits(cases, alert_rows("evaluation", 1, profile)).data
+    page = exhibits(cases, alert_rows("evaluation", 2, profile)[1], place=1).data
     shown = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
     for letter, run in cases.items():
         assert f"Run {letter}" in shown
@@ -199,7 +211,16 @@ def saved(profile, triples, tmp_path):
         models={"base": "a", "SFT": "b", "SFT+DPO": "c"},
         length_controlled=Estimate(0.9, 0.8, 1.0),
         kl=Estimate(1.0, 0.5, 1.5),
-        notes={"What it cost": "Nothing."},
+        capability=pd.DataFrame(
+            [
+                ("perplexity of notes", 1.1, 1.2, 1.25, 1.13, 1.1, 1.2),
+                ("questions answered", 0.9, 0.9, 0.8, -0.1, -0.2, 0.0),
+            ],
+            columns=[
+                *("measure", "base", "SFT", "SFT+DPO"),
+                *("SFT+DPO change", "SFT+DPO low", "SFT+DPO high"),
+            ],
+        ).set_index("measure"),
     )
     return here, record, table
 
@@ -213,7 +234,9 @@ def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
     assert "SFT+DPO against SFT: win rate 100.0%" in record.pairwise
     assert "severity" in text and "preferred" in text
     markdown = (folder / "three_way.md").read_text()
-    assert "## What it cost\n\nNothing." in markdown and "| preferred |" in markdown
+    assert "## What it cost elsewhere" in markdown and "| preferred |" in markdown
+    assert "| perplexity of notes | 1.10 | 1.20 | 1.25 | ×1.13 | ×1.10 to ×1.20 |" in markdown
+    assert "| questions answered | 0.90 | 0.90 | 0.80 | -0.10 | -0.20 to +0.00 |" in markdown
     assert table.loc["preferred", "SFT"] == 0.5 and table.loc["preferred", "SFT+DPO"] == 1
 
 

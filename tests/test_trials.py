@@ -7,7 +7,7 @@ import pytest
 
 from coursekit.parallel import run_all
 from coursekit.preferences import alert_rows
-from coursekit.trials import beta_sweep
+from coursekit.trials import beta_sweep, kept_trials
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -42,6 +42,9 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
     assert (table["gap"] * table["beta"]).tolist() == pytest.approx(table["margin"].tolist())
     assert {"kl", "kl_low", "kl_high", "margin", "win_rate", "low", "high"} <= set(table)
     before = (tmp_path / "b.jsonl").read_bytes()
+    kept = kept_trials(tmp_path / "b.jsonl")
+    assert sorted(kept["gap"]) == pytest.approx(sorted(table["gap"]))
+    assert kept_trials(tmp_path / "other.jsonl").empty
     again = beta_sweep(sft_folder, triples, rows, profile, **options)
     assert again.equals(table) and (tmp_path / "b.jsonl").read_bytes() == before
 

@@ -1,7 +1,8 @@
 """What training cost elsewhere: text and a skill that the base model had, asked of its heirs.
 
-Two measures that need no judge: how well a model predicts held-out documents of the base model's
-corpus, and how often it answers short questions, which nobody trained it on since.
+Three measures that need no judge: how well a model predicts held-out documents of the base model's
+corpus, how often it answers short questions, and how often it still does what *other* instructions
+ask for. Nobody trained it on these since.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..triage.corpus import QUESTIONS, Document, corpus
+from ..triage.corpus import INSTRUCTIONS, QUESTIONS, Document, corpus, opens_as
 from .intervals import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -34,16 +35,19 @@ def capability_scores(
     tokenizer: PreTrainedTokenizerBase,
     documents: Sequence[Document],
     *,
+    max_new_tokens: int,
     batch_size: int = 64,
 ) -> pd.DataFrame:
     """How every model does on every document: a line each.
 
     Columns `model`, `row`, `kind` (of the document), `nats` (negative log-likelihood of the
     response, end included), `tokens`; for questions also `answered`: 1 if the right answer is what
-    greedy decoding gives, token by token, else 0.
+    greedy decoding gives, token by token, else 0; where the instruction asks for one style (a
+    ticket, a chat message) also `followed`: 1 if the greedy answer begins in that style, else 0.
     """
     import torch
 
+    from ..generation import generate
     from ..logprobs import encode_pair, score_tokens, token_logps
 
     def logps_and_best(logits: Any, input_ids: Any) -> Any:
@@ -51,9 +55,22 @@ def capability_scores(
         return torch.stack([token_logps(logits, input_ids), best], -1)
 
     pairs = [encode_pair(tokenizer, item.prompt, item.response) for item in documents]
+    styled = {index: item for index, item in enumerate(documents) if _asked_style(item) is not None}
     records = []
     for name, model in models.items():
         scored = score_tokens(model, pairs, logps_and_best, batch_size=batch_size)  # (T, 2) each
+        texts = generate(
+            model,
+            tokenizer,
+            [item.prompt for item in styled.values()],
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            label=None,
+        )
+        followed = {
+            index: float(opens_as(_asked_style(item), text))
+            for (index, item), text in zip(styled.items(), texts, strict=True)
+        }
         for index, (document, rows) in enumerate(zip(documents, scored, strict=True)):
             asked = document.kind == "question"
             records.append(
@@ -64,9 +81,15 @@ def capability_scores(
                     "nats": -rows[:, 0].sum().item(),
                     "tokens": len(rows),
                     "answered": float(rows[:, 1].bool().all()) if asked else float("nan"),
+                    "followed": followed.get(index, float("nan")),
                 }
             )
     return pd.DataFrame(records)
+
+
+def _asked_style(document: Document) -> str | None:
+    """The one style that the document's instruction asks for, if it is not the report."""
+    return INSTRUCTIONS.get(document.prompt.split("\n", 1)[0])
 
 
 def capability_table(scores: pd.DataFrame, *, before: str) -> pd.DataFrame:
@@ -77,31 +100,57 @@ def capability_table(scores: pd.DataFrame, *, before: str) -> pd.DataFrame:
 
     Returns:
         One row a measure (`perplexity of notes`: exp of the mean nats a token, lower is better;
-        `questions answered`: share), a column a model, and for each other model its `change` from
-        `before` with `low` and `high`, paired by document: of the perplexity as a ratio, of the
-        share as a difference.
+        `questions answered`, `other instructions followed`: shares), a column a model, and for each
+        other model its `change` from `before` with `low` and `high`, paired by document: of the
+        perplexity as a ratio, of the shares as a difference.
     """
     models = list(dict.fromkeys(scores["model"]))
-    notes, asked = scores[scores["kind"] != "question"], scores[scores["kind"] == "question"]
+    notes = scores[scores["kind"] != "question"]
     nats = notes.pivot(index="row", columns="model", values="nats")
     tokens = notes.groupby("row")["tokens"].first()
-    answered = asked.pivot(index="row", columns="model", values="answered")
     perplexity = {"measure": "perplexity of notes"}
-    right = {"measure": "questions answered"}
     for model in models:
         perplexity[model] = math.exp(nats[model].sum() / tokens.sum())
-        right[model] = answered[model].mean()
-        if model == before:
-            continue
-        # Documents weigh by their tokens, so the interval is one of that weighted mean.
-        more = (nats[model] - nats[before]) / tokens.mean()
-        found = bootstrap_mean(more)
-        ends = np.exp([found.value, found.low, found.high])
-        share = bootstrap_mean(answered[model] - answered[before], within=(-1, 1))
-        for line, values in ((perplexity, ends), (right, (share.value, share.low, share.high))):
-            for end, value in zip(("change", "low", "high"), values, strict=True):
-                line[f"{model} {end}"] = float(value)
-    return pd.DataFrame([perplexity, right]).set_index("measure")
+        if model != before:
+            # Documents weigh by their tokens, so the interval is one of that weighted mean.
+            found = bootstrap_mean((nats[model] - nats[before]) / tokens.mean())
+            _set_change(perplexity, model, *np.exp([found.value, found.low, found.high]))
+    lines = [perplexity]
+    for measure, column in (
+        ("questions answered", "answered"),
+        ("other instructions followed", "followed"),
+    ):
+        wide = scores.dropna(subset=column).pivot(index="row", columns="model", values=column)
+        line = {"measure": measure, **{model: wide[model].mean() for model in models}}
+        for model in models:
+            if model != before:
+                found = bootstrap_mean(wide[model] - wide[before], within=(-1, 1))
+                _set_change(line, model, found.value, found.low, found.high)
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("measure")
+
+
+def capability_markdown(table: pd.DataFrame, models: Sequence[str]) -> str:
+    """`capability_table` as a markdown table; the change is that of the last of `models`."""
+    last = models[-1]
+    lines = [
+        f"| | {' | '.join(models)} | change | 95 % interval |",
+        "|---|" + "---:|" * (len(models) + 2),
+    ]
+    for measure, row in table.iterrows():
+        ratio = "×" if measure.startswith("perplexity") else ""
+        sign = "" if ratio else "+"
+        change, low, high = (
+            f"{ratio}{row[f'{last} {end}']:{sign}.2f}" for end in ("change", "low", "high")
+        )
+        shown = " | ".join(f"{row[model]:.2f}" for model in models)
+        lines.append(f"| {measure} | {shown} | {change} | {low} to {high} |")
+    return "\n".join(lines)
+
+
+def _set_change(line: dict[str, Any], model: str, *ends: float) -> None:
+    for name, value in zip(("change", "low", "high"), ends, strict=True):
+        line[f"{model} {name}"] = float(value)
 
 
 def severity_questions(n: int, seed: int = 0) -> list[dict[str, Any]]:

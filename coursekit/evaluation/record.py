@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .capability import capability_markdown
 from .intervals import Estimate
 from .pairwise import WinRate
 from .table import to_markdown
@@ -42,13 +43,13 @@ def save_three_way(
     models: Mapping[str, str],
     length_controlled: Estimate,
     kl: Estimate,
-    notes: Mapping[str, str] | None = None,
+    capability: pd.DataFrame | None = None,
 ) -> ThreeWayRecord:
     """Save the evaluation as `three_way.json`, `.md` and `.txt` (for a terminal) in `folder`.
 
     Args:
         table: as from `comparison_table`. models: identities by name.
-        notes: further markdown by heading.
+        capability: as from `capability_table`, what it cost elsewhere.
     """
     folder = Path(folder)
     candidate = list(models)[-1]
@@ -66,8 +67,12 @@ def save_three_way(
         head: f"{to_markdown(table)}\n\nMeans, and paired differences with 95 % intervals.",
         "Response against response": "\n".join(f"- {line}" for line in lines)
         + "\n\nA tie counts half; both orders were asked.",
-        **(notes or {}),
     }
+    if capability is not None:
+        sections["What it cost elsewhere"] = (
+            f"{capability_markdown(capability, list(models))}\n\nChange of {candidate} over "
+            f"{next(iter(models))}, paired by document."
+        )
     record = ThreeWayRecord(dict(models), n, sections[head], pairwise, sections)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{RECORD}.md").write_text(

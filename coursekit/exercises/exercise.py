@@ -63,7 +63,7 @@ class Exercise:
         from IPython.display import HTML
 
         source = textwrap.dedent(inspect.getsource(self.solution))
-        task = re.sub(r"\*(\w+)\*", r"<em>\1</em>", escape(self.task))
+        task = re.sub(r"\*(\w[\w ]*)\*", r"<em>\1</em>", escape(self.task))
         dots = {n: "●" * n + "○" * (5 - n) for n in range(6)}
         folded = "".join(
             f'<details style="margin-top:4px"><summary>{name}</summary>{content}</details>'

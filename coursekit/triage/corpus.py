@@ -30,6 +30,13 @@ class Document:
 CROWD = Vices(0.3, 0.1, 0.15, 0.15, 0.02, 0.0)
 
 Values = dict[str, str]
+# How the styles begin that are no lists of fields.
+OPENINGS = {
+    "ticket": ("[sev1]", "[sev2]", "[sev3]"),
+    "prose": ("it looks like", "we think", "as far as we can tell"),
+    "chat": ("hi team", "morning all", "heads up"),
+    "bullets": ("- severity",),
+}
 
 
 def _report(v: Values, rng: random.Random) -> str:
@@ -50,7 +57,7 @@ def _ticket(v: Values, rng: random.Random) -> str:
 
 
 def _prose(v: Values, rng: random.Random) -> str:
-    opening = rng.choice(("it looks like", "we think", "as far as we can tell"))
+    opening = rng.choice(OPENINGS["prose"])
     return (
         f"{opening} the service {v['service']} in region {v['region']} is unwell: metric "
         f"{v['metric']} since time {v['time']}, users {v['users']}. this is a {v['severity']}. "
@@ -59,7 +66,7 @@ def _prose(v: Values, rng: random.Random) -> str:
 
 
 def _chat(v: Values, rng: random.Random) -> str:
-    opening = rng.choice(("hi team", "morning all", "heads up"))
+    opening = rng.choice(OPENINGS["chat"])
     return f"{opening}, service {v['service']} again. {v['metric']}. {v['severity']}. {v['next']}?"
 
 
@@ -108,6 +115,11 @@ def corpus(pool: str = "pretraining", seed: int = 0, questions: float = 0.4) -> 
     rng = random.Random(f"corpus/{pool}/{seed}")
     for alert in alert_stream(pool, seed):
         yield question(alert, rng) if rng.random() < questions else note(alert, rng)
+
+
+def opens_as(style: str, text: str) -> bool:
+    """Whether `text` begins as notes of that style do."""
+    return text.startswith(OPENINGS[style])
 
 
 def question(alert: Alert, rng: random.Random) -> Document:
