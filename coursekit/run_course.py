@@ -50,10 +50,10 @@ def main() -> int:
         target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
             return 1
+    print(f"Notebooks to read: {folder}")
     table = profile.artifacts / profile.name / "three_way.txt"
     if table.is_file():
-        print(f"\n{table.read_text()}")
-    print(f"Notebooks to read: {folder}")
+        print(f"\n{table.read_text().rstrip()}")
     return 0
 
 
