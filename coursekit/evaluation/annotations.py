@@ -91,8 +91,7 @@ def from_win_rate(
 
 def annotated_win_rate(annotations: Sequence[Annotation]) -> WinRate:
     """The win rate of the second outputs. Raises ValueError if every verdict is missing."""
-    points = [item.points for item in annotations if item.points is not None]
-    return rate_of(points, missing=len(annotations) - len(points))
+    return rate_of([item.points for item in annotations])
 
 
 def length_controlled(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..judging import Judge, both_orders
+from ..judging import Judge, both_orders, side_by_side
 from .intervals import Estimate, bootstrap_mean
 
 
@@ -24,7 +24,7 @@ class WinRate:
     estimate: the win rate with its interval; se: its standard error; wins, ties, losses: counts,
     ties with contradictions between the two orders among them; inconsistent: how many
     contradictions there were; missing: rows without a verdict, not counted in anything else;
-    points: for each row that counts 1 for a win, 0.5 for a tie, 0 for a loss.
+    points: for each row 1 for a win, 0.5 for a tie, 0 for a loss, None where there is no verdict.
     """
 
     estimate: Estimate
@@ -34,10 +34,15 @@ class WinRate:
     losses: int
     inconsistent: int = 0
     missing: int = 0
-    points: tuple[float, ...] = ()
+    points: tuple[float | None, ...] = ()
+
+    @property
+    def rated(self) -> tuple[float, ...]:
+        """The points of the rows that have a verdict."""
+        return tuple(value for value in self.points if value is not None)
 
     def __str__(self) -> str:
-        n = len(self.points)
+        n = len(self.rated)
         more = [
             f"{count} {name}"
             for count, name in ((self.inconsistent, "contradictory"), (self.missing, "missing"))
@@ -50,14 +55,15 @@ class WinRate:
         )
 
 
-def rate_of(points: Sequence[float], inconsistent: int = 0, missing: int = 0) -> WinRate:
+def rate_of(points: Sequence[float | None], inconsistent: int = 0) -> WinRate:
     """The win rate from points: 1 for a win, 0 for a loss, between for less sure ones.
 
-    Above one half counts as a win, below as a loss. Raises ValueError without any.
+    Above one half counts as a win, below as a loss; None is a missing verdict. Raises ValueError
+    without any.
     """
-    if len(points) == 0:
+    values = np.asarray([value for value in points if value is not None], dtype=float)
+    if values.size == 0:
         raise ValueError("no verdict at all: a win rate needs at least one")
-    values = np.asarray(points, dtype=float)
     return WinRate(
         estimate=bootstrap_mean(values, within=(0, 1)),
         se=float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan"),
@@ -65,8 +71,8 @@ def rate_of(points: Sequence[float], inconsistent: int = 0, missing: int = 0) ->
         ties=int((values == 0.5).sum()),
         losses=int((values < 0.5).sum()),
         inconsistent=inconsistent,
-        missing=missing,
-        points=tuple(values.tolist()),
+        missing=len(points) - len(values),
+        points=tuple(None if value is None else float(value) for value in points),
     )
 
 
@@ -77,11 +83,10 @@ def win_rate(
     judge: Judge,
 ) -> WinRate:
     """Compare two models' responses to the same rows, prompt by prompt, in both orders."""
-    verdicts = [
-        both_orders(judge, row, one, other)
-        for row, one, other in zip(rows, candidate, baseline, strict=True)
-    ]
-    points = [{"first": 1.0, "tie": 0.5, "second": 0.0}[verdict.winner] for verdict in verdicts]
+    items = list(zip(rows, candidate, baseline, strict=True))
+    verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items))
+    worth = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
+    points = [worth[verdict.winner] for verdict in verdicts]
     return rate_of(points, inconsistent=sum(not verdict.consistent for verdict in verdicts))
 
 
@@ -91,7 +96,7 @@ def all_pairs(
     """Every model against every other: a line each, with the win rate of the later one.
 
     Columns `model`, `against`, `win_rate`, `low`, `high`, `se`, `won`, `tied`, `lost`,
-    `contradictory`.
+    `contradictory`, `missing`.
     """
     names = list(responses)
     lines = []
@@ -110,6 +115,7 @@ def all_pairs(
                     "tied": result.ties,
                     "lost": result.losses,
                     "contradictory": result.inconsistent,
+                    "missing": result.missing,
                 }
             )
     return pd.DataFrame(lines)

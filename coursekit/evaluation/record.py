@@ -61,7 +61,7 @@ def save_three_way(
         f"[{length_controlled.low:.1%}, {length_controlled.high:.1%}]",
         f"KL from {baseline}: {kl} nats a response",
     ]
-    n = len(wins.points)
+    n = len(wins.rated)
     head = f"Evaluation on {n} prompts"
     sections = {
         head: f"{to_markdown(table)}\n\nMeans, and paired differences with 95 % intervals.",

@@ -12,13 +12,20 @@ from .scores import HEURISTICS
 
 
 def comparison_table(
-    scores: pd.DataFrame, *, candidate: str, baseline: str, metrics: Sequence[str] | None = None
+    scores: pd.DataFrame,
+    *,
+    candidate: str,
+    baseline: str,
+    metrics: Sequence[str] | None = None,
+    drop_missing: bool = False,
 ) -> pd.DataFrame:
     """metric x models, and the paired difference of `candidate` over `baseline` with interval.
 
     Args:
         scores: as from `score_responses`, or any frame with `model`, `row` and a column a metric.
         metrics: columns of `scores`; without, all.
+        drop_missing: leave out, metric by metric, the prompts on which a score is missing (a judge
+            that gave no verdict); `n` tells how many are left.
 
     Returns:
         One row a metric: `kind` (`heuristic` or `judge`), the mean of each model, then
@@ -32,6 +39,8 @@ def comparison_table(
     lines = []
     for metric in metrics:
         wide = scores.pivot(index="row", columns="model", values=metric)
+        if drop_missing:
+            wide = wide.dropna()
         if wide.isna().any(axis=None):
             model = wide.columns[wide.isna().any()][0]
             row = wide.index[wide[model].isna()][0]

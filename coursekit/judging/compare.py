@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .agreement import agreement
-from .judge import Judge, both_orders
+from .judge import Judge, both_orders, side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ def compare_judges(
             worse response.
         flipped: of all pairs, those where the answer changed with the order.
         kept: of all pairs, those with the same winner in both orders.
+        invalid: of all pairs, those without a verdict (no answer that could be read).
         wrong, of those kept: of kept pairs that differ in truth.
         the longer won: of kept pairs of unequal length.
         kappa: with the truth, on all pairs (first, second or tie, both orders), and its interval.
@@ -37,13 +38,15 @@ def compare_judges(
         raise ValueError("in truth all these pairs are ties: no judge can be wrong on them")
     lines = []
     for judge in judges:
-        verdicts = [both_orders(judge, row, one, other) for row, one, other in items]
+        verdicts = list(
+            side_by_side(judge, lambda item, judge=judge: both_orders(judge, *item), items)
+        )
         once = [verdict.answers[0] if verdict.answers else "tie" for verdict in verdicts]
         given = [verdict.winner for verdict in verdicts]
         longer = [
             (len(one) > len(other)) == (winner == "first")
             for (_, one, other), winner in zip(items, given, strict=True)
-            if winner != "tie" and len(one) != len(other)
+            if winner in ("first", "second") and len(one) != len(other)
         ]
         found = agreement(given, right)
         lines.append(
@@ -51,12 +54,13 @@ def compare_judges(
                 "judge": judge.name,
                 "wrong, asked once": _share(_wrong(once, right)),
                 "flipped": _share([not verdict.consistent for verdict in verdicts]),
-                "kept": _share([winner != "tie" for winner in given]),
+                "kept": _share([winner in ("first", "second") for winner in given]),
+                "invalid": _share([winner == "invalid" for winner in given]),
                 "wrong, of those kept": _share(
                     [
                         winner != label
                         for winner, label in zip(given, right, strict=True)
-                        if winner != "tie" and label != "tie"
+                        if winner in ("first", "second") and label != "tie"
                     ]
                 ),
                 "the longer won": _share(longer),
@@ -71,7 +75,7 @@ def compare_judges(
 def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
     """For each pair that differs in truth, whether the worse response was named."""
     return [
-        answer not in (label, "tie")
+        answer not in (label, "tie", "invalid")
         for answer, label in zip(given, right, strict=True)
         if label != "tie"
     ]

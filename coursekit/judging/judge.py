@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-Winner = Literal["first", "second", "tie"]
+# `invalid`: no answer that can be read. Never counted as a tie, nor as a win.
+Winner = Literal["first", "second", "tie", "invalid"]
 MIRRORED: dict[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Judge(Protocol):
     """Anything with a name that can compare two responses to the same prompt.
 
     A judge that also gives points may offer `score(row, response) -> float`, higher for better;
-    they are kept with the pairs.
+    they are kept with the pairs. One that waits for others (a server) says with `concurrency` how
+    many questions it may be asked at a time.
     """
 
     name: str
@@ -40,11 +46,14 @@ class Judge(Protocol):
 def both_orders(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> Verdict:
     """Ask `judge` in both orders. A winner must win in both; a contradiction is a tie.
 
-    Two responses that are the same text tie without a question.
+    Two responses that are the same text tie without a question. Without an answer in either order
+    the verdict is invalid.
     """
     if first == second:
         return Verdict("tie")
     answers = judge.compare(row, first, second), judge.compare(row, second, first)
+    if "invalid" in answers:
+        return Verdict("invalid", answers=answers)
     if answers[0] == MIRRORED[answers[1]]:
         return Verdict(answers[0], answers=answers)
     return Verdict("tie", consistent=False, answers=answers)
@@ -56,3 +65,15 @@ def one_order(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> 
         return Verdict("tie")
     answer = judge.compare(row, first, second)
     return Verdict(answer, answers=(answer,))
+
+
+def side_by_side(
+    judge: Judge, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """`function(item)` of each, in order; as many under way as the judge may be asked at a time."""
+    workers = getattr(judge, "concurrency", 1)
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(function, items)

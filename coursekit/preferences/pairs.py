@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..judging import Judge, Verdict, both_orders, one_order
+from ..judging import Judge, Verdict, both_orders, one_order, side_by_side
 from ..profile import Profile
 from ..progress import progress
 from .journal import Journal, fingerprint
@@ -71,17 +71,18 @@ def judge_pairs(
 
     Returns rows `{"prompt", "first", "second", "winner", "consistent", "answers", "judge", ...}`:
     first and second are candidates (with `score` if the judge gives points), winner is `first`,
-    `second` or `tie`, answers what the judge said each time it was asked, and the columns of the
-    row they belong to follow.
+    `second`, `tie`, or `invalid` where there was no verdict, answers what the judge said each time
+    it was asked, and the columns of the row they belong to follow.
     """
     texts = [[one["response"] for one in row["candidates"]] for row in candidates]
-    settings = asdict(judge) if is_dataclass(judge) else judge.name
+    settings = asdict(judge) if is_dataclass(judge) else getattr(judge, "identity", judge.name)
     journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
     ask = both_orders if twice else one_order
     with progress(None if quiet else "judging", len(candidates), "prompts") as advance:
         advance(len(journal.done))
-        for row in candidates[len(journal.done) :]:
-            journal.append(list(_judged(row, judge, design, ask)))
+        rest = candidates[len(journal.done) :]
+        for judged in side_by_side(judge, lambda row: list(_judged(row, judge, design, ask)), rest):
+            journal.append(judged)
             advance()
     return [pair for group in journal.done for pair in group]
 
@@ -101,7 +102,7 @@ def _judged(row: dict[str, Any], judge: Judge, design: Design, ask: Any) -> Iter
             return
         taken.add(texts)
         verdict = verdict()
-        winners += verdict.winner != "tie"
+        winners += verdict.winner in ("first", "second")
         yield {
             "prompt": row["prompt"],
             "first": _with_score(first, row, judge),
@@ -128,8 +129,9 @@ def _best_and_worst(row: dict[str, Any], judge: Judge, ask: Any) -> Iterator[tup
     for one, other in combinations(range(len(found)), 2):
         verdict = ask(judge, row, found[one]["response"], found[other]["response"])
         verdicts[one, other] = verdict
-        points[one] += {"first": 1, "tie": 0.5, "second": 0}[verdict.winner]
-        points[other] += {"first": 0, "tie": 0.5, "second": 1}[verdict.winner]
+        # Without a verdict neither gains on the other: as a tie, in the order alone.
+        points[one] += {"first": 1, "second": 0}.get(verdict.winner, 0.5)
+        points[other] += {"first": 0, "second": 1}.get(verdict.winner, 0.5)
     order = sorted(range(len(found)), key=points.__getitem__)
     first, second = sorted((order[0], order[-1]))
     if first != second:
@@ -142,7 +144,7 @@ def _with_score(candidate: Candidate, row: Mapping[str, Any], judge: Judge) -> C
 
 
 def to_triples(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs that have a winner as triples, with where each came from. A tie makes no triple.
+    """The pairs that have a winner as triples, with where each came from. Others make no triple.
 
     Columns beside prompt, chosen and rejected: of each response its `source`, `temperature` and
     `score`; `chosen_position` (1 or 2: where the winner stood); `asked` (how often the judge was),
@@ -150,7 +152,7 @@ def to_triples(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     triples = []
     for pair in pairs:
-        if pair["winner"] == "tie":
+        if pair["winner"] not in ("first", "second"):
             continue
         sides = ("first", "second") if pair["winner"] == "first" else ("second", "first")
         roles = dict(zip(("chosen", "rejected"), sides, strict=True))
