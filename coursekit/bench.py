@@ -145,7 +145,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from .pipeline import ensure_sft, ensure_triples
     from .preferences import to_trl
     from .quiet import quiet
-    from .training import _arguments, _lora, _make_dpo_trainer, policy_and_reference
+    from .training import _lora, _make_dpo_trainer, policy_and_reference, run_arguments
 
     steps = 10
     settings = profile.dpo
@@ -162,7 +162,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             peft_config=peft_config,
             processing_class=tokenizer,
             train_dataset=to_trl(rows, bool(tokenizer.chat_template)),
-            options=_arguments(settings, profile, profile.artifacts / "bench", 0)
+            options=run_arguments(settings, profile, profile.artifacts / "bench", 0)
             | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta}
             | {"activation_checkpointing": False},
         )

@@ -248,7 +248,7 @@ def _evaluation(runs: Path, profile: Profile) -> Piece:
 
 
 def _reflection(runs: Path, profile: Profile) -> Piece:
-    name, where = "reflection", "session C, section 9"
+    name, where = "reflection", "session C, section 10"
     path = profile.artifacts / "notes" / "reflection.md"
     record = load_three_way(runs)
     if not path.is_file() or record is None:
@@ -260,7 +260,7 @@ def _reflection(runs: Path, profile: Profile) -> Piece:
 def _release(runs: Path) -> Piece:
     from .publishing import assert_no_secrets
 
-    name, where = "release", "session C, section 9"
+    name, where = "release", "session C, section 10"
     releases = [
         path.parent
         for path in sorted(runs.glob("releases/*/README.md"))

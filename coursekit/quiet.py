@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 # bitsandbytes reports, whenever it is first imported, that an optional kernel is missing.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# The trainer reports where it cannot order checkpoints by time; it then does so by their number.
+logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -89,13 +89,13 @@ def train_sft(
     with quiet():
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(**_arguments(settings, profile, folder, seed)),
+            args=SFTConfig(**run_arguments(settings, profile, folder, seed)),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_lora(settings),
         )
         run = fingerprint(str(base), rows, asdict(settings), seed)
-        _train(trainer, "SFT", profile, Path(folder), run)
+        run_training(trainer, "SFT", profile, Path(folder), run)
     return _save(trainer, tokenizer, folder, started_from=base)
 
 
@@ -151,9 +151,9 @@ def train_dpo(
             train_dataset=to_trl(triples, chat),
             eval_dataset=to_trl(validation, chat) if validation else None,
             callbacks=list(callbacks),
-            options=_arguments(settings, profile, folder, seed)
+            options=run_arguments(settings, profile, folder, seed)
             | {"beta": settings.beta, "precompute_ref_log_probs": precompute_reference}
-            | _validation_arguments(len(validation or ()), settings.batch_size)
+            | validation_arguments(len(validation or ()), settings.batch_size)
             | overrides,
         )
         if not wrong_reference:
@@ -164,7 +164,7 @@ def train_dpo(
         rows = [[row[name] for name in COLUMNS] for row in triples]
         options = [precompute_reference, seed, str(wrong_reference), str(overrides)]
         run = fingerprint(probed, rows, asdict(settings), options)
-        _train(trainer, "DPO", profile, Path(folder), run)
+        run_training(trainer, "DPO", profile, Path(folder), run)
         if not wrong_reference:
             assert_reference(trainer, tokenizer, probes, expected, "after training")
     return _save(trainer, tokenizer, folder, started_from=sft)
@@ -344,7 +344,7 @@ def _lora(settings: TrainingSettings):
     )
 
 
-def _arguments(
+def run_arguments(
     settings: TrainingSettings, profile: Profile, folder: str | Path, seed: int
 ) -> dict[str, Any]:
     """The arguments that SFT and DPO share, right for this machine.
@@ -378,7 +378,7 @@ def _arguments(
     }
 
 
-def _validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
+def validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
     """Evaluate each epoch, in batches of even size.
 
     TRL averages the means of the batches: of 65 rows in batches of 32, the last row would count as
@@ -390,7 +390,7 @@ def _validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
     return {"eval_strategy": "epoch", "per_device_eval_batch_size": -(-rows // batches)}
 
 
-def _train(trainer: Any, label: str, profile: Profile, folder: Path, run: str) -> None:
+def run_training(trainer: Any, label: str, profile: Profile, folder: Path, run: str) -> None:
     """Train with a progress line in place of the trainer's bar and printed dictionaries.
 
     Goes on from a checkpoint of the same `run` if there is one. Ctrl-C ends the step, saves a

@@ -10,6 +10,7 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from .logprobs import as_text
 from .triage import Alert, report_faults, score_report
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .bandit import World
     from .gallery import Recorded
+    from .labelling import Labelling
     from .monitoring import Flag
     from .preferences import Audit
     from .preflight import Preflight
@@ -115,6 +117,73 @@ def pager(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[st
     draw()
     _show_widget(VBox([slider, panel]), "Run this cell to page through the answers.")
     return slider
+
+
+# Keys for who labels, and what they do.
+_KEYS = {"1": "left", "2": "right", "3": "tie", "t": "tie", "s": "skip", "u": "undo"}
+
+
+def label_pairs(work: Labelling, rubric: str = "") -> Widget:
+    """Label pairs: two responses side by side, 1 or 2 for the better, 3 a tie, s skip, u undo.
+
+    Plain ipywidgets, so that it works in JupyterLab, Colab and VS Code; without a mouse: type into
+    the box, or go through the buttons with Tab. Every label is saved at once, so it may be left and
+    called again at any time. Needs a running kernel. Returns the widget.
+
+    rubric: markdown, to unfold beside the pairs.
+    """
+    from ipywidgets import HTML, Button, HBox, Text, VBox
+
+    head, pair = HTML(), HTML()
+    keys = Text(placeholder="1, 2, 3 (tie), s (skip), u (undo)", description="keys")
+    names = {"1": "1: left", "2": "2: right", "3": "3: tie", "s": "s: skip", "u": "u: undo"}
+    buttons = {key: Button(description=name) for key, name in names.items()}
+
+    def draw() -> None:
+        shown = work.current
+        head.value = f"<b>{work.done} of {len(work.items)} pairs labelled</b>, saved"
+        if shown is None:
+            pair.value = "<p>✓ All pairs have a label. Thank you.</p>"
+            return
+        texts = [
+            f'<td style="{_CELL};width:33%"><pre style="{_TEXT}">{escape(text)}</pre></td>'
+            for text in (as_text(shown.row["prompt"]), shown.left, shown.right)
+        ]
+        titles = "".join(f'<th style="{_CELL}">{name}</th>' for name in ("prompt", "1", "2"))
+        pair.value = (
+            '<table style="border-collapse:collapse;width:100%;max-width:1000px">'
+            f"<tr>{titles}</tr><tr>{''.join(texts)}</tr></table>"
+        )
+
+    def act(key: str) -> None:
+        action = _KEYS.get(key.lower())
+        if action == "undo":
+            work.undo()
+        elif action and work.current:
+            work.label(action)
+        draw()
+
+    def typed(change) -> None:
+        # The box keeps what was typed: emptied from here, it would race with who types on.
+        if change["new"].startswith(change["old"]):
+            for key in change["new"][len(change["old"]) :]:
+                act(key)
+
+    keys.observe(typed, names="value")
+    for key, button in buttons.items():
+        button.on_click(lambda _, key=key: act(key))
+    draw()
+    parts = [head, pair, keys, HBox(list(buttons.values()))]
+    if rubric:
+        parts.append(
+            HTML(
+                "<details><summary>The rubric</summary>"
+                f'<pre style="{_TEXT};max-width:760px">{escape(rubric)}</pre></details>'
+            )
+        )
+    box = VBox(parts)
+    _show_widget(box, "Run this cell to label pairs.")
+    return box
 
 
 def comparison(table: pd.DataFrame) -> Styler:

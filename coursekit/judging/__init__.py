@@ -3,19 +3,26 @@
 from .agreement import Agreement, agreement
 from .compare import compare_judges
 from .judge import Judge, Verdict, Winner, both_orders, one_order, side_by_side
+from .questions import Question, build_prompt, parse_answer
 from .rubric_judge import RubricJudge
 from .settings import load_judge
+from .written_rubric import WrittenRubric, load_rubric
 
 __all__ = [
     "Agreement",
     "Judge",
+    "Question",
     "RubricJudge",
     "Verdict",
     "Winner",
+    "WrittenRubric",
     "agreement",
     "both_orders",
+    "build_prompt",
     "compare_judges",
     "load_judge",
+    "load_rubric",
     "one_order",
+    "parse_answer",
     "side_by_side",
 ]

@@ -25,6 +25,9 @@ def compare_judges(
         invalid: of all pairs, those without a verdict (no answer that could be read).
         wrong, of those kept: of kept pairs that differ in truth.
         the longer won: of kept pairs of unequal length.
+        win rate off by: how much higher the judge puts the first response's win rate than the truth
+            does, a tie counting half, on all pairs that have a verdict; near 0 for errors that go
+            both ways on even pairs.
         kappa: with the truth, on all pairs (first, second or tie, both orders), and its interval.
 
     Raises ValueError if no item differs in truth.
@@ -64,6 +67,7 @@ def compare_judges(
                     ]
                 ),
                 "the longer won": _share(longer),
+                "win rate off by": _points(given) - _points(right),
                 "kappa": found.kappa,
                 "low": found.low,
                 "high": found.high,
@@ -79,6 +83,13 @@ def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
         for answer, label in zip(given, right, strict=True)
         if label != "tie"
     ]
+
+
+def _points(winners: Sequence[str]) -> float:
+    """The first response's win rate."""
+    worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
+    points = [worth[winner] for winner in winners if winner in worth]
+    return sum(points) / len(points) if points else float("nan")
 
 
 def _share(values: Sequence[bool]) -> float:

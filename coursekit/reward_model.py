@@ -1,0 +1,202 @@
+"""A reward model as judge: what RLHF trains and DPO does without, trained on the same triples.
+
+Beside it DPO's own: the implicit reward beta (log pi_theta - log pi_ref) of a policy (Rafailov et
+al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the prompt alone).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .evaluation import Estimate, bootstrap_mean
+from .judging import Winner
+from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
+from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .preferences import check_triples, save_jsonl, to_trl
+from .preferences.journal import fingerprint
+from .profile import Profile, TrainingSettings
+from .quiet import quiet
+from .training import HISTORY_FILE, TrainingRun, run_arguments, run_training, validation_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
+
+
+def train_reward_model(
+    sft: str | Path,
+    triples: Sequence[dict[str, Any]],
+    folder: str | Path,
+    profile: Profile,
+    *,
+    validation: Sequence[dict[str, Any]] | None = None,
+    settings: TrainingSettings | None = None,
+    seed: int = 0,
+) -> TrainingRun:
+    """Train a reward model with TRL's `RewardTrainer`: Bradley-Terry on the triples.
+
+    It starts from the SFT model, with a scalar head on the last token in place of the vocabulary's
+    (InstructGPT, arXiv:2203.02155, section 3.4), and trains a LoRA adapter and the head; what is
+    saved is whole. `load_reward_model(folder)` gives it back.
+
+    Raises ValueError for a row that is no triple, and for 4-bit weights.
+    """
+    from peft import LoraConfig
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+    from trl import RewardConfig, RewardTrainer
+
+    triples = check_triples(triples)
+    if profile.four_bit:
+        raise ValueError("a reward model is not trained on 4-bit weights here: four_bit=False")
+    settings = settings or profile.dpo
+    folder = Path(folder)
+    tokenizer = load_tokenizer(sft, profile)
+    chat = bool(tokenizer.chat_template)
+    with quiet(), tempfile.TemporaryDirectory() as start:
+        whole = load_model(sft, profile)
+        if adapter_config(sft):
+            whole = merge_adapter(whole)
+        whole.save_pretrained(start)
+        torch.manual_seed(seed)  # of the new head
+        spoken = logging.get_verbosity()
+        logging.set_verbosity_error()  # a head is missing and another left over: as it should be
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                start, num_labels=1, dtype=whole.dtype, pad_token_id=tokenizer.pad_token_id
+            ).to(whole.device)
+        finally:
+            logging.set_verbosity(spoken)
+        del whole
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(
+                **run_arguments(settings, profile, folder, seed)
+                | validation_arguments(len(validation or ()), settings.batch_size)
+            ),
+            train_dataset=to_trl(triples, chat),
+            eval_dataset=to_trl(validation, chat) if validation else None,
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                r=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                target_modules=list(settings.lora_targets),
+                modules_to_save=["score"],
+                task_type="SEQ_CLS",
+            ),
+        )
+        rows = [[row[name] for name in ("prompt", "chosen", "rejected")] for row in triples]
+        run = fingerprint("reward", str(sft), rows, asdict(settings), seed)
+        run_training(trainer, "reward model", profile, folder, run)
+        trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
+        trained.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+    save_jsonl(history, folder / HISTORY_FILE)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return TrainingRun(folder, history)
+
+
+class RewardModel:
+    """r(x, y), any real number, higher for better; only differences for one prompt mean anything.
+
+    A judge as well: it compares by its scores.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "reward model"
+    ) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+
+    @torch.no_grad()
+    def scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64
+    ) -> list[float]:
+        """r of each response to its prompt."""
+        pairs = [
+            encode_pair(self.tokenizer, prompt, response)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        found: list[float] = []
+        for start in range(0, len(pairs), batch_size):
+            input_ids, attention_mask, _ = pad_right(
+                pairs[start : start + batch_size], self.tokenizer.pad_token_id
+            )
+            logits = self.model(
+                input_ids=input_ids.to(self.model.device),
+                attention_mask=attention_mask.to(self.model.device),
+            ).logits  # (B, 1)
+            found += logits[:, 0].float().tolist()
+        return found
+
+    def score(self, row: Mapping[str, Any], response: str) -> float:
+        """r of one response."""
+        return self.scores([row["prompt"]], [response])[0]
+
+    def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
+        one, other = self.scores([row["prompt"]] * 2, [first, second])
+        return "first" if one > other else "second" if other > one else "tie"
+
+
+def load_reward_model(folder: str | Path, profile: Profile) -> RewardModel:
+    """A reward model from its folder. Raises FileNotFoundError if no run has finished there."""
+    from transformers import AutoModelForSequenceClassification
+
+    if not (Path(folder) / HISTORY_FILE).is_file():
+        raise FileNotFoundError(f"no reward model in {folder}: train one with train_reward_model")
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=getattr(torch, profile.dtype), use_safetensors=True
+        )
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return RewardModel(model, load_tokenizer(folder, profile))
+
+
+def implicit_rewards(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    *,
+    beta: float,
+) -> list[float]:
+    """beta (log pi_theta(y | x) - log pi_ref(y | x)) of each response, in nats times beta."""
+    ours, theirs = (
+        sequence_logps(model, tokenizer, prompts, responses) for model in (policy, reference)
+    )
+    return (beta * (ours - theirs)).tolist()
+
+
+def pair_accuracy(triples: Sequence[Mapping[str, Any]], scorer: Scorer) -> Estimate:
+    """How often `scorer` puts the chosen response first, an equal score counting half; 95 %."""
+    prompts = [row["prompt"] for row in triples]
+    chosen, rejected = (
+        scorer(prompts, [row[side] for row in triples]) for side in ("chosen", "rejected")
+    )
+    points = [
+        0.5 if good == bad else float(good > bad)
+        for good, bad in zip(chosen, rejected, strict=True)
+    ]
+    return bootstrap_mean(points, within=(0, 1))
+
+
+def best_of(
+    rows: Sequence[Mapping[str, Any]], candidates: Sequence[Sequence[str]], scorer: Scorer
+) -> list[str]:
+    """For each row the candidate that `scorer` likes best (the first of equals)."""
+    prompts = [row["prompt"] for row, texts in zip(rows, candidates, strict=True) for _ in texts]
+    scores = iter(scorer(prompts, [text for texts in candidates for text in texts]))
+    return [
+        max(zip((next(scores) for _ in texts), texts, strict=True), key=lambda pair: pair[0])[1]
+        for texts in candidates
+    ]
