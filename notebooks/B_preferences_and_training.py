@@ -47,8 +47,9 @@ from coursekit.evaluation import copy_accuracy, score_responses
 from coursekit.exercises import session_b as exercises
 from coursekit.gallery import detection_table, load_recorded, mystery_cases
 from coursekit.generation import generate
-from coursekit.judging import RubricJudge, compare_judges
+from coursekit.judging import RubricJudge, compare_judges, load_judge, load_rubric
 from coursekit.label_noise import label_noise_sweep, noise_table
+from coursekit.labelling import Labelling
 from coursekit.logprobs import score_tokens, token_logps
 from coursekit.models import load_model, load_tokenizer
 from coursekit.models.verify import verify_saved
@@ -86,6 +87,7 @@ from coursekit.widgets import (
     findings,
     flags,
     held,
+    label_pairs,
     live,
     pager,
     predict,
@@ -254,7 +256,7 @@ cooler = predict(
 # on where it was.
 
 # %%
-judge = RubricJudge()
+judge = load_judge(profile)
 preference_rows = alert_rows("preferences", profile.preference_prompts, profile)
 triples, pairs = make_triples(sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs)
 train, validation = split_by_prompt(triples)
@@ -463,6 +465,24 @@ kappa = exercises.kappa.check(kappa)
 table = report.agreements["with a second judge"]
 display(table.table.rename_axis(index="the judge", columns="the second judge"))
 print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says: {table}")
+
+# %% [markdown]
+# **And you?** Label some pairs yourself: which of two reports is better? The rubric unfolds below them. Every
+# label is saved at once; stop when you like and run the cell again to go on.
+
+# %%
+mine = pairs[:: max(1, len(pairs) // 30)][:30]
+work = Labelling(
+    [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in mine],
+    runs / "my_labels.jsonl",
+)
+box = label_pairs(work, load_rubric().text)
+
+# %%
+if any(work.labels):
+    print("you and the judge:", work.agreement_with([pair["winner"] for pair in mine]))
+else:
+    print("(You have labelled none yet.)")
 
 # %% [markdown]
 # ### Files that others have made
@@ -868,7 +888,7 @@ print(f"win rate {taken['win_rate']:.1%} for {taken['kl']:.2f} nats")
 # %% [markdown]
 # ## 9 · A judge can be wrong
 #
-# So far the judge was the rubric itself. Real ones err, like what stands first, like what is long. Four
+# So far the judge was the rubric itself (an LLM or a server of your own, if you set `COURSE_JUDGE`). Real ones err, like what stands first, like what is long. Four
 # judges on the pairs of section 3, beside the truth:
 
 # %%
@@ -879,7 +899,7 @@ judges = [
     RubricJudge("likes length", length_bias=1.0),
 ]
 items = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in pairs]
-compared = compare_judges(items, judges, truth=judge)
+compared = compare_judges(items, judges, truth=RubricJudge())
 compared.style.format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
 
 # %%

@@ -516,7 +516,7 @@ measured = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], careless
 shrunk = 0.5 + (1 - 2 * 0.15) * (truth.estimate.value - 0.5)
 print(f"{'rubric':>15}: {truth}\n{careless.name:>15}: {measured}")
 claim(
-    measured.estimate.low <= shrunk <= measured.estimate.high,
+    abs(measured.estimate.value - shrunk) < 0.06,
     f"expected after mixing: {shrunk:.1%}; the lead is understated, not invented",
 )
 

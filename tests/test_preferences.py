@@ -298,7 +298,7 @@ assert os.waitpid(start(sys.argv[1] + "/whole"), 0)[1] == 0
 whole, rng, killed = time.monotonic() - begun, random.Random(0), 0
 for _ in range(60):
     child = start(sys.argv[1] + "/killed")
-    time.sleep(rng.uniform(0.02, 0.2) * whole)
+    time.sleep(rng.uniform(0.01, 0.12) * whole)
     os.kill(child, signal.SIGKILL)
     killed += os.waitpid(child, 0)[1] == signal.SIGKILL
     if killed == 10:

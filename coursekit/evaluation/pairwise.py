@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..judging import Judge, both_orders, side_by_side
+from ..judging import Judge, announce, both_orders, side_by_side
 from .intervals import Estimate, bootstrap_mean
 
 
@@ -84,6 +84,7 @@ def win_rate(
 ) -> WinRate:
     """Compare two models' responses to the same rows, prompt by prompt, in both orders."""
     items = list(zip(rows, candidate, baseline, strict=True))
+    announce(judge, items)
     verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items))
     worth = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
     points = [worth[verdict.winner] for verdict in verdicts]

@@ -2,7 +2,7 @@
 
 from .agreement import Agreement, agreement
 from .compare import compare_judges
-from .judge import Judge, Verdict, Winner, both_orders, one_order, side_by_side
+from .judge import Judge, Verdict, Winner, announce, both_orders, one_order, side_by_side
 from .questions import Question, build_prompt, parse_answer
 from .rubric_judge import RubricJudge
 from .settings import load_judge
@@ -17,6 +17,7 @@ __all__ = [
     "Winner",
     "WrittenRubric",
     "agreement",
+    "announce",
     "both_orders",
     "build_prompt",
     "compare_judges",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .agreement import agreement
-from .judge import Judge, both_orders, side_by_side
+from .judge import Judge, announce, both_orders, side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def compare_judges(
         raise ValueError("in truth all these pairs are ties: no judge can be wrong on them")
     lines = []
     for judge in judges:
+        announce(judge, items)
         verdicts = list(
             side_by_side(judge, lambda item, judge=judge: both_orders(judge, *item), items)
         )

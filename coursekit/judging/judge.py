@@ -33,7 +33,7 @@ class Judge(Protocol):
 
     A judge that also gives points may offer `score(row, response) -> float`, higher for better;
     they are kept with the pairs. One that waits for others (a server) says with `concurrency` how
-    many questions it may be asked at a time.
+    many questions it may be asked at a time; one that costs money offers `announce(items)`.
     """
 
     name: str
@@ -65,6 +65,15 @@ def one_order(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> 
         return Verdict("tie")
     answer = judge.compare(row, first, second)
     return Verdict(answer, answers=(answer,))
+
+
+def announce(judge: Judge, items: Iterable[tuple[Mapping[str, Any], str, str]]) -> None:
+    """Let a judge that costs money say what comparing these in both orders costs at most.
+
+    Before the first of them is asked; it may refuse. Other judges say nothing.
+    """
+    if hasattr(judge, "announce"):
+        judge.announce(items)
 
 
 def side_by_side(

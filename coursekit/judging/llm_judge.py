@@ -96,6 +96,13 @@ class LLMJudge:
         """The better of two responses, or `invalid`."""
         return self.ask(Question("pair", _text(row["prompt"]), (first, second))).value or "invalid"
 
+    def announce(self, items: Iterable[tuple[Mapping[str, Any], str, str]]) -> None:
+        """Print what comparing these in both orders costs at most; JudgeError above the cap."""
+        cost = self.estimate(pair_questions(items))
+        if cost.questions:
+            print(f"{self.name}: at most {cost}")
+        self._refuse_above_cap(cost)
+
     # What this one can do besides.
 
     def points(self, row: Mapping[str, Any], response: str) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..judging import Judge, Verdict, both_orders, one_order, side_by_side
+from ..judging import Judge, Verdict, announce, both_orders, one_order, side_by_side
 from ..profile import Profile
 from ..progress import progress
 from .journal import Journal, fingerprint
@@ -74,13 +74,17 @@ def judge_pairs(
     `second`, `tie`, or `invalid` where there was no verdict, answers what the judge said each time
     it was asked, and the columns of the row they belong to follow.
     """
-    texts = [[one["response"] for one in row["candidates"]] for row in candidates]
+    texts = [_responses(row) for row in candidates]
     settings = asdict(judge) if is_dataclass(judge) else getattr(judge, "identity", judge.name)
     journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
     ask = both_orders if twice else one_order
     with progress(None if quiet else "judging", len(candidates), "prompts") as advance:
         advance(len(journal.done))
         rest = candidates[len(journal.done) :]
+        announce(
+            judge,
+            [(row, *texts) for row in rest for texts in combinations(_responses(row), 2)],
+        )
         for judged in side_by_side(judge, lambda row: list(_judged(row, judge, design, ask)), rest):
             journal.append(judged)
             advance()
@@ -136,6 +140,10 @@ def _best_and_worst(row: dict[str, Any], judge: Judge, ask: Any) -> Iterator[tup
     first, second = sorted((order[0], order[-1]))
     if first != second:
         yield found[first], found[second], lambda: verdicts[first, second]
+
+
+def _responses(row: Mapping[str, Any]) -> list[str]:
+    return [one["response"] for one in row["candidates"]]
 
 
 def _with_score(candidate: Candidate, row: Mapping[str, Any], judge: Judge) -> Candidate:
