@@ -263,7 +263,7 @@ def _release(runs: Path) -> Piece:
     name, where = "release", "session C, section 10"
     releases = [
         path.parent
-        for path in sorted(runs.glob("releases/*/README.md"))
+        for path in sorted(runs.glob("releases/*/README.md"), key=lambda path: path.stat().st_mtime)
         if (path.parent / "adapter_model.safetensors").is_file()
     ]
     if not releases:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 _VERSION = re.compile(r"v\d+\.\d+(\.\d+)?")
+_WEIGHTS = "adapter_model.safetensors"
 _SECRETS = {
     "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
     "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
@@ -34,14 +35,14 @@ _SECRETS = {
 def make_release(
     dpo: str | Path,
     profile: Profile,
-    version: str,
+    version: str | None = None,
     *,
     evaluation: Mapping[str, str],
     data_card: str = "",
     name: str = "triage-dpo",
     license: str = "apache-2.0",
     limits: Sequence[str] = (),
-    folder: str | Path | None = None,
+    releases: str | Path | None = None,
 ) -> Path:
     """Write everything that others need into one folder, and look through it for secrets.
 
@@ -49,31 +50,34 @@ def make_release(
     `PeftModel.from_pretrained(base, folder)` gives the DPO model.
 
     Args:
-        dpo: the DPO run's folder. version: `v0.1`, `v1.2.3`.
+        dpo: the DPO run's folder. version: `v0.1`, `v1.2.3`; without, that of a release with the
+            same weights, or the next.
         evaluation: markdown by heading, for the model card: the table, the pairwise line.
         data_card: markdown; goes into the folder as `DATA.md`.
         limits: sentences, beside those that hold for every model of the course.
-        folder: `profile.artifacts / profile.name / "releases" / version` if none is given.
+        releases: where the folder named by the version goes;
+            `profile.artifacts / profile.name / "releases"` if none is given.
 
     Raises:
         ValueError: a version of another form, or a secret in what would be published.
         FileExistsError: there is a release of that version, with other weights.
     """
-    _check_version(version)
-    folder = Path(folder or profile.artifacts / profile.name / "releases" / version)
-    work = folder.with_name(f"{folder.name}.part")
+    releases = Path(releases or profile.artifacts / profile.name / "releases")
+    work = releases / "unfinished"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     _one_adapter(dpo, profile, work)
+    version = version or _next_version(releases, work)
+    _check_version(version)
+    folder = releases / version
     card = _model_card(profile, version, name, license, evaluation, limits, bool(data_card))
     (work / "README.md").write_text(card, encoding="utf-8")
     if data_card:
         (work / "DATA.md").write_text(data_card, encoding="utf-8")
     (work / "settings.json").write_text(json.dumps(_settings(profile), indent=2))
     assert_no_secrets(work)
-    weights = "adapter_model.safetensors"
-    if (folder / weights).is_file():
-        if (folder / weights).read_bytes() != (work / weights).read_bytes():
+    if folder.is_dir():
+        if not _same_weights(folder, work):
             shutil.rmtree(work)
             raise FileExistsError(
                 f"{folder} is a release with other weights: what is published stays as it is. Give "
@@ -82,6 +86,26 @@ def make_release(
         shutil.rmtree(folder)
     work.replace(folder)
     return folder
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    return (one / _WEIGHTS).is_file() and (one / _WEIGHTS).read_bytes() == (
+        other / _WEIGHTS
+    ).read_bytes()
+
+
+def _next_version(releases: Path, work: Path) -> str:
+    """The version under which these weights are released already, or the next: v0.1, v0.2, ..."""
+    found = {path.name: path for path in releases.iterdir() if _VERSION.fullmatch(path.name)}
+    same = [name for name, path in found.items() if _same_weights(path, work)]
+    if same:
+        return max(same, key=_parts)
+    minors = [_parts(name)[1] for name in found if _parts(name)[0] == 0]
+    return f"v0.{max(minors, default=0) + 1}"
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version[1:].split(".")]
 
 
 def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:

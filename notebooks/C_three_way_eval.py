@@ -829,7 +829,6 @@ card = runs / "triples" / "README.md"
 release = make_release(
     models["SFT+DPO"],
     profile,
-    "v0.1",
     evaluation=record.sections,
     data_card=card.read_text() if card.is_file() else "",
     limits=["English alerts in one made-up form; other languages and forms were never seen."],
@@ -848,9 +847,10 @@ claim(apart < 1e-3, f"the joined adapter gives the same logits (largest differen
 # from your login (`hf auth login`), never from a cell.
 
 # %%
-push_to_hub(release, "you/triage-dpo", "v0.1")
+version = release.name  # the next one, unless these very weights have one
+push_to_hub(release, "you/triage-dpo", version)
 try:
-    git_tag("v0.1", "First DPO adapter, evaluated")
+    git_tag(version, "First DPO adapter, evaluated")
 except (RuntimeError, ValueError) as error:
     print(error)
 

@@ -85,7 +85,9 @@ def test_a_version_is_not_changed_afterwards(dpo_folder, here, tmp_path):
     with pytest.raises(FileExistsError, match="Give this one a new version"):
         release(other, here)
     assert (folder / "README.md").read_bytes() == before
-    assert release(other, here, "v0.2").name == "v0.2"
+    assert release(other, here, None).name == "v0.2"  # the next
+    assert release(dpo_folder, here, None) == folder  # these weights have a version
+    assert release(other, here, "v1.0").name == "v1.0" and release(other, here, None).name == "v1.0"
 
 
 @pytest.mark.parametrize("version", ["0.1", "v1", "v0.1-beta", "v0.1\n"])

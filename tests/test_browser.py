@@ -1,0 +1,140 @@
+"""The widgets in a real browser: JupyterLab in headless Chromium, keys pressed, files read.
+
+Runs where a Chromium or Chrome is installed; elsewhere it is skipped and says so.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+sync_api = pytest.importorskip("playwright.sync_api")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+
+LABELS = """
+from coursekit.labelling import Labelling
+from coursekit.widgets import label_pairs
+items = [({"prompt": f"Prompt {i}"}, f"good {i}", f"bad {i}") for i in range(6)]
+work = Labelling(items, "labels.jsonl")
+box = label_pairs(work, "# The rubric")
+"""
+SLIDER = """
+from coursekit.bandit import make_world
+from coursekit.widgets import beta_slider
+beta_slider(make_world())
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab with a notebook of two cells; yields its address and its folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
+    )
+    nbformat.write(notebook, folder / "widgets.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+            *(f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token="),
+            f"--ServerApp.root_dir={folder}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_DIR": str(folder / "config")},
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{url}/api").read()
+            break
+        except OSError:
+            time.sleep(0.5)
+    yield url, folder
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    url, _ = lab
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1600})
+        page.goto(f"{url}/lab/tree/widgets.ipynb?reset", wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=90_000)
+        page.click("text=Run >> nth=0")
+        page.click("text=Run All Cells")
+        page.wait_for_selector("text=of 6 pairs labelled", timeout=90_000)
+        yield page
+        browser.close()
+
+
+def lines(folder):
+    path = folder / "labels.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def eventually(holds, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return holds()
+
+
+def test_pairs_are_labelled_by_keys_and_by_buttons_without_a_mouse(page, lab):
+    _, folder = lab
+    box = page.locator("input[placeholder*='skip']")
+    box.focus()
+    page.keyboard.type("1")
+    assert eventually(lambda: len(lines(folder)) == 1)
+    page.wait_for_selector("text=1 of 6 pairs labelled")
+    shown_left = lines(folder)[0]
+    assert shown_left["label"] == ("second" if shown_left["swapped"] else "first")
+    page.keyboard.type("3s", delay=30)
+    assert eventually(lambda: [line["label"] for line in lines(folder)[1:]] == ["tie", "skip"])
+    page.keyboard.type("u")
+    assert eventually(lambda: len(lines(folder)) == 4 and lines(folder)[3]["label"] is None)
+    page.wait_for_selector("text=2 of 6 pairs labelled")
+    # From the box by Tab to the first button, and pressed by the space bar.
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText").startswith("1: left")
+    page.keyboard.press("Space")
+    assert eventually(lambda: len(lines(folder)) == 5)
+    page.wait_for_selector("text=3 of 6 pairs labelled")
+    box.focus()
+    page.keyboard.type("2222", delay=5)  # faster than the kernel answers
+    page.wait_for_selector("text=All pairs have a label")
+    assert len(lines(folder)) == 8
+
+
+def test_the_slider_changes_the_figure(page):
+    slider = page.locator(".widget-slider [role=slider], .noUi-handle").first
+    figure = page.locator(".jp-OutputArea img").last
+    figure.wait_for(timeout=30_000)
+    before = figure.get_attribute("src")
+    slider.focus()
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    assert eventually(
+        lambda: page.locator(".jp-OutputArea img").last.get_attribute("src") != before
+    )
+    if folder := os.environ.get("COURSE_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/widgets.png", full_page=True)
