@@ -146,3 +146,34 @@ def test_chance_and_constant_labels():
     with pytest.raises(ValueError, match="needs two labels of each item"):
         agreement(["a"], [])
     assert "kappa 0.40 [" in str(agreement(*labels([[20, 5], [10, 15]])))
+
+
+def test_side_by_side_keeps_the_order_and_stops_when_it_must():
+    import threading
+    import time
+
+    from coursekit.judging import side_by_side
+
+    class Slow:
+        name, concurrency, spent = "slow", 4, 0.5
+
+    begun, lock = [], threading.Lock()
+
+    def ask(item):
+        with lock:
+            begun.append(item)
+        time.sleep(0.02 if item % 2 else 0.01)
+        if item == 10:
+            raise RuntimeError("no more money")
+        return item * item
+
+    assert list(side_by_side(Slow(), ask, range(9), "asking")) == [n * n for n in range(9)]
+    begun.clear()
+    with pytest.raises(RuntimeError, match="no more money"):
+        list(side_by_side(Slow(), ask, range(200)))
+    assert len(begun) < 40
+    begun.clear()
+    answers = side_by_side(Slow(), ask, range(11, 200))
+    assert next(answers) == 121
+    answers.close()
+    assert len(begun) < 40

@@ -1,5 +1,6 @@
 """The notebooks as files: paired with their source, executed without a fault, able to fail."""
 
+import json
 import os
 import re
 import shutil
@@ -106,3 +107,44 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
     assert results["whole"].returncode == 0, results["whole"].stdout[-3000:]
     assert results["broken"].returncode == 1
     assert "This run does not show it" in results["broken"].stdout
+
+
+def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
+    """Session B up to its triples, and session C whole, judged through the network's protocol."""
+    pytest.importorskip("openai")
+    import sqlite3
+
+    from nbclient import NotebookClient
+    from test_llm_judge import Running
+
+    server = Running()
+    monkeypatch.setenv("COURSE_JUDGE", "openai:local")
+    monkeypatch.setenv("COURSE_JUDGE_URL", f"{server.url}/v1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("COURSE_ARTIFACTS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    said = ""
+    try:
+        for name, until in (("B_preferences_and_training", "## 4"), ("C_three_way_eval", None)):
+            notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+            if until:
+                stop = next(i for i, cell in enumerate(notebook.cells) if until in cell.source)
+                notebook.cells = notebook.cells[:stop]
+            NotebookClient(
+                notebook,
+                timeout=600,
+                kernel_name="python3",
+                resources={"metadata": {"path": str(ROOT / "notebooks")}},
+            ).execute()
+            said += str([cell.get("outputs") for cell in notebook.cells])
+        assert server.state()["most"] > 1  # side by side
+    finally:
+        server.process.kill()
+    assert "openai/local: at most" in said
+    verdicts = sqlite3.connect(tmp_path / "verdicts.sqlite").execute(
+        "SELECT COUNT(*), SUM(value = 'null') FROM verdicts"
+    )
+    asked, invalid = verdicts.fetchone()
+    assert asked > 1500 and invalid == 0
+    first = json.loads((tmp_path / "tiny" / "triples.jsonl").read_text().splitlines()[0])
+    assert first["judge"] == "openai/local"

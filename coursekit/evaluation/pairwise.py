@@ -85,7 +85,7 @@ def win_rate(
     """Compare two models' responses to the same rows, prompt by prompt, in both orders."""
     items = list(zip(rows, candidate, baseline, strict=True))
     announce(judge, items)
-    verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items))
+    verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items, judge.name))
     worth = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
     points = [worth[verdict.winner] for verdict in verdicts]
     return rate_of(points, inconsistent=sum(not verdict.consistent for verdict in verdicts))

@@ -43,7 +43,9 @@ def compare_judges(
     for judge in judges:
         announce(judge, items)
         verdicts = list(
-            side_by_side(judge, lambda item, judge=judge: both_orders(judge, *item), items)
+            side_by_side(
+                judge, lambda item, judge=judge: both_orders(judge, *item), items, judge.name
+            )
         )
         once = [verdict.answers[0] if verdict.answers else "tie" for verdict in verdicts]
         given = [verdict.winner for verdict in verdicts]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
+
+from ..progress import progress
 
 # `invalid`: no answer that can be read. Never counted as a tie, nor as a win.
 Winner = Literal["first", "second", "tie", "invalid"]
@@ -77,12 +79,31 @@ def announce(judge: Judge, items: Iterable[tuple[Mapping[str, Any], str, str]]) 
 
 
 def side_by_side(
-    judge: Judge, function: Callable[[Item], Result], items: Iterable[Item]
+    judge: Judge,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    label: str | None = None,
 ) -> Iterator[Result]:
-    """`function(item)` of each, in order; as many under way as the judge may be asked at a time."""
+    """`function(item)` of each, in order; as many under way as the judge may be asked at a time.
+
+    label: of a progress line, shown for judges who take their time.
+    """
     workers = getattr(judge, "concurrency", 1)
     if workers == 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, items)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with progress(label, len(items), "items") as advance:
+            for result in pool.map(function, items):
+                advance(1, spent(judge))
+                yield result
+    finally:
+        # Ctrl-C, an error, or a caller who has enough: no question more than those under way.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def spent(judge: Judge) -> str:
+    """What a judge that costs money has cost so far, for a progress line."""
+    dollars = getattr(judge, "spent", None)
+    return "" if dollars is None else f"(${dollars:.2f} so far)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..judging import Judge, Verdict, announce, both_orders, one_order, side_by_side
+from ..judging.judge import spent
 from ..profile import Profile
 from ..progress import progress
 from .journal import Journal, fingerprint
@@ -87,7 +88,7 @@ def judge_pairs(
         )
         for judged in side_by_side(judge, lambda row: list(_judged(row, judge, design, ask)), rest):
             journal.append(judged)
-            advance()
+            advance(1, spent(judge))
     return [pair for group in journal.done for pair in group]
 
 
