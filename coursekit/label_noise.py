@@ -29,7 +29,7 @@ def label_noise_sweep(
     rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
     robust_rates: Sequence[float] = (0.4,),
     seeds: Sequence[int] = (0, 1, 2),
-    triples: int = 112,
+    triples: int = 96,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Train on labels of which a share is wrong; judge the result by the true rubric.

@@ -61,6 +61,17 @@ def run_all(
     pool.shutdown()
 
 
+def warm_up() -> None:
+    """Let the fork server import in the background what runs will need, while other things wait.
+
+    Optional: the first runs would wait for it otherwise.
+    """
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
 def _context() -> multiprocessing.context.BaseContext:
     """How processes are started: never as copies of this one, whose threads they would lack.
 

@@ -179,7 +179,7 @@ def beta_sweep(
     *,
     betas: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
     rates: Sequence[float] = (0.4, 2.0, 6.0),
-    n: int = 112,
+    n: int = 96,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Every beta at the profile's learning rate, and every learning rate at its beta.

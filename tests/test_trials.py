@@ -24,6 +24,14 @@ def test_an_error_in_a_job_is_raised(workers):
         list(run_all(math.sqrt, [1.0, -1.0, 4.0], workers, lambda *a: None))
 
 
+def test_processes_that_are_warm_run_the_same():
+    from coursekit.parallel import warm_up
+
+    warm_up()
+    warm_up()
+    assert sorted(run_all(math.sqrt, [1.0, 4.0], 2, lambda *a: None)) == [1.0, 2.0]
+
+
 def test_no_jobs():
     assert list(run_all(math.sqrt, [], 2, lambda *a: None)) == []
 
