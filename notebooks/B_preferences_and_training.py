@@ -259,7 +259,9 @@ cooler = predict(
 # %%
 judge = load_judge(profile)
 preference_rows = alert_rows("preferences", profile.preference_prompts, profile)
-triples, pairs = make_triples(sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs)
+triples, pairs = make_triples(
+    sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs, scorer=RubricJudge()
+)
 train, validation = split_by_prompt(triples)
 ties = sum(pair["winner"] == "tie" for pair in pairs)
 print(f"{len(pairs)} pairs judged: {ties} ties, {len(triples)} triples")
@@ -304,7 +306,9 @@ designs = [
     reference_against_sample(),
 ]
 made = {
-    design.name: make_triples(sft, tokenizer, few, profile, judge, design, seed=2)
+    design.name: make_triples(
+        sft, tokenizer, few, profile, judge, design, seed=2, scorer=RubricJudge()
+    )
     for design in designs
 }
 

@@ -65,6 +65,7 @@ from coursekit.judging import (
     Question,
     RubricJudge,
     build_prompt,
+    calibration,
     compare_judges,
     load_judge,
     load_rubric,
@@ -599,6 +600,16 @@ beside = compare_judges(contested, others, truth=RubricJudge())
 beside.rename_axis(None).style.format("{:.0%}").format(
     "{:+.1%}", subset=["win rate off by"]
 ).format("{:.2f}", subset=["kappa", "low", "high"])
+
+# %% [markdown]
+# On which pairs are they right? By how much the two reports differ in truth (in points of the rubric's overall
+# score; the first line: not at all, where a tie is right):
+
+# %%
+by_difference = calibration(contested, others, RubricJudge())
+by_difference.style.format("{:.0%}", subset=list(by_difference.columns[2:]), na_rep="").format(
+    "up to {:.2f}", subset=["difference"]
+).hide(axis="index")
 
 # %%
 claim(

@@ -177,3 +177,26 @@ def test_side_by_side_keeps_the_order_and_stops_when_it_must():
     assert next(answers) == 121
     answers.close()
     assert len(begun) < 40
+
+
+def test_calibration_by_the_true_difference(triples):
+    from coursekit.judging import calibration
+
+    class Coarse(RubricJudge):
+        """Sees differences above 0.2 only."""
+
+        def compare(self, row, first, second):
+            difference = self.score(row, first) - self.score(row, second)
+            return "tie" if abs(difference) < 0.2 else "first" if difference > 0 else "second"
+
+    truth = RubricJudge()
+    items = [(row, row["chosen"], row["rejected"]) for row in triples]
+    items += [(row, row["chosen"], row["chosen"] + " ") for row in triples]
+    padded = triples[0]["chosen"].replace("next: ", "next: first, ")
+    items.append((triples[0], triples[0]["chosen"], padded))
+    table = calibration(items, [truth, Coarse("coarse")], truth, edges=(0.0, 0.2, 0.5, 1.0))
+    assert table["pairs"].sum() == len(items)
+    assert set(table["rubric"].dropna()) == {1.0}
+    small, large = table.loc[1], table.loc[2:][table.loc[2:, "pairs"] > 0]
+    assert (large["coarse"] == 1).all()
+    assert small["pairs"] == 0 or small["coarse"] == 0

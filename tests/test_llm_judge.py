@@ -313,7 +313,7 @@ def everything_of(error):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_key_is_nowhere(server, protocol, tmp_path, capsys, caplog):
-    caplog.set_level("DEBUG", logger="coursekit")
+    caplog.set_level("DEBUG")  # the SDKs' own loggers included
     wrong = SECRET + "-wrong"
     path = tmp_path / "verdicts.sqlite"
     judge = LLMJudge(provider(server, protocol, key=wrong), store=VerdictStore(path))
@@ -383,7 +383,18 @@ def test_one_setting_chooses_the_judge(server, profile, monkeypatch, tmp_path, t
     monkeypatch.setenv("COURSE_JUDGE_URL", server.url)
     assert load_judge(here).name == "anthropic/claude-opus-5-5"
     assert load_judge(here).max_dollars == 5
+    monkeypatch.setenv("COURSE_JUDGE", "openai:someone-elses")
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.delenv("COURSE_JUDGE_URL")
+    with pytest.raises(ValueError, match="price of someone-elses is not known here"):
+        load_judge(here)
+    monkeypatch.setenv("COURSE_JUDGE_PRICE", "2.5,10")
+    assert load_judge(here).provider.price == (2.5, 10)
+    monkeypatch.setenv("COURSE_JUDGE_PRICE", "cheap")
+    with pytest.raises(ValueError, match="COURSE_JUDGE_PRICE is 'cheap'"):
+        load_judge(here)
     monkeypatch.setenv("COURSE_JUDGE", "oracle")
+    monkeypatch.delenv("COURSE_JUDGE_PRICE")
     with pytest.raises(ValueError, match="COURSE_JUDGE is 'oracle'"):
         load_judge(here)
 

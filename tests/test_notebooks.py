@@ -110,7 +110,7 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
 
 
 def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
-    """Session B up to its triples, and session C whole, judged through the network's protocol."""
+    """Session B's data and audit, and session C whole, judged through the network's protocol."""
     pytest.importorskip("openai")
     import sqlite3
 
@@ -125,7 +125,7 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     said = ""
     try:
-        for name, until in (("B_preferences_and_training", "## 4"), ("C_three_way_eval", None)):
+        for name, until in (("B_preferences_and_training", "## 5"), ("C_three_way_eval", None)):
             notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
             if until:
                 stop = next(i for i, cell in enumerate(notebook.cells) if until in cell.source)

@@ -74,7 +74,9 @@ def test_a_spoilt_model_is_seen_to_have_lost_something(model, tokenizer, profile
     with torch.no_grad():
         for parameter in spoilt.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    scores = capability_scores({"base": model, "spoilt": spoilt}, tokenizer, held_out_documents(30))
+    scores = capability_scores(
+        {"base": model, "spoilt": spoilt}, tokenizer, held_out_documents(30), max_new_tokens=8
+    )
     table = capability_table(scores, before="base")
     assert table.loc["perplexity of notes", "spoilt low"] > 1
     assert table.loc["questions answered", "spoilt high"] < 0

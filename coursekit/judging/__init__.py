@@ -1,7 +1,7 @@
 """Judges: who says which of two responses is better, behind one small protocol."""
 
 from .agreement import Agreement, agreement
-from .compare import compare_judges
+from .compare import calibration, compare_judges
 from .judge import Judge, Verdict, Winner, announce, both_orders, one_order, side_by_side
 from .questions import Question, build_prompt, parse_answer
 from .rubric_judge import RubricJudge
@@ -20,6 +20,7 @@ __all__ = [
     "announce",
     "both_orders",
     "build_prompt",
+    "calibration",
     "compare_judges",
     "load_judge",
     "load_rubric",

@@ -79,6 +79,49 @@ def compare_judges(
     return pd.DataFrame(lines).set_index("judge")
 
 
+def calibration(
+    items: Iterable[tuple[dict[str, Any], str, str]],
+    judges: Sequence[Judge],
+    truth: Any,
+    edges: Sequence[float] = (0.0, 0.125, 0.3, 1.0),
+) -> pd.DataFrame:
+    """How often each judge is right, by how much the two responses differ in truth.
+
+    A judge is of use where differences are large, and should call ties where there are none.
+
+    Args:
+        truth: a judge with `score`. edges: ends of the classes of |difference in score|; the first
+            class holds the pairs without any difference.
+
+    Returns a line a class: `difference` (its upper end), `pairs`, and for each judge the share of
+    pairs whose verdict, both orders asked, is the true one; a tie where there is no difference.
+    """
+    import pandas as pd
+
+    items = list(items)
+    differences = [truth.score(row, one) - truth.score(row, other) for row, one, other in items]
+    right = ["tie" if abs(d) < 1e-9 else "first" if d > 0 else "second" for d in differences]
+    classes = [
+        next(place for place, edge in enumerate(edges) if abs(difference) <= edge + 1e-9)
+        for difference in differences
+    ]
+    table: dict[str, list[float]] = {
+        "difference": list(edges),
+        "pairs": [classes.count(place) for place in range(len(edges))],
+    }
+    for judge in judges:
+        announce(judge, items)
+        verdicts = side_by_side(
+            judge, lambda item, judge=judge: both_orders(judge, *item).winner, items, judge.name
+        )
+        hits = [given == wanted for given, wanted in zip(verdicts, right, strict=True)]
+        table[judge.name] = [
+            _share([hit for hit, found in zip(hits, classes, strict=True) if found == place])
+            for place in range(len(edges))
+        ]
+    return pd.DataFrame(table)
+
+
 def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
     """For each pair that differs in truth, whether the worse response was named."""
     return [

@@ -94,7 +94,8 @@ class AnthropicProvider:
         price: tuple[float, float] | None = None,
     ) -> None:
         sdk = _sdk("anthropic")
-        self.model, self.price = model, price or PRICES.get(model)
+        self.model = model
+        self.price = PRICES.get(model) if price is None else price
         self._effort = {"effort": effort} if effort else {}
         self._key = key or find_key("ANTHROPIC_API_KEY")
         self._client = sdk.Anthropic(
@@ -162,7 +163,8 @@ class OpenAIProvider:
         price: tuple[float, float] | None = None,
     ) -> None:
         sdk = _sdk("openai")
-        self.model, self.price = model, price or PRICES.get(model)
+        self.model = model
+        self.price = PRICES.get(model) if price is None else price
         self._key = key or find_key("OPENAI_API_KEY")
         self._client = sdk.OpenAI(
             api_key=self._key.reveal(), base_url=base_url, timeout=timeout, max_retries=0

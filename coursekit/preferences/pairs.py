@@ -33,6 +33,7 @@ def make_triples(
     *,
     seed: int = 0,
     folder: str | Path | None = None,
+    scorer: Judge | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Sample, judge in both orders, and return the triples and all judged pairs, ties included.
 
@@ -45,7 +46,7 @@ def make_triples(
     candidates = sample_candidates(
         model, tokenizer, rows, profile, design, seed, path("candidates.jsonl")
     )
-    pairs = judge_pairs(candidates, judge, design, path=path("pairs.jsonl"))
+    pairs = judge_pairs(candidates, judge, design, path=path("pairs.jsonl"), scorer=scorer)
     triples = to_triples(pairs)
     if folder:
         save_jsonl(triples, Path(folder) / "triples.jsonl")
@@ -61,6 +62,7 @@ def judge_pairs(
     twice: bool = True,
     quiet: bool = False,
     path: str | Path | None = None,
+    scorer: Judge | None = None,
 ) -> list[dict[str, Any]]:
     """Every pair that `judge` was asked about, with its verdict: winners and ties.
 
@@ -68,7 +70,8 @@ def judge_pairs(
     when it has given `design.pairs_per_prompt` winners; no two texts are compared twice. `quiet`
     shows no progress.
 
-    With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`.
+    With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`. The
+    points that are kept beside the responses are the judge's own, or those of `scorer`.
 
     Returns rows `{"prompt", "first", "second", "winner", "consistent", "answers", "judge", ...}`:
     first and second are candidates (with `score` if the judge gives points), winner is `first`,
@@ -77,7 +80,8 @@ def judge_pairs(
     """
     texts = [_responses(row) for row in candidates]
     settings = asdict(judge) if is_dataclass(judge) else getattr(judge, "identity", judge.name)
-    journal = Journal(path, fingerprint(texts, settings, asdict(design), twice))
+    scorer = scorer or judge
+    journal = Journal(path, fingerprint(texts, settings, scorer.name, asdict(design), twice))
     ask = both_orders if twice else one_order
     with progress(None if quiet else "judging", len(candidates), "prompts") as advance:
         advance(len(journal.done))
@@ -86,13 +90,17 @@ def judge_pairs(
             judge,
             [(row, *texts) for row in rest for texts in combinations(_responses(row), 2)],
         )
-        for judged in side_by_side(judge, lambda row: list(_judged(row, judge, design, ask)), rest):
+        for judged in side_by_side(
+            judge, lambda row: list(_judged(row, judge, scorer, design, ask)), rest
+        ):
             journal.append(judged)
             advance(1, spent(judge))
     return [pair for group in journal.done for pair in group]
 
 
-def _judged(row: dict[str, Any], judge: Judge, design: Design, ask: Any) -> Iterator[dict]:
+def _judged(
+    row: dict[str, Any], judge: Judge, scorer: Judge, design: Design, ask: Any
+) -> Iterator[dict]:
     """The pairs of one prompt, as rows, until there are winners enough."""
     about = {name: value for name, value in row.items() if name != "candidates"}
     compare = _best_and_worst if design.pairs == "best_worst" else _in_turn
@@ -110,8 +118,8 @@ def _judged(row: dict[str, Any], judge: Judge, design: Design, ask: Any) -> Iter
         winners += verdict.winner in ("first", "second")
         yield {
             "prompt": row["prompt"],
-            "first": _with_score(first, row, judge),
-            "second": _with_score(second, row, judge),
+            "first": _with_score(first, row, scorer),
+            "second": _with_score(second, row, scorer),
             "winner": verdict.winner,
             "consistent": verdict.consistent,
             "answers": list(verdict.answers),
@@ -147,8 +155,8 @@ def _responses(row: Mapping[str, Any]) -> list[str]:
     return [one["response"] for one in row["candidates"]]
 
 
-def _with_score(candidate: Candidate, row: Mapping[str, Any], judge: Judge) -> Candidate:
-    score = getattr(judge, "score", None)
+def _with_score(candidate: Candidate, row: Mapping[str, Any], scorer: Judge) -> Candidate:
+    score = getattr(scorer, "score", None)
     return {**candidate, "score": score(row, candidate["response"])} if score else candidate
 
 
