@@ -34,13 +34,21 @@ from coursekit.widgets import beta_slider
 beta_slider(make_world())
 """
 
+PAGER = """
+from coursekit.triage import sample_alerts
+from coursekit.widgets import pager, predict
+rows = [{"alert": alert.to_dict()} for alert in sample_alerts("evaluation", 3)]
+slider = pager(rows, {"SFT": ["one", "two", "three"], "SFT+DPO": ["one", "2", "3"]})
+expected = predict("Which?", ["this one", "that one"])
+"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab with a notebook of two cells; yields its address and its folder."""
+    """JupyterLab with a notebook of three cells; yields its address and its folder."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER)],
+        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER, PAGER)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
     )
     nbformat.write(notebook, folder / "widgets.ipynb")
@@ -125,16 +133,30 @@ def test_pairs_are_labelled_by_keys_and_by_buttons_without_a_mouse(page, lab):
     assert len(lines(folder)) == 8
 
 
+HANDLES = ".widget-slider [role=slider], .noUi-handle"
+
+
 def test_the_slider_changes_the_figure(page):
-    slider = page.locator(".widget-slider [role=slider], .noUi-handle").first
     figure = page.locator(".jp-OutputArea img").last
     figure.wait_for(timeout=30_000)
     before = figure.get_attribute("src")
-    slider.focus()
+    page.locator(HANDLES).first.focus()
     for _ in range(12):
         page.keyboard.press("ArrowRight")
     assert eventually(
         lambda: page.locator(".jp-OutputArea img").last.get_attribute("src") != before
     )
+
+
+def test_pages_turn_and_predictions_are_clicked(page):
+    page.wait_for_selector("text=Your prediction", timeout=60_000)
+    pages = page.locator(".jp-OutputArea table", has_text="SFT+DPO").last
+    assert "one" in pages.inner_text()
+    page.locator(HANDLES).last.focus()
+    page.keyboard.press("ArrowRight")
+    assert eventually(
+        lambda: "two" in page.locator(".jp-OutputArea table", has_text="SFT+DPO").last.inner_text()
+    )
+    page.locator("label", has_text="that one").locator("input").check()
     if folder := os.environ.get("COURSE_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/widgets.png", full_page=True)
