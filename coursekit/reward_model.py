@@ -6,7 +6,6 @@ al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the pro
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,11 +18,18 @@ from .evaluation import Estimate, bootstrap_mean
 from .judging import Winner
 from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
-from .preferences import check_triples, save_jsonl, to_trl
+from .preferences import check_triples, to_trl
 from .preferences.journal import fingerprint
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
-from .training import HISTORY_FILE, TrainingRun, run_arguments, run_training, validation_arguments
+from .training import (
+    HISTORY_FILE,
+    TrainingRun,
+    close_run,
+    run_arguments,
+    run_training,
+    validation_arguments,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,13 +102,10 @@ def train_reward_model(
         rows = [[row[name] for name in ("prompt", "chosen", "rejected")] for row in triples]
         run = fingerprint("reward", str(sft), rows, asdict(settings), seed)
         run_training(trainer, "reward model", profile, folder, run)
+        (folder / HISTORY_FILE).unlink(missing_ok=True)  # until the new run is saved whole
         trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
         trained.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
-    save_jsonl(history, folder / HISTORY_FILE)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return TrainingRun(folder, history)
+        return close_run(trainer, tokenizer, folder)
 
 
 class RewardModel:

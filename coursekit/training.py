@@ -507,6 +507,11 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
     else:
         trainer.save_model(folder)
+    return close_run(trainer, tokenizer, folder)
+
+
+def close_run(trainer: Any, tokenizer: Any, folder: Path) -> TrainingRun:
+    """What every run saves after its weights; from then on it counts as finished."""
     tokenizer.save_pretrained(folder)
     # The trainer's last entry is the run's summary, not a step.
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
