@@ -10,7 +10,6 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .logprobs import as_text
 from .triage import Alert, report_faults, score_report
 
 if TYPE_CHECKING:
@@ -133,6 +132,8 @@ def label_pairs(work: Labelling, rubric: str = "") -> Widget:
     rubric: markdown, to unfold beside the pairs.
     """
     from ipywidgets import HTML, Button, HBox, Text, VBox
+
+    from .logprobs import as_text
 
     head, pair = HTML(), HTML()
     keys = Text(placeholder="1, 2, 3 (tie), s (skip), u (undo)", description="keys")
