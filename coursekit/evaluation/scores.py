@@ -12,10 +12,9 @@ from ..triage import Alert, fact_accuracy, parse_report, score_report
 from ..triage.reports import UNKNOWN
 from .pairwise import win_rate
 
-# Need no truth, only the text: any project has such.
+# Need no truth, only the text: any project has such. All others need to know what is right: here
+# the rubric does, elsewhere a person or a strong LLM.
 HEURISTICS = ("format", "names a cause", "length")
-# Need to know what is right: here the rubric does, elsewhere a person or a strong LLM.
-JUDGED = ("severity", "faithfulness", "usefulness", "overall", "preferred")
 
 
 def score_responses(
