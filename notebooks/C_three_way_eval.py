@@ -693,7 +693,7 @@ claim(
 )
 
 # %% [markdown]
-# And the seven runs of session B, where only beta and the learning rate changed (if you ran it):
+# And the runs of session B's section 8, where only beta and the learning rate changed (if you ran it):
 
 # %%
 own = kept_trials(runs / "betas.jsonl")
