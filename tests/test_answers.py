@@ -147,9 +147,10 @@ def test_the_seed_of_a_prompt_is_its_own():
 def test_one_seed_for_each_prompt(model, tokenizer):
     prompts = ["Tell the team.\nservice: user-db", "Which region?\nservice: user-db"]
     options = {"max_new_tokens": 12, "temperature": 1.5}
+    before = torch.get_rng_state()
     both = generate(model, tokenizer, prompts, seed=[5, 9], **options)
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's state is left alone
     assert generate(model, tokenizer, prompts[::-1], seed=[9, 5], **options) == both[::-1]
     assert generate(model, tokenizer, prompts[1:], seed=[9], **options) == both[1:]
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
         generate(model, tokenizer, prompts, seed=[1], **options)
-    assert torch.equal(torch.rand(1), torch.rand(1)) is False  # the caller's state is not reset
