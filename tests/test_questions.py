@@ -42,10 +42,15 @@ def test_the_course_own_rubric_has_the_programs_clauses():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("no title", "has no title"),
-        ("# A title\n\nabout", "has no clause"),
-        ("# T\n\n## one\n\n## two\n\nx", "'one' says nothing"),
-        ("# T\n\n## one\n\nx\n\n## one\n\ny", "'one' is there twice"),
+        ("", "mine.md is empty"),
+        ("\n\nno title", "mine.md, line 3: the rubric has no title: .*first line .* is 'no title'"),
+        ("## one\n\nx", "line 1: the rubric has no title"),
+        ("#\n\nx", "line 1: the rubric has no title"),
+        ("# A title\n\nabout", "mine.md has no clause: write each under a heading `## name`"),
+        ("# A title\n\n##one\n\nx", "mine.md has no clause"),
+        ("# T\n\n## one\n\n## two\n\nx", "line 3: the clause 'one' says nothing: write below"),
+        ("# T\n\n## one\n\nx\n\n## one\n\ny", "line 7: .* 'one' is there twice, first in line 3"),
+        ("# T\n\n```\n\n## one\n\nx", "line 3: a code fence that does not end.* a line ```"),
     ],
 )
 def test_a_rubric_that_lacks_something_is_told_so(tmp_path, text, message):
@@ -53,6 +58,73 @@ def test_a_rubric_that_lacks_something_is_told_so(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_rubric(path)
+
+
+def test_a_rubric_that_is_no_file_is_told_so(tmp_path):
+    for path in (tmp_path / "mine.md", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no rubric at .*COURSE_RUBRIC"):
+            load_rubric(path)
+
+
+def test_a_rubric_as_other_editors_write_it(tmp_path):
+    path = tmp_path / "mine.md"
+    text = "# Clarté\n\nAbout.\n\n## brièveté\n\nCourt.\n"
+    path.write_bytes(text.encode())
+    plain = load_rubric(path)
+    assert (plain.title, plain.clauses) == ("Clarté", {"brièveté": "Court."})
+    for data in (b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode()):
+        path.write_bytes(data)
+        assert load_rubric(path) == plain
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine.md, line 1: the byte 0xe9 is no UTF-8.*save the"):
+        load_rubric(path)
+    path.write_bytes(text.replace("Clarté", "Clear").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine.md, line 5: the byte 0xe8 is no UTF-8"):
+        load_rubric(path)
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(ValueError, match=r"mine.md, line 1: the byte 0xff is no UTF-8"):
+        load_rubric(path)
+
+
+@pytest.mark.parametrize("fence", ["```", "````", "~~~", "```markdown"])
+def test_in_a_code_fence_nothing_is_a_heading(tmp_path, fence):
+    path = tmp_path / "mine.md"
+    closing = fence.removesuffix("markdown")
+    path.write_text(
+        f"# T\n\n## one\n\nAs here:\n\n{fence}\n## no clause\n~~\n{closing}\n\n## two ##\n\nx\n"
+    )
+    found = load_rubric(path).clauses
+    assert list(found) == ["one", "two"]
+    assert "## no clause" in found["one"] and found["two"] == "x"
+
+
+pieces = st.sampled_from(
+    ["# T", "## one", "## two", "##", "###x", "```", "~~~", "x", "", "\ufeff", "\x85", "\r", "é "]
+)
+
+
+texts = st.lists(pieces | st.text(max_size=8), max_size=12).map("\n".join)
+
+
+@given(texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=40))
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_no_file_crashes_the_reading_of_rubrics(tmp_path, data):
+    """It is read whole, or refused with the file's name."""
+    path = tmp_path / "mine.md"
+    path.write_bytes(data)
+    try:
+        found = load_rubric(path)
+    except ValueError as error:
+        assert "mine.md" in str(error) and not isinstance(error, UnicodeError)
+        return
+    assert found.title and found.clauses and all(map(str.strip, found.clauses.values()))
+    text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    assert found.text == text.strip()
+    lines = text.split("\n")
+    for name, clause in found.clauses.items():
+        assert clause in text and any(name in line and "## " in line for line in lines)
 
 
 def test_a_rubric_of_ones_own_is_what_the_judge_reads(tmp_path):
@@ -87,7 +159,7 @@ def test_no_text_leaves_its_fence(attack):
 
 
 @given(st.text(), st.text(), st.text())
-@settings(max_examples=300)
+@settings(max_examples=300, derandomize=True)
 def test_every_text_arrives_as_it_is(prompt, one, other):
     _, user = build_prompt(Question("pair", prompt, (one, other)), RUBRIC)
     fenced = re.findall(r"<(?:prompt|response[^>]*)>(.*?)</", user, flags=re.DOTALL)
@@ -101,7 +173,12 @@ def test_every_text_arrives_as_it_is(prompt, one, other):
 @pytest.mark.parametrize("question", [PAIR, SCORE, RANK], ids=lambda question: question.kind)
 def test_a_good_answer_is_read(question):
     text = json.dumps(GOOD[question.kind])
-    for variant in (text, f"  \n{text}\n", f"```json\n{text}\n```", f"```\n{text}\n```\n"):
+    other = json.dumps(GOOD[question.kind] | {"reason": "no"})
+    for variant in (
+        *(text, f"  \n{text}\n", f"```json\n{text}\n```", f"```\n{text}\n```\n"),
+        # Reasoning models', whatever they think aloud.
+        *(f"<think>\n{other}\n</think>\n\n{text}", f"\n<think></think>```json\n{text}\n```"),
+    ):
         answer = parse_answer(variant, question, RUBRIC)
         assert answer.value == next(v for k, v in GOOD[question.kind].items() if k != "reason")
     properties = answer_schema(question, RUBRIC)["properties"]
@@ -134,6 +211,19 @@ def test_a_good_answer_is_read(question):
         ("1" * 5000, "not JSON"),
         ("[" * 100_000, "nested"),
         ("```json\n```", "not JSON"),
+        ("<think>first, clearly", "does not end"),
+        ('<think>{"reason": "x", "winner": "first"}', "does not end"),
+        ("<think>first</think>", "empty answer after"),
+        ("<think>x</think> first", "not JSON"),
+        ('<think>a</think><think>b</think>{"reason": "x", "winner": "first"}', "not JSON"),
+        ('<think>a</think>b</think>{"reason": "x", "winner": "first"}', "not JSON"),
+        ('<thinking>a</thinking>{"reason": "x", "winner": "first"}', "not JSON"),
+        ('So <think>a</think>{"reason": "x", "winner": "first"}', "not JSON"),
+        ('{"reason": "x", "winner": "first"}<think>no, second</think>', "not JSON"),
+        (
+            '<think>a</think>{"reason": "x", "winner": "tie"}{"reason": "x", "winner": "first"}',
+            "not",
+        ),
     ],
 )
 def test_anything_else_is_invalid_and_says_why(text, cause):
@@ -190,8 +280,18 @@ mutilated = st.builds(
 )
 
 
-@given(st.one_of(st.text(), json_values.map(json.dumps), near_misses, mutilated))
-@settings(max_examples=5500, deadline=None, suppress_health_check=list(HealthCheck))
+thoughts = st.builds(
+    "{}<think>{}</think>{}".format,
+    st.sampled_from(["", "\n", "x"]),
+    near_misses | st.text(max_size=5),
+    near_misses | mutilated,
+)
+
+
+@given(st.one_of(st.text(), json_values.map(json.dumps), near_misses, mutilated, thoughts))
+@settings(
+    max_examples=3000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 def test_no_answer_crashes_the_parser_and_none_is_misread(text):
     """What is read is what a JSON reader finds there under the right key, and nothing else is."""
     for question, key in ((PAIR, "winner"), (SCORE, "points"), (RANK, "order")):
@@ -200,7 +300,10 @@ def test_no_answer_crashes_the_parser_and_none_is_misread(text):
         except InvalidAnswer as error:
             assert str(error)
             continue
-        found = json.loads(text.strip().removeprefix("```json").removeprefix("```").rstrip("`\n "))
+        said = text.strip()
+        if said.startswith("<think>"):
+            said = said.split("</think>", 1)[1]
+        found = json.loads(said.strip().removeprefix("```json").removeprefix("```").rstrip("`\n "))
         assert set(found) == {"reason", key} and answer.value == found[key]
         if question is PAIR:
             assert answer.value in WINNERS

@@ -99,8 +99,11 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def parse_answer(text: str, question: Question, rubric: WrittenRubric) -> Answer:
     """Read an answer: one JSON object of exactly the form asked for, or InvalidAnswer.
 
-    Space around it and one code fence around it are let pass; a second object, another key, a word
-    before or after it, a winner of another spelling are not.
+    Let pass are space around it, one code fence around it, and before all that one block
+    `<think>...</think>`, as reasoning models send it: it ends at the first `</think>`, is not read,
+    and what follows must be the object. A block of another name, a second one or one that does not
+    end, a second object, another key, a word before or after it, a winner of another spelling are
+    not let pass.
     """
     name = {"pair": "winner", "score": "points", "rank": "order"}[question.kind]
     found = _one_object(text)
@@ -116,6 +119,7 @@ def parse_answer(text: str, question: Question, rubric: WrittenRubric) -> Answer
 def _one_object(text: str) -> dict[str, Any]:
     if not isinstance(text, str) or not text.strip():
         raise InvalidAnswer("an empty answer")
+    text = _without_reasoning(text)
     fence = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?```\s*", text, flags=re.DOTALL)
     try:
         found = json.loads(
@@ -130,6 +134,19 @@ def _one_object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidAnswer(f"a JSON {type(found).__name__}, wanted an object")
     return found
+
+
+def _without_reasoning(text: str) -> str:
+    """What follows the reasoning that an answer begins with, if it begins with any."""
+    start = text.lstrip()
+    if not start.startswith("<think>"):
+        return text
+    _, end, rest = start.partition("</think>")
+    if not end:
+        raise InvalidAnswer("reasoning (<think>) that does not end: max_tokens may be too few")
+    if not rest.strip():
+        raise InvalidAnswer("an empty answer after the reasoning (<think>)")
+    return rest
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
