@@ -7,10 +7,13 @@ alert, and prefers the longer response elsewhere. `POST /control` sets how it be
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import json
 import random
 import re
+import select
 import socket
 import struct
 import sys
@@ -32,12 +35,18 @@ FAULTS = (
     "empty content",
     "whitespace",
 )
-INPUT_TOKENS_A_CHARACTER, OUTPUT_TOKENS = 1 / 3.5, 200
+INPUT_TOKENS_A_CHARACTER, OUTPUT_TOKENS = 1 / 2.5, 200
 
 
 class Server(ThreadingHTTPServer):
-    """share: of requests that go wrong; faults: in which ways, by chance; only_first: a question
-    goes wrong only when it is asked for the first time; delay: seconds an answer takes.
+    """How it behaves, by `settings`:
+
+    share: of requests that go wrong; faults: in which ways, by chance; only_first: a question goes
+    wrong only when it is asked for the first time. delay: seconds an answer takes. gather: no
+    answer before so many requests are under way (or half a minute has passed). answer: what it says
+    to everything. usage: what it says of tokens, in place of the truth. padding: megabytes of
+    spaces in a reply. batch: what becomes of every request in a batch, in place of every tenth
+    failing. refuse_batches: how many it turns away with status 500.
     """
 
     daemon_threads = True
@@ -46,19 +55,24 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
+        self.gathered = threading.Condition(self.lock)
         self.settings = {
             "share": 0.0,
             "faults": list(FAULTS),
             "delay": 0.0,
-            "timeout": 2.0,
+            "gather": 0,
             "only_first": False,
             "answer": None,
+            "usage": "true",
+            "padding": 0,
+            "batch": None,
+            "refuse_batches": 0,
             "seed": 0,
         }
         self.asked: dict[str, int] = {}
         self.answered: dict[str, int] = {}
         self.keys: set[str] = set()
-        self.under_way = self.most_under_way = 0
+        self.under_way = self.most_under_way = self.bytes_sent = 0
         self.batches: dict[str, list] = {}
         self.files: dict[str, bytes] = {}
         self.polls: dict[str, int] = {}
@@ -91,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
                     "answered": state.answered,
                     "keys": sorted(state.keys),
                     "most": state.most_under_way,
+                    "batches": len(state.batches),
+                    "bytes": state.bytes_sent,
                 },
             )
         elif match := re.fullmatch(r"(?:/v1)?/messages/batches/([^/]+)(/results)?", path):
@@ -105,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         if self.path == "/control":
-            self.server.settings |= json.loads(body)
+            unknown = set(new := json.loads(body)) - set(self.server.settings)
+            assert not unknown, unknown
+            self.server.settings |= new
             return self.reply(200, {})
         key = self.headers.get("x-api-key") or self.headers.get("authorization", "")
         with self.server.lock:
@@ -115,6 +133,9 @@ class Handler(BaseHTTPRequestHandler):
                 401, {"error": {"type": "authentication_error", "message": f"invalid key: {key}"}}
             )
         path = self.path.removeprefix("/v1")
+        if path in ("/messages/batches", "/batches") and self.server.settings["refuse_batches"]:
+            self.server.settings["refuse_batches"] -= 1
+            return self.reply(500, {"error": {"type": "api_error", "message": "not now"}})
         if path == "/messages":
             self.one(json.loads(body), "anthropic")
         elif path == "/chat/completions":
@@ -157,10 +178,14 @@ class Handler(BaseHTTPRequestHandler):
             time_asked = state.asked[question]
             state.under_way += 1
             state.most_under_way = max(state.most_under_way, state.under_way)
+            state.gathered.notify_all()
+            state.gathered.wait_for(
+                lambda: state.most_under_way >= state.settings["gather"], timeout=30
+            )
         try:
             time.sleep(state.settings["delay"])
             fault = state.fault_of(question, time_asked)
-            if fault in ("timeout", "cut connection") or (fault or "").startswith(("429", "5")):
+            if (fault or "").startswith(("timeout", "cut connection", "drip", "429", "5")):
                 return self.fail(fault)
             text, stop = answer_to(user, state), ""
             if fault == "truncated JSON":
@@ -173,10 +198,15 @@ class Handler(BaseHTTPRequestHandler):
                 text = ""
             elif fault == "whitespace":
                 text = " \n" * 50_000
+            said = json.dumps(message(body, protocol, system + user, text, stop, state))
+            said = said.encode() + b" " * int(state.settings["padding"] * 2**20)
             if fault == "malformed JSON":
                 self.raw(200, b'{"id": "x", "content": [', "application/json")
+            elif fault == "gzip":
+                packed = {"content-encoding": "gzip"}
+                self.raw(200, gzip.compress(said, 1), "application/json", packed)
             else:
-                self.reply(200, message(body, protocol, system + user, text, stop))
+                self.raw(200, said, "application/json")
             if fault is None:
                 with state.lock:
                     state.answered[question] = state.answered.get(question, 0) + 1
@@ -186,7 +216,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def fail(self, fault: str) -> None:
         if fault == "timeout":
-            time.sleep(self.server.settings["timeout"])
+            select.select([self.connection], [], [], 60)  # until who asked has hung up
+            self.close_connection = True
+            return
+        if fault.startswith("drip"):
+            # A byte every tenth of a second: no single read takes long.
+            start = b"HTTP/1.1 200 OK\r\n"
+            if fault == "drip in the body":
+                start += b"content-length: 400\r\n\r\n"
+            self.connection.sendall(start)
+            with contextlib.suppress(OSError):
+                for _ in range(80):
+                    time.sleep(0.1)
+                    self.connection.sendall(b"x")
             self.close_connection = True
             return
         if fault == "cut connection":
@@ -215,11 +257,17 @@ class Handler(BaseHTTPRequestHandler):
             body = request["params"]
             text = answer_to(body["messages"][-1]["content"], self.server)
             said = message(
-                body, "anthropic", body["system"] + body["messages"][-1]["content"], text, ""
+                body,
+                "anthropic",
+                body["system"] + body["messages"][-1]["content"],
+                text,
+                "",
+                self.server,
             )
             result = {"type": "succeeded", "message": said}
-            if number % 10 == 9:
-                result = {"type": "expired"}
+            fate = self.server.settings["batch"] or ("expired" if number % 10 == 9 else None)
+            if fate:
+                result = {"type": fate}
             lines.append(json.dumps({"custom_id": request["custom_id"], "result": result}))
         self.raw(200, "\n".join(lines).encode(), "application/x-jsonl")
 
@@ -232,8 +280,10 @@ class Handler(BaseHTTPRequestHandler):
             body = request["body"]
             user = body["messages"][-1]["content"]
             text = answer_to(user, self.server)
-            said = message(body, "openai", body["messages"][0]["content"] + user, text, "")
-            response = {"status_code": 500 if number % 10 == 9 else 200, "body": said}
+            system = body["messages"][0]["content"]
+            said = message(body, "openai", system + user, text, "", self.server)
+            failed = self.server.settings["batch"] or number % 10 == 9
+            response = {"status_code": 500 if failed else 200, "body": said}
             lines.append(json.dumps({"custom_id": request["custom_id"], "response": response}))
         self.server.files[f"{name}-out"] = "\n".join(lines).encode()
         self.reply(200, openai_batch_object(name, "completed", f"{name}-out"))
@@ -251,7 +301,9 @@ class Handler(BaseHTTPRequestHandler):
             }.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            for start in range(0, len(body), 2**16):
+                self.wfile.write(body[start : start + 2**16])
+                self.server.bytes_sent += min(2**16, len(body) - start)
         except OSError:  # who asked has gone
             self.close_connection = True
 
@@ -294,8 +346,11 @@ def score_of(prompt: str, text: str, state: Server):
     return score_report(alert, text) if alert else Scores(*[min(1, len(text) / 1000)] * 4)
 
 
-def message(body: dict, protocol: str, given: str, text: str, stop: str) -> dict:
+def message(body: dict, protocol: str, given: str, text: str, stop: str, state: Server) -> dict:
     tokens = round(len(given) * INPUT_TOKENS_A_CHARACTER)
+    usage = {"input": tokens, "output": OUTPUT_TOKENS}
+    if state.settings["usage"] != "true":
+        usage = state.settings["usage"]
     if protocol == "anthropic":
         reason = {"cut": "max_tokens", "refused": "refusal"}.get(stop, "end_turn")
         return {
@@ -306,7 +361,7 @@ def message(body: dict, protocol: str, given: str, text: str, stop: str) -> dict
             "content": [{"type": "text", "text": text}] if text else [],
             "stop_reason": reason,
             "stop_sequence": None,
-            "usage": {"input_tokens": tokens, "output_tokens": OUTPUT_TOKENS},
+            "usage": usage and {f"{name}_tokens": count for name, count in usage.items()},
         }
     reason = {"cut": "length", "refused": "content_filter"}.get(stop, "stop")
     return {
@@ -317,10 +372,10 @@ def message(body: dict, protocol: str, given: str, text: str, stop: str) -> dict
         "choices": [
             {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
         ],
-        "usage": {
-            "prompt_tokens": tokens,
-            "completion_tokens": OUTPUT_TOKENS,
-            "total_tokens": tokens + OUTPUT_TOKENS,
+        "usage": usage
+        and {
+            {"input": "prompt_tokens", "output": "completion_tokens"}[name]: count
+            for name, count in usage.items()
         },
     }
 

@@ -6,7 +6,8 @@ and what it may cost is decided in one place (`llm_judge`), for both alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,20 +35,26 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: text, or in `problem` why there is none (`cut`, `refused`, ...)."""
+    """What came back: text, or in `problem` why there is none (`cut`, `refused`, ...).
+
+    The tokens are what the server says, which may be anything.
+    """
 
     text: str
-    input_tokens: int
-    output_tokens: int
+    input_tokens: Any
+    output_tokens: Any
     problem: str = ""
 
 
 class Transient(Exception):
-    """Worth asking again. wait: seconds that the server asked for, if it did."""
+    """Worth asking again. wait: seconds that the server asked for, if it did.
 
-    def __init__(self, cause: str, wait: float | None = None) -> None:
+    billed: the server may have answered, and charge for it, though the answer did not arrive whole.
+    """
+
+    def __init__(self, cause: str, wait: float | None = None, billed: bool = False) -> None:
         super().__init__(cause)
-        self.wait = wait
+        self.wait, self.billed = wait, billed
 
 
 class Refused(Exception):
@@ -56,6 +63,9 @@ class Refused(Exception):
 
 class Unusable(Exception):
     """No request will be answered: a wrong key, model or address."""
+
+
+Collected = dict[str, Reply | Transient | Refused]
 
 
 class Provider(Protocol):
@@ -78,8 +88,12 @@ class Provider(Protocol):
         """Hand over many requests at half the price; returns the batch's name."""
         ...
 
-    def collect(self, batch: str) -> dict[str, Reply | str] | None:
-        """By key the replies of a batch, or why there is none; None while it is being worked on."""
+    def collect(self, batch: str) -> Collected | None:
+        """What came of a batch's requests, by key; None while it is being worked on.
+
+        Not charged are those that are Transient (to be asked again) or Refused (never answered);
+        so are those that are lacking.
+        """
         ...
 
 
@@ -99,37 +113,47 @@ class AnthropicProvider:
         price: tuple[float, float] | None = None,
     ) -> None:
         sdk = _sdk("anthropic")
-        self.model = model
-        self.price = PRICES.get(model) if price is None else price
+        self.model, self._timeout = model, timeout
+        self.price = PRICES.get(model) if price is None else check_price(price)
         self._effort = {"effort": effort} if effort else {}
         self._key = key or find_key("ANTHROPIC_API_KEY")
+        from . import limits  # needs what the SDK brings
+
         self._client = sdk.Anthropic(
-            api_key=self._key.reveal(), base_url=base_url, timeout=timeout, max_retries=0
+            api_key=self._key.reveal(),
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=limits.client(sdk, timeout),
         )
         self.identity = [self.name, model, str(self._client.base_url), effort or ""]
 
     def ask(self, request: Request) -> Reply:
+        create = self._client.messages.create
         return _guarded(
-            lambda: self._reply(self._client.messages.create(**self._body(request))), self._key
+            lambda: self._reply(create(**self._body(request))), self._key, self._timeout
         )
 
     def submit(self, requests: Sequence[Request]) -> str:
         bodies = [{"custom_id": item.key, "params": self._body(item)} for item in requests]
         return _guarded(lambda: self._client.messages.batches.create(requests=bodies).id, self._key)
 
-    def collect(self, batch: str) -> dict[str, Reply | str] | None:
-        def results() -> dict[str, Reply | str] | None:
+    def collect(self, batch: str) -> Collected | None:
+        def results() -> Collected | None:
             batches = self._client.messages.batches
             if batches.retrieve(batch).processing_status != "ended":
                 return None
-            return {
-                line.custom_id: self._reply(line.result.message)
-                if line.result.type == "succeeded"
-                else f"the batch says {line.result.type}"
-                for line in batches.results(batch)
-            }
+            return {line.custom_id: self._result(line.result) for line in batches.results(batch)}
 
         return _guarded(results, self._key)
+
+    def _result(self, result: Any) -> Reply | Transient | Refused:
+        if result.type == "succeeded":
+            return _read_line(lambda: self._reply(result.message))
+        if result.type == "errored" and result.error.error.type == "invalid_request_error":
+            said = self._key.scrub(str(result.error.error.message))[:200]
+            return Refused(f"the batch says invalid request: {said}")
+        return Transient(f"the batch says {result.type}")  # expired, canceled, errored
 
     def _body(self, request: Request) -> dict[str, Any]:
         return {
@@ -147,8 +171,8 @@ class AnthropicProvider:
     def _reply(message: Any) -> Reply:
         stopped = {"max_tokens": "cut", "refusal": "refused"}.get(message.stop_reason, "")
         text = "".join(block.text for block in message.content if block.type == "text")
-        usage = message.usage
-        return Reply(text, usage.input_tokens, usage.output_tokens, stopped)
+        given, returned = _usage(message, "input_tokens", "output_tokens")
+        return Reply(text, given, returned, stopped)
 
 
 class OpenAIProvider:
@@ -169,17 +193,25 @@ class OpenAIProvider:
         price: tuple[float, float] | None = None,
     ) -> None:
         sdk = _sdk("openai")
-        self.model = model
-        self.price = PRICES.get(model) if price is None else price
+        self.model, self._timeout = model, timeout
+        self.price = PRICES.get(model) if price is None else check_price(price)
         self._key = key or find_key("OPENAI_API_KEY")
+        from . import limits  # needs what the SDK brings
+
         self._client = sdk.OpenAI(
-            api_key=self._key.reveal(), base_url=base_url, timeout=timeout, max_retries=0
+            api_key=self._key.reveal(),
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=limits.client(sdk, timeout),
         )
         self.identity = [self.name, model, str(self._client.base_url)]
 
     def ask(self, request: Request) -> Reply:
         create = self._client.chat.completions.create
-        return _guarded(lambda: self._reply(create(**self._body(request))), self._key)
+        return _guarded(
+            lambda: self._reply(create(**self._body(request))), self._key, self._timeout
+        )
 
     def submit(self, requests: Sequence[Request]) -> str:
         import json
@@ -203,29 +235,33 @@ class OpenAIProvider:
 
         return _guarded(send, self._key)
 
-    def collect(self, batch: str) -> dict[str, Reply | str] | None:
+    def collect(self, batch: str) -> Collected | None:
         import json
 
-        from openai.types.chat import ChatCompletion
-
-        def results() -> dict[str, Reply | str] | None:
+        def results() -> Collected | None:
             found = self._client.batches.retrieve(batch)
             if found.status in ("validating", "in_progress", "finalizing", "cancelling"):
                 return None
-            replies: dict[str, Reply | str] = {}
+            replies: Collected = {}
             for name in (found.output_file_id, found.error_file_id):
                 text = self._client.files.content(name).text if name else ""
-                for line in filter(str.strip, text.splitlines()):
+                for line in filter(str.strip, text.split("\n")):
                     item = json.loads(line)
-                    response = item.get("response") or {}
-                    if response.get("status_code") == 200:
-                        completion = ChatCompletion.model_validate(response["body"])
-                        replies[item["custom_id"]] = self._reply(completion)
-                    else:
-                        replies[item["custom_id"]] = "the batch says failed"
+                    replies[item["custom_id"]] = self._result(item.get("response") or {})
             return replies
 
         return _guarded(results, self._key)
+
+    def _result(self, response: dict[str, Any]) -> Reply | Transient | Refused:
+        from openai.types.chat import ChatCompletion
+
+        status = response.get("status_code")
+        if status == 200:
+            return _read_line(lambda: self._reply(ChatCompletion.construct(**response["body"])))
+        if status == 400:
+            said = self._key.scrub(str(response.get("body")))[:200]
+            return Refused(f"the batch says invalid request: {said}")
+        return Transient(f"the batch says {f'status {status}' if status else 'failed'}")
 
     def _body(self, request: Request) -> dict[str, Any]:
         return {
@@ -247,13 +283,21 @@ class OpenAIProvider:
         problem = {"length": "cut", "content_filter": "refused"}.get(choice.finish_reason, "")
         if getattr(choice.message, "refusal", None):
             problem = "refused"
-        usage = completion.usage
-        return Reply(
-            choice.message.content or "",
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-            problem,
-        )
+        given, returned = _usage(completion, "prompt_tokens", "completion_tokens")
+        return Reply(choice.message.content or "", given, returned, problem)
+
+
+def _read_line(read: Callable[[], Reply]) -> Reply:
+    """A reply out of a batch; one that cannot be read spoils no other."""
+    try:
+        return read()
+    except Exception as error:  # a form that we did not think of
+        return Reply("", None, None, f"a reply that cannot be read ({type(error).__name__})")
+
+
+def _usage(reply: Any, *names: str) -> list[Any]:
+    """The figures called so that a reply gives; None where it gives none."""
+    return [getattr(getattr(reply, "usage", None), name, None) for name in names]
 
 
 def _sdk(name: str) -> Any:
@@ -267,13 +311,30 @@ def _sdk(name: str) -> Any:
         ) from error
 
 
-def _guarded(call: Any, key: Key) -> Any:
+def check_dollars(what: str, value: float) -> float:
+    """`value`, if it is an amount of money. Raises ValueError, which says `what` is wrong."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{what} is {value}: wanted dollars, 0 or more")
+    return value
+
+
+def check_price(price: tuple[float, float]) -> tuple[float, float]:
+    """Dollars a million tokens in and out, if they are amounts of money; else ValueError."""
+    a_million_in, a_million_out = price
+    what = "the price of a million tokens"
+    return check_dollars(what, a_million_in), check_dollars(what, a_million_out)
+
+
+def _guarded(call: Any, key: Key, seconds: float | None = None) -> Any:
     """`call()`, with whatever either SDK raises put into one of three kinds, without the key.
 
-    `from None`: the SDK's errors hold the request, and with it the key.
+    seconds: that it may take in all; a batch's without. `from None`: the SDK's errors hold the
+    request, and with it the key.
     """
+    from . import limits
+
     try:
-        return call()
+        return limits.in_time(call, limits.BATCH_SECONDS if seconds is None else seconds)
     except (Transient, Refused, Unusable):
         raise
     except Exception as error:  # both SDKs', the network's, or a reply of another form
@@ -284,12 +345,15 @@ def _kind_of(error: Exception, key: Key) -> Exception:
     status = getattr(error, "status_code", None)
     said = key.scrub(" ".join(str(error).split()))[:200]
     if status is None:  # no reply, or one that is no reply of this protocol
-        name = type(error).__name__
-        if name == "APITimeoutError":
-            return Transient("no answer in time")
+        name, cause = type(error).__name__, error.__cause__
+        never_sent = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+        if name in ("APITimeoutError", "TimeoutError"):
+            return Transient("no answer in time", billed=not never_sent)
+        if "TooMuch" in (name, type(cause).__name__):  # of `limits`; one SDK wraps it
+            return Transient(str(error if name == "TooMuch" else cause), billed=True)
         if name == "APIConnectionError":
-            return Transient("the connection failed")
-        return Transient(f"a reply that cannot be read ({name})")
+            return Transient("the connection failed", billed=not never_sent)
+        return Transient(f"a reply that cannot be read ({name})", billed=True)
     if status in (408, 409, 425, 429) or status >= 500:
         return Transient(f"status {status}", _wait_of(error))
     if status in (401, 402, 403, 404):
