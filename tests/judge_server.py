@@ -43,10 +43,11 @@ class Server(ThreadingHTTPServer):
 
     share: of requests that go wrong; faults: in which ways, by chance; only_first: a question goes
     wrong only when it is asked for the first time. delay: seconds an answer takes. gather: no
-    answer before so many requests are under way (or half a minute has passed). answer: what it says
-    to everything. usage: what it says of tokens, in place of the truth. padding: megabytes of
-    spaces in a reply. batch: what becomes of every request in a batch, in place of every tenth
-    failing. refuse_batches: how many it turns away with status 500.
+    answer before so many requests are under way (or half a minute has passed). stop_after: so many
+    answers it gives, then none. answer: what it says to everything. usage: what it says of tokens,
+    in place of the truth. padding: megabytes of spaces in a reply. batch: what becomes of every
+    request in a batch, in place of every tenth failing. refuse_batches: how many it turns away
+    with status 500.
     """
 
     daemon_threads = True
@@ -65,6 +66,7 @@ class Server(ThreadingHTTPServer):
             "answer": None,
             "usage": "true",
             "padding": 0,
+            "stop_after": None,
             "batch": None,
             "refuse_batches": 0,
             "seed": 0,
@@ -185,6 +187,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             time.sleep(state.settings["delay"])
             fault = state.fault_of(question, time_asked)
+            stop = state.settings["stop_after"]
+            if stop is not None and sum(state.answered.values()) >= stop:
+                fault = "timeout"
             if (fault or "").startswith(("timeout", "cut connection", "drip", "429", "5")):
                 return self.fail(fault)
             text, stop = answer_to(user, state), ""

@@ -12,7 +12,13 @@ from ..progress import progress
 
 # `invalid`: no answer that can be read. Never counted as a tie, nor as a win.
 Winner = Literal["first", "second", "tie", "invalid"]
-MIRRORED: dict[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
+# What an answer is when the two responses are shown in the other order.
+MIRRORED: dict[Winner, Winner] = {
+    "first": "second",
+    "second": "first",
+    "tie": "tie",
+    "invalid": "invalid",
+}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

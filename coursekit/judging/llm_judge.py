@@ -415,24 +415,18 @@ class LLMJudge:
 
     def _submit(self, questions: Sequence[Question]) -> bool:
         """Send as many questions as the cap has room for in one batch; False if others ask them."""
-        claimed: dict[str, Question] = {}
-        for question in questions:
-            request = self._request(question)
-            try:
-                if self._claim(request, self._most_dollars(request, batch=True)):
-                    claimed[request.key] = question
-            except JudgeError:  # the cap: the rest goes into another batch, when this has its bill
-                if not claimed:
-                    raise
-                break
-        if not claimed:
-            return False
-        requests = [self._request(question) for question in claimed.values()]
+        claimed: list[tuple[Request, Question]] = []
+        sent = False
         try:
+            self._claim_for_batch(questions, claimed)
+            if not claimed:
+                return False
+            requests = [request for request, _ in claimed]
+            sent = True
             name = self._patiently(lambda: self.provider.submit(requests), twice=False)
         except BaseException as error:
-            charged = getattr(error, "billed", not isinstance(error, JudgeError))
-            for request in requests:
+            charged = sent and getattr(error, "billed", not isinstance(error, JudgeError))
+            for request, _ in claimed:
                 self._give_up(request, self._most_dollars(request, batch=True) if charged else 0)
             if isinstance(error, Transient):
                 doubt = "It may have arrived all the same: look there. " if charged else ""
@@ -443,10 +437,27 @@ class LLMJudge:
             raise
         forms = {
             request.key: [item.kind, len(item.responses), *self._most_tokens(request)]
-            for request, item in zip(requests, claimed.values(), strict=True)
+            for request, item in claimed
         }
         self.store.add_batch(name, self.identity, forms)
         return True
+
+    def _claim_for_batch(
+        self, questions: Sequence[Question], claimed: list[tuple[Request, Question]]
+    ) -> None:
+        """Claim what nobody else asks, as much as the cap has room for, and add it to `claimed`.
+
+        The rest goes into another batch, when this one has its bill. JudgeError if that is all.
+        """
+        for question in questions:
+            request = self._request(question)
+            try:
+                if self._claim(request, self._most_dollars(request, batch=True)):
+                    claimed.append((request, question))
+            except JudgeError:
+                if not claimed:
+                    raise
+                return
 
     def _collect(
         self, name: str, forms: dict[str, Any], poll_seconds: float, advance: Any

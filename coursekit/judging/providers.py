@@ -350,7 +350,8 @@ def _kind_of(error: Exception, key: Key) -> Exception:
         if name in ("APITimeoutError", "TimeoutError"):
             return Transient("no answer in time", billed=not never_sent)
         if "TooMuch" in (name, type(cause).__name__):  # of `limits`; one SDK wraps it
-            return Transient(str(error if name == "TooMuch" else cause), billed=True)
+            said = key.scrub(str(error if name == "TooMuch" else cause))
+            return Transient(said, billed=True)
         if name == "APIConnectionError":
             return Transient("the connection failed", billed=not never_sent)
         return Transient(f"a reply that cannot be read ({name})", billed=True)

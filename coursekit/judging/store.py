@@ -18,7 +18,7 @@ FOREIGN_CLAIM = 3600.0  # seconds after which a claim of another machine is take
 _TABLES = {
     "verdicts": "key TEXT PRIMARY KEY, judge TEXT, asked REAL, value TEXT, reason TEXT, "
     "cause TEXT, input_tokens INTEGER, output_tokens INTEGER, dollars REAL",
-    # What is being asked: by whom (machine/process, or a batch), and what it may cost at most.
+    # What is being asked: by whom (machine/process/thread, or a batch), and for how much at most.
     "claims": "key TEXT PRIMARY KEY, owner TEXT, since REAL, dollars REAL",
     # What was paid, or may have been.
     "payments": "at REAL, judge TEXT, dollars REAL",
@@ -120,7 +120,7 @@ class VerdictStore:
         """
         self._write_the_unwritten()
         with self._writing() as database:
-            self._bury_the_dead(database)
+            self._bury_the_dead(database, key)
             for table in ("verdicts", "claims"):
                 if database.execute(f"SELECT 1 FROM {table} WHERE key = ?", (key,)).fetchone():
                     return "taken"
@@ -221,13 +221,17 @@ class VerdictStore:
         ).fetchone()
         return paid + of_batches, for_now
 
-    def _bury_the_dead(self, database: sqlite3.Connection) -> None:
-        """Claims of processes that were killed: paid for as if answered, free to be asked again."""
+    def _bury_the_dead(self, database: sqlite3.Connection, wanted: str) -> None:
+        """Claims that nobody will answer: paid for as if answered, free to be asked again.
+
+        Those of processes that were killed; and one of this thread's on the key that it wants: it
+        was interrupted (Ctrl-C) before it could give it up.
+        """
         rows = database.execute(
             "SELECT key, owner, since, dollars FROM claims WHERE owner NOT LIKE 'batch %'"
         ).fetchall()
         for key, owner, since, dollars in rows:
-            if not _alive(owner, since):
+            if not _alive(owner, since) or (key, owner) == (wanted, _me()):
                 _release(database, key, f"unanswered, {owner}", dollars)
 
     def _write_the_unwritten(self) -> None:
@@ -296,16 +300,14 @@ def _pay(database: sqlite3.Connection, judge: str, dollars: float) -> None:
 
 
 def _me() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
+    return f"{socket.gethostname()}/{os.getpid()}/{threading.get_ident()}"
 
 
 def _alive(owner: str, since: float) -> bool:
     """Whether the process that made a claim may still get an answer: it runs, as far as we see."""
     import psutil
 
-    if owner == _me():
-        return True
-    host, _, process = owner.rpartition("/")
+    host, process, _ = owner.rsplit("/", 2)
     if host != socket.gethostname():
         return time.time() - since < FOREIGN_CLAIM
     try:
