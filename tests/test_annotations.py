@@ -66,7 +66,7 @@ def test_what_is_no_annotation_is_named(tmp_path, change, message):
     [
         ("[]", "no annotation"),
         ("", "no annotation"),
-        ('{"a": 1', "neither"),
+        ('{"a": 1', "row 1, is not JSON"),
         ("[1]", "row 1 is int"),
     ],
 )

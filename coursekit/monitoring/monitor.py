@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ..files import json_lines, read_text
 from ..logprobs import Prompt, encode_pair, score_tokens, token_logps
 from .kl import estimate_kl, sample_responses
 
@@ -173,7 +174,8 @@ class Monitor(TrainerCallback):
 def load_metrics(folder: str | Path) -> pd.DataFrame:
     """What a run recorded, a line a step: TRL's metrics, and the monitor's where it measured.
 
-    `folder`: the run's, or the path of a metrics file. Raises FileNotFoundError if there is none.
+    `folder`: the run's, or the path of a metrics file. A last line that a kill has cut is left out.
+    Raises FileNotFoundError if there is none, ValueError with the line that holds no metrics.
     """
     import pandas as pd
 
@@ -181,7 +183,22 @@ def load_metrics(folder: str | Path) -> pd.DataFrame:
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: train with monitor=Monitor(...) to have metrics")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = read_text(path)
+    rows = json_lines(text, path)
+    if rows and isinstance(rows[-1], ValueError) and not text.endswith("\n"):
+        print(f"{path}: the last line is cut, as a kill leaves it, and left out")
+        rows.pop()
+    if not rows:
+        raise ValueError(f"{path} holds no metrics: train with monitor=Monitor(...) to have some")
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, ValueError):
+            raise row
+        step = row.get("step") if isinstance(row, dict) else None
+        if type(step) not in (int, float) or not 0 <= step < 1e15:
+            raise ValueError(
+                f"{path}, row {number} has no number of a step ('step'): give the {METRICS_FILE} "
+                "of a run, or take the line out"
+            )
     return pd.DataFrame(rows).groupby("step", as_index=False).first()
 
 
