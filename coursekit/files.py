@@ -71,22 +71,22 @@ def json_lines(text: str, path: str | Path) -> list[Any]:
 
     A line ends at a line feed and nowhere else: other ends of lines may stand inside strings.
     """
-    rows: list[Any] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                rows.append(_sound(_parse(line), where))
-            except json.JSONDecodeError as error:
-                rows.append(
-                    ValueError(
-                        f"{where} is not JSON ({error.msg} at column {error.colno}): one JSON "
-                        "object a line, double quotes, no trailing comma"
-                    )
-                )
-            except ValueError as error:
-                rows.append(ValueError(f"{where}: {error}"))
-    return rows
+    fix = "one JSON object a line, double quotes, no trailing comma"
+    return [
+        json_value(line, f"{path}, line {number}", fix)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def json_value(text: str, where: str, fix: str) -> Any:
+    """What `text` says, or the ValueError that says why it cannot be read, and the `fix`."""
+    try:
+        return _sound(_parse(text), where)
+    except json.JSONDecodeError as error:
+        return ValueError(f"{where} is not JSON ({error.msg} at column {error.colno}): {fix}")
+    except ValueError as error:
+        return ValueError(f"{where}: {error}")
 
 
 def _whole_rows(text: str) -> int:

@@ -321,6 +321,11 @@ def test_broken_rows_are_told(name, tmp_path):
         ("a.csv", "prompt,chosen,rejected\nü,b,c".encode("latin-1"), ("UTF-8", "CSV UTF-8")),
         ("a.csv", b"prompt,chosen,chosen\na,b,c\n", ("2 columns", "'chosen'", "rename")),
         ("a.csv", b'prompt,chosen,rejected\na,"b,c\n', ("line 2", "no table", "double quotes")),
+        (
+            "a.csv",
+            b'prompt,chosen,rejected\na,"[{""a"":1,""a"":2}]",c\n',
+            ("'chosen'", "'a' twice"),
+        ),
         ("a.csv", b"prompt,chosen,rejected\na,[{'role': 1}],c\n", ("row 1", "'chosen'", "dumps")),
         ("a.jsonl", b'{"prompt": "a", "chosen": "b", "chosen": "c"}', ("line 1", "'chosen' twice")),
         ("a.json", b'[{"a": {"b": 1, "b": 2}}]', ("row 1", "'b' twice", "take the other out")),

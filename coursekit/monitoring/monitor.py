@@ -89,7 +89,7 @@ class Monitor(TrainerCallback):
         """Start the files, or, when a run is resumed, forget what came after its checkpoint."""
         for name in (METRICS_FILE, SAMPLES_FILE):
             path = self.folder / name
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
             resumed = state.global_step > 0
             kept = [line for line in lines if resumed and _step(line) <= state.global_step]
             path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -210,10 +210,10 @@ def _logps_and_entropy(logits: Tensor, input_ids: Tensor) -> Tensor:
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for one that a kill has cut."""
+    """The step of a line; infinite for one that a kill has cut, or that has none."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

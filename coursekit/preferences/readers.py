@@ -28,7 +28,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import json_rows, read_text, shorten
+from ..files import json_rows, json_value, read_text, shorten
 from ..logprobs import Message, Prompt, as_messages, as_text
 from .similar import normalised
 from .triples import (
@@ -172,6 +172,8 @@ def _plain(row: Row, where: str) -> Row:
                 f"{where}, column {column!r} is a list of messages where the rows before have "
                 "texts: write all rows the same way"
             )
+    if isinstance(row.get("prompt"), list):
+        check_messages(row["prompt"], where, "prompt")
     if _are_dialogues(row) and _repeats(_turns(row["chosen"], where, "chosen"), row.get("prompt")):
         raise ValueError(
             f"{where}, column 'chosen' is a transcript that repeats the prompt where the rows "
@@ -442,14 +444,12 @@ def _csv_row(names: Sequence[str], cells: Sequence[str], where: str) -> Row | Va
         )
     row = {}
     for name, value in zip(names, cells, strict=True):
-        try:
-            row[name] = json.loads(value) if _MESSAGES.match(value) else value
-        except (json.JSONDecodeError, RecursionError) as error:
-            return ValueError(
-                f"{where}, column {shorten(name, 60)!r} looks like messages but is not JSON "
-                f"({error}): write it with json.dumps and a CSV library, which doubles the quotes "
-                "inside"
-            )
+        if _MESSAGES.match(value):
+            place = f"{where}, column {shorten(name, 60)!r}, which looks like messages,"
+            value = json_value(value, place, "write it with json.dumps and a CSV library")
+            if isinstance(value, ValueError):
+                return value
+        row[name] = value
     return row
 
 
