@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import json_lines, read_text
 from .judging import Agreement, Winner, agreement
 
 LABELS = ("first", "second", "tie", "skip")
@@ -42,6 +43,8 @@ class Labelling:
     Args:
         items: (row, one response, another).
         path: JSON Lines; what stands there already is taken up again.
+
+    Raises ValueError if there are no pairs, or if `path` is a folder or no text.
     """
 
     def __init__(
@@ -118,17 +121,16 @@ class Labelling:
 
     def _lines(self) -> list[dict[str, Any]]:
         """What the file holds; a line that a kill has cut is left out."""
-        if not self.path.is_file():
+        if not self.path.exists():
             return []
-        lines = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and "pair" in line and line.get("label") in (*LABELS, None):
-                lines.append(line)
-        return lines
+        return [
+            line
+            for line in json_lines(read_text(self.path), self.path)
+            if isinstance(line, dict)
+            and isinstance(line.get("pair"), str)
+            and "label" in line
+            and line["label"] in (*LABELS, None)
+        ]
 
     def _take(self, line: Mapping[str, Any]) -> None:
         key = line["pair"]

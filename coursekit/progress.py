@@ -16,16 +16,26 @@ _EVERY = 0.3  # seconds between two updates
 
 
 @contextmanager
-def progress(label: str | None, total: int, unit: str) -> Iterator[Callable[..., None]]:
+def progress(
+    label: str | None, total: int, unit: str, after: float = 0.0
+) -> Iterator[Callable[..., None]]:
     """Show progress through `total` units; yields `advance(n=1, note="")`. No label, no line.
+
+    after: seconds before which nothing is shown, for what is mostly done by then.
 
     >>> with progress("sampling", 3, "responses") as advance:
     ...     for _ in range(3):
     ...         advance()
     """
-    show = _writer() if label else lambda line, last: None
+    write: Callable[[str, bool], None] | None = None
     start = last = time.monotonic()
     done = 0
+
+    def show(line: str, ends: bool) -> None:
+        nonlocal write
+        if label and time.monotonic() - start >= after:
+            write = write or _writer()
+            write(line, ends)
 
     def advance(n: int = 1, note: str = "") -> None:
         nonlocal done, last

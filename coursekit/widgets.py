@@ -43,47 +43,52 @@ def side_by_side(
     """A table with a line for each row: its alert, then each model's response.
 
     A line of a report that the rubric objects to is marked with ✗ and coloured; below each report
-    stands its overall score.
+    stands its overall score. Rows of another task, without an alert, show their prompt, and the
+    responses without marks or scores.
 
     Args:
-        rows: N rows with `alert`.
+        rows: N rows with `prompt`, and of the course's task with `alert`.
         responses: N responses under each model's name.
         changes: set off the lines that the model in the column before did not write.
     """
     from IPython.display import HTML
 
+    from .logprobs import as_text
+
+    any_alert = any("alert" in row for row in rows)
+    first = "alert" if any_alert else "prompt"
     width = f"width:{100 / (len(responses) + 1):.0f}%"
     head = "".join(
-        f'<th style="{_CELL};{width}">{escape(name)}</th>' for name in ("alert", *responses)
+        f'<th style="{_CELL};{width}">{escape(name)}</th>' for name in (first, *responses)
     )
     body = []
     for index, row in enumerate(rows):
-        alert = Alert(**row["alert"])
-        cells = [f'<td style="{_CELL}"><pre style="{_TEXT}">{escape(alert.text)}</pre></td>']
+        alert = Alert(**row["alert"]) if "alert" in row else None
+        asked = alert.text if alert else as_text(row["prompt"])
+        cells = [f'<td style="{_CELL}"><pre style="{_TEXT}">{escape(asked)}</pre></td>']
         before: str | None = None
         for texts in responses.values():
             text = texts[index]
-            score = score_report(alert, text).overall
             marked = _marked(alert, text, before if changes else None)
             before = text
+            score = f"score {score_report(alert, text).overall:.2f}" if alert else ""
             cells.append(
                 f'<td style="{_CELL}"><pre style="{_TEXT}">{marked}</pre>'
-                f'<div style="margin-top:6px;font-size:12px">score {score:.2f}</div></td>'
+                f'<div style="margin-top:6px;font-size:12px">{score}</div></td>'
             )
         body.append(f"<tr>{''.join(cells)}</tr>")
+    legend = [f'<span style="{_FAULT}">✗</span> marks what the rubric objects to'] * any_alert
+    legend += [f'<span style="{_CHANGED}">a bar</span> marks what has changed'] * changes
     return HTML(
         f'<table style="border-collapse:collapse;max-width:1000px"><tr>{head}</tr>'
         f"{''.join(body)}</table>"
-        f'<p style="font-size:12px"><span style="{_FAULT}">✗</span> marks what the rubric objects '
-        "to"
-        + (f'; <span style="{_CHANGED}">a bar</span>, what has changed' if changes else "")
-        + ".</p>"
+        + (f'<p style="font-size:12px">{"; ".join(legend)}.</p>' if legend else "")
     )
 
 
-def _marked(alert: Alert, text: str, before: str | None = None) -> str:
+def _marked(alert: Alert | None, text: str, before: str | None = None) -> str:
     """The report's lines: faults marked, and with `before` those that it did not have set off."""
-    faults = report_faults(alert, text)
+    faults = report_faults(alert, text) if alert else set()
     known = set(text.split("\n") if before is None else before.split("\n"))
     lines = []
     for line in text.split("\n"):

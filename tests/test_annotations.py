@@ -48,6 +48,8 @@ def test_every_kind_of_preference(tmp_path, lines):
         ({"preference": -1}, "row 2: preference is -1"),
         ({"preference": "2"}, "row 2: preference is '2', wanted a number"),
         ({"preference": True}, "row 2: preference is True, wanted a number"),
+        ({"preference": float("inf")}, "row 2: preference is inf: wanted 1"),
+        ({"preference": 10**400}, "row 2: preference is 1000"),
         ({"output_1": None}, "row 2: output_1 is None, wanted a text"),
         ({"output_2": ...}, "row 2 has no output_2: add it"),
     ],
@@ -66,8 +68,11 @@ def test_what_is_no_annotation_is_named(tmp_path, change, message):
     [
         ("[]", "no annotation"),
         ("", "no annotation"),
-        ('{"a": 1', "neither"),
+        ('{"a": 1', "row 1, is not JSON"),
         ("[1]", "row 1 is int"),
+        ('{"output_1": ' + "[" * 10**5, "x.json: more than 50 levels"),
+        ("[{" + '"preference": ' + "1" * 5000 + "}]", "5,000 digits"),
+        ('{"preference": 1, "preference": 2}', "row 1 has an object with the key 'preference'"),
     ],
 )
 def test_what_is_no_file_of_annotations(tmp_path, text, message):
@@ -75,6 +80,21 @@ def test_what_is_no_file_of_annotations(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_annotations(path)
+
+
+def test_ends_of_lines_inside_texts_and_a_byte_order_mark(tmp_path):
+    row = {**ROW, "output_1": "a\u2028b\x85c", "preference": 1}
+    path = tmp_path / "annotations.jsonl"
+    text = "\n".join([json.dumps(row, ensure_ascii=False)] * 2)
+    path.write_text(text, encoding="utf-8-sig")
+    assert [item.output_1 for item in read_annotations(path)] == [row["output_1"]] * 2
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(ValueError, match=r"annotations\.jsonl is not text in UTF-8"):
+        read_annotations(path)
+    with pytest.raises(ValueError, match="is a folder: name the file in it"):
+        read_annotations(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no file .*none: correct the path"):
+        read_annotations(tmp_path / "none")
 
 
 def test_without_a_verdict_there_is_no_win_rate(tmp_path):

@@ -5,6 +5,7 @@ import random
 import pytest
 from conftest import ROOT
 
+from coursekit import progress
 from coursekit.judging import RubricJudge, both_orders
 from coursekit.preferences import (
     audit,
@@ -16,6 +17,7 @@ from coursekit.preferences import (
 )
 from coursekit.preferences.auditing import detectable, share
 from coursekit.preferences.similar import jaccard, near_duplicates, shingles
+from coursekit.widgets import side_by_side
 
 SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
 WORDS = [first + second for first in "bdfgklmnprst" for second in ("a", "ela", "ino", "o", "uri")]
@@ -315,6 +317,157 @@ def test_a_judge_who_flips_is_found():
     assert few["judge's self-consistency"].outcome == "ok"
 
 
+def test_an_answer_that_cannot_be_read_counts_nowhere():
+    """Verdicts of an LLM judge may be invalid: neither first nor second, nor an agreement."""
+    pairs = pairs_of(clean(40), random.Random(0))
+    for pair in pairs[:10]:
+        pair |= {"answers": ["first", "invalid"], "winner": "invalid", "consistent": True}
+    found = audit(clean(40), pairs=pairs)
+    without = audit(clean(40), pairs=pairs[10:])
+    assert found.agreements["with itself, order changed"].table.to_numpy().sum() == 30
+    assert found.shares["the first shown won"].n == 70  # 10 answers of 10 pairs, 60 of 30
+    assert without["judge's self-consistency"] == found["judge's self-consistency"]
+    once = [{**pair, "answers": ["invalid"]} for pair in pairs]
+    assert audit(clean(40), pairs=[pairs[0]])["judge's self-consistency"].outcome == "not measured"
+    assert "the first shown won" in audit(clean(40), pairs=once).shares  # from the triples
+
+    class Invalid:
+        name = "broken"
+
+        def compare(self, row, first, second):
+            return "invalid"
+
+    mostly = AgreesMostly(pairs, 0.0)
+    found = audit(clean(40), pairs=pairs, second_judge=mostly).agreements["with second"]
+    assert found.table.to_numpy().sum() == 30 and found.observed == 1
+    found = audit(clean(40), pairs=pairs, second_judge=Invalid())["agreement with a second judge"]
+    assert found.outcome == "not measured" and found.found == "no pair has both verdicts"
+
+
+def by_taste(prompts, pairs, rng):
+    """Clean data with many pairs a prompt: what its judge happens to like, all its pairs show.
+
+    One prompt's rater favours short answers, another's long ones, cool or hot, and so on; over the
+    prompts nothing is favoured.
+    """
+    rows = []
+    for number in range(prompts):
+        tastes = {name: rng.choice((True, False)) for name in ("long", "cool", "one", "first")}
+        for _ in range(pairs):
+            texts = sorted(("yes " + "a " * rng.randint(1, 9), "no " + "a " * rng.randint(10, 20)))
+            chosen, rejected = texts if tastes["long"] else texts[::-1]
+            cool, one = tastes["cool"], tastes["one"]
+            rows.append(
+                {
+                    "prompt": f"Prompt {number}",
+                    "prompt_id": number,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "chosen_temperature": 0.7 if cool else 1.0,
+                    "rejected_temperature": 1.0 if cool else 0.7,
+                    "chosen_source": "one" if one else "other",
+                    "rejected_source": "other" if one else "one",
+                    "chosen_position": 1 if tastes["first"] else 2,
+                }
+            )
+    return rows
+
+
+CHECKS = {
+    "length bias": lambda rows: auditing._length(rows, {}),
+    "telltale openings": auditing._openings,
+    "temperature confound": lambda rows: auditing._temperature(rows, {}),
+    "source confound": lambda rows: single_check("source confound", rows),
+    "position bias": lambda rows: auditing._position(rows, [], {}),
+}
+
+
+@pytest.mark.parametrize("pairs", [1, 10])
+@pytest.mark.parametrize("check", CHECKS)
+def test_many_pairs_of_a_prompt_raise_no_false_alarm(check, pairs):
+    """At p < 0.001 three or more alarms in 200 clean sets would be a one in a thousand event."""
+    rng = random.Random(7)
+    alarms = sum(CHECKS[check](by_taste(60, pairs, rng)).outcome == "bias" for _ in range(200))
+    assert alarms <= 2
+
+
+def test_what_all_prompts_favour_is_still_found():
+    rows = by_taste(60, 10, random.Random(1))
+    for row in rows:
+        row |= {"chosen_temperature": 0.7, "rejected_temperature": 1.0}
+    found = auditing._temperature(rows, {})
+    assert found.outcome == "bias" and "100% of 600" in found.found
+
+
+def test_the_interval_is_as_wide_as_the_prompts_allow():
+    """Ten copies of a row say no more than the row."""
+    won = [True] * 40 + [False] * 20
+    often = [result for result in won for _ in range(10)]
+    once, copied, together = share(won), share(often), share(often, [i // 10 for i in range(600)])
+    assert (together.low, together.high) == pytest.approx((once.low, once.high))
+    assert together.effective == pytest.approx(60) and together.n == 600
+    assert copied.effective == 600 and copied.sure and not together.sure
+    alternating = share([True, False] * 30, [i // 2 for i in range(60)])
+    assert alternating.effective == 60  # going against each other makes no prompt count double
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), "nan", None, "high", [1], 10**400])
+def test_scores_that_are_no_numbers_are_missing(score):
+    rows = clean(40)
+    rows[3] |= {"chosen_score": score}
+    found = audit(rows)
+    assert len(found.margins) == 39 and found["labels against scores"].outcome == "ok"
+
+
+def test_provenance_from_a_csv_counts_as_numbers():
+    rows = clean(40)
+    texts = [
+        {
+            name: value if name in ("chosen", "rejected") else str(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    expected, found = audit(rows), audit(texts)
+    assert found.table().equals(expected.table()) and found.margins == expected.margins
+
+
+def test_rows_of_another_task_go_through_everything():
+    """No `alert` and no rubric: the learner's own triples."""
+    rows = [
+        {"prompt": f"Question {number}?", "chosen": "Yes.", "rejected": "No, never."}
+        for number in range(8)
+    ]
+    train, validation = split_by_prompt(rows, 0.25)
+    found = audit(train, validation=validation, evaluation=["Question 9?"])
+    card = data_card(train, validation, found, title="Questions")
+    assert "| train | 6 | 6 |" in card and "alert" not in card
+    shown = side_by_side(
+        rows[:2], {"SFT": ["<Yes>", "No"], "DPO": ["Yes", "No"]}, changes=True
+    ).data
+    assert "Question 0?" in shown and "&lt;Yes&gt;" in shown and "has changed" in shown
+    assert "score" not in shown and "✗" not in shown and ">alert<" not in shown
+
+
+def test_what_is_no_triple_is_told():
+    with pytest.raises(ValueError, match="row 2 has no column 'rejected'"):
+        audit([*clean(1), {"prompt": "a", "chosen": "b"}])
+    with pytest.raises(ValueError, match="the validation triples, row 1 is str"):
+        audit(clean(1), validation=["a"])
+
+
+def test_a_long_audit_says_how_far_it_is(monkeypatch):
+    """From two seconds on; before, and where nobody looks, it is silent."""
+    clock, shown = iter(range(10**6)), []
+    rows = clean(30)
+    monkeypatch.setattr(progress, "_writer", lambda: lambda line, last: shown.append(line))
+    audit(rows, validation=clean(5, 9))
+    assert not shown
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    audit(rows, validation=clean(5, 9))
+    assert shown[0].startswith("audit: 1 of 120 steps") and shown[-1].startswith("audit: 120 steps")
+
+
 def test_a_label_does_not_tell_the_second_judge_the_answer():
     """Triples alone: the second judge sees them in an order that says nothing."""
     rows = clean(400)
@@ -380,10 +533,10 @@ def test_near_duplicates_are_those_of_brute_force():
 
 def test_wilson_interval():
     """Of 10 of 20: 0.299 to 0.701 (Wilson's interval as tabulated)."""
-    found = share(10, 20)
+    found = share([True, False] * 10)
     assert (round(found.low, 3), round(found.high, 3)) == (0.299, 0.701)
-    assert not found.sure and share(95, 100).sure
-    assert share(0, 0).n == 0 and not share(0, 0).sure
+    assert not found.sure and share([True] * 95 + [False] * 5).sure
+    assert share([]).n == 0 and not share([]).sure
 
 
 # The card.

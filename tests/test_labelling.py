@@ -67,6 +67,32 @@ def test_a_cut_line_loses_one_label_and_no_more(path):
     assert Labelling(ITEMS, path).done == 0
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"pair": [1], "label": "tie"}',
+        '{"pair": "x"}',
+        '{"pair": "x", "label": ["tie"]}',
+        "[" * 10**5,
+    ],
+)
+def test_lines_that_are_no_labels_are_left_out(path, line):
+    work = Labelling(ITEMS, path)
+    work.label("tie")
+    sound = path.read_text()
+    path.write_text("\ufeff" + line + "\n" + sound, encoding="utf-8")
+    again = Labelling(ITEMS, path)
+    assert again.done == 1 and again.undo() and not again.undo()
+
+
+def test_a_path_that_holds_no_text_is_told(tmp_path):
+    (tmp_path / "labels").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="labels is not text in UTF-8"):
+        Labelling(ITEMS, tmp_path / "labels")
+    with pytest.raises(ValueError, match="is a folder"):
+        Labelling(ITEMS, tmp_path)
+
+
 def test_another_seed_is_another_order(path, tmp_path):
     def sides(seed, name):
         work = Labelling(ITEMS, tmp_path / f"{name}.jsonl", seed=seed)

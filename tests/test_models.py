@@ -74,6 +74,17 @@ def test_a_missing_pad_token_becomes_the_end_token(tmp_path, tokenizer):
     assert load_tokenizer(tmp_path).pad_token == "<|end|>"
 
 
+@pytest.mark.parametrize("kept", [0, 0.5])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_cut_short_is_told(name, kept, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"cannot be read.*save it again") as error:
+        load_tokenizer(tmp_path)
+    assert type(error.value) is ValueError and str(tmp_path) in str(error.value)
+
+
 def test_adapters_stack_and_merge(sft_folder, quick, tokenizer, triples, tmp_path):
     from coursekit.logprobs import sequence_logps
     from coursekit.training import train_dpo

@@ -14,6 +14,7 @@ from conftest import ROOT
 from coursekit.logprobs import encode_prompt, score_tokens, token_logps
 from coursekit.models import frozen_copy, load_model
 from coursekit.monitoring import Monitor, estimate_kl, load_metrics, sample_responses
+from coursekit.monitoring.monitor import _step
 from coursekit.training import train_dpo
 
 PROMPTS = [
@@ -140,6 +141,38 @@ def test_a_monitor_needs_something_to_look_at(triples, tmp_path):
         Monitor(PROMPTS, [])
     with pytest.raises(FileNotFoundError, match="train with monitor="):
         load_metrics(tmp_path)
+
+
+def test_metrics_that_a_kill_has_cut_are_read_up_to_there(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "loss": 1}\n{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    assert load_metrics(tmp_path)["loss"].tolist() == [1, 2]
+    assert "the last line is cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no metrics"),
+        ('{"step": 1', "holds no metrics"),
+        ('{"step": 1\n{"step": 2}\n', "line 1 is not JSON"),
+        ('{"loss": 1}\n', "row 1 has no number of a step"),
+        ('{"step": 1}\n{"step": "2"}\n', "row 2 has no number of a step"),
+        ('{"step": NaN}\n', "row 1 has no number of a step"),
+        ("[1]\n", "row 1 has no number of a step"),
+        ('{"step": 1, "step": 2}\n', "line 1 has an object with the key 'step' twice"),
+    ],
+)
+def test_what_are_no_metrics_is_told(text, message, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_metrics(tmp_path)
+    assert type(error.value) is ValueError and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["", '{"st', "[1]", "{}", '{"step": null}', '{"step": "x"}'])
+def test_a_line_without_a_step_is_after_every_checkpoint(line):
+    assert _step(line) == float("inf") and _step('{"step": 3, "loss": 1}') == 3
 
 
 def test_the_import_says_nothing():

@@ -319,6 +319,7 @@ print(killed)
         "pairs.jsonl",
         "triples",
         "triples.jsonl",
+        "triples.jsonl.count",
     ]
 
 

@@ -6,7 +6,14 @@ import json
 import pytest
 from conftest import ROOT
 
-from coursekit.preferences import load_triples, parse_rows, save_dataset, to_trl, write_triples
+from coursekit.preferences import (
+    load_triples,
+    parse_rows,
+    save_dataset,
+    save_jsonl,
+    to_trl,
+    write_triples,
+)
 
 SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
 
@@ -112,6 +119,61 @@ def test_thumbs_are_paired(tmp_path, capsys):
     assert parse_rows(chat) == [{"prompt": "p", "chosen": "x", "rejected": "y"}]
 
 
+def test_of_thumbs_with_several_turns_the_assistants_last_is_the_response():
+    def thumb(completion, label, prompt="p"):
+        return {"prompt": prompt, "completion": completion, "label": label}
+
+    start = [assistant("what?"), user("q")]
+    expected = {"prompt": [user("p"), *start], "chosen": "x", "rejected": "y"}
+    rows = [thumb([*start, assistant(text)], text == "x") for text in "xy"]
+    assert parse_rows(rows) == [expected]
+    repeated = [thumb([user("p"), *start, assistant(text)], text == "x") for text in "xy"]
+    assert parse_rows(repeated) == [expected]
+    with pytest.raises(ValueError, match="row 1, column 'completion' ends with a turn of 'user'"):
+        parse_rows([thumb([assistant("x"), user("thanks")], True), rows[1]])
+
+
+def test_transcripts_beside_a_prompt_are_transcripts_still(tmp_path):
+    """The answer alone is the response, whatever says what was asked once more."""
+    start = "\n\nHuman: Say hi.\n\nAssistant: Hm?\n\nHuman: Please.\n\nAssistant:"
+    row = {"chosen": start + " Hi.", "rejected": start + " No."}
+    expected = {
+        "prompt": [user("Say hi."), assistant("Hm?"), user("Please.")],
+        "chosen": "Hi.",
+        "rejected": "No.",
+    }
+    for prompt in ("Say hi.", "Please.", start, None):
+        found = load_triples(lines(tmp_path / "a.jsonl", row | {"prompt": prompt}))
+        assert found == [expected]
+    with pytest.raises(ValueError, match="row 1, column 'prompt' is not the conversation"):
+        parse_rows([row | {"prompt": "Another question."}])
+    with pytest.raises(ValueError, match="row 2, column 'chosen' is a transcript that repeats"):
+        parse_rows([PLAIN, row | {"prompt": "Say hi."}])
+    dialogue = {"prompt": "Write a dialogue.", "chosen": row["chosen"], "rejected": row["rejected"]}
+    assert parse_rows([PLAIN, dialogue])[1] == dialogue  # asked for, and so the response
+
+
+def test_a_speaker_who_goes_on_is_one_turn():
+    start = "\n\nHuman: a\n\nAssistant: b\n\nAssistant: c\n\nHuman: d\n\nAssistant: "
+    (triple,) = parse_rows([{"chosen": start + "e", "rejected": start + "f"}])
+    assert triple["prompt"] == [user("a"), assistant("b\n\nc"), user("d")]
+
+
+def test_a_prompt_beside_conversations_is_part_of_them_or_refused():
+    turns = [user("a"), assistant("b"), user("c")]
+    row = {"chosen": [*turns, assistant("d")], "rejected": [*turns, assistant("e")]}
+    expected = {"prompt": turns, "chosen": "d", "rejected": "e"}
+    for prompt in (turns, turns[:1], turns[2:], [{**turns[0], "name": "x"}], "a", "C!", ""):
+        assert parse_rows([row | {"prompt": prompt}]) == [expected]
+    system = [{"role": "system", "content": "Be kind."}, user("z")]
+    goes_on = {name: [assistant("b"), user("c"), answers[-1]] for name, answers in row.items()}
+    (triple,) = parse_rows([goes_on | {"prompt": system}])
+    assert triple["prompt"] == [*system, *turns[1:]]
+    for prompt in ([user("x")], "another question", 3):
+        with pytest.raises(ValueError, match="row 1, column 'prompt' is"):
+            parse_rows([row | {"prompt": prompt}])
+
+
 def test_csv_with_commas_quotes_and_line_breaks(tmp_path):
     path = tmp_path / "rows.csv"
     rows = [PLAIN, {"prompt": 'a, "b"\nc', "chosen": "d,\n\ne", "rejected": "ü"}]
@@ -123,6 +185,9 @@ def test_csv_with_commas_quotes_and_line_breaks(tmp_path):
     thumbs = tmp_path / "thumbs.csv"
     thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n")
     assert load_triples(thumbs) == [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
+    odd = {"prompt": "a\u2028b", "chosen": "c\x85d", "rejected": "e\x0bf"}
+    path.write_text(",".join(odd) + "\n" + ",".join(odd.values()) + "\n", encoding="utf-8")
+    assert load_triples(path) == [odd]
 
 
 def test_jsonl_with_blank_lines_and_unicode_line_ends(tmp_path):
@@ -150,6 +215,7 @@ def test_parquet_and_saved_datasets(tmp_path, triples):
 
 # Files that are wrong. Each error names the row, the column and what to do.
 
+THUMB = {"completion": "b", "label": False}
 BROKEN = {
     "no rejected": (
         [PLAIN, {"prompt": "a", "chosen": "b"}],
@@ -210,6 +276,24 @@ BROKEN = {
         [{"prompt": "a", "completion": "b", "label": True}],
         ("'label'", "train on these rows with KTO"),
     ),
+    "a thumb without a prompt": (
+        [{"prompt": "a", "completion": "b", "label": 1}, {"prompt": None} | THUMB],
+        ("row 2", "'prompt' is None", "mend it"),
+    ),
+    "an unknown role": (
+        [{"chosen": [{"role": "gpt", "content": "a"}], "rejected": [assistant("b")]}],
+        ("row 1", "'chosen' has a turn of 'gpt'", "rename the role"),
+    ),
+    "a prompt that the assistant ends": (
+        [PLAIN, PLAIN | {"prompt": [user("a"), assistant("b")]}],
+        ("row 2", "'prompt' ends with a turn of 'assistant'", "the user's"),
+    ),
+    "the same of messages": (
+        [{"chosen": [assistant("a"), assistant("b")], "rejected": [assistant("a")] * 2}],
+        ("row 1", "'prompt' ends with a turn of 'assistant'", "drop the row"),
+    ),
+    "nothing that can be left out": ([PLAIN, "x"], ("row 2", "skip_bad=True")),
+    "an empty response": ([PLAIN | {"chosen": ""}], ("row 1", "'chosen'", "skip_bad=True")),
     "a number for a row": ([[1]], ("row 1 is int", "write each row as")),
 }
 
@@ -230,11 +314,28 @@ def test_broken_rows_are_told(name, tmp_path):
         ("a.jsonl", b"", ("is empty", "one triple a line")),
         ("a.json", b"[]", ("no rows", "nothing to train on")),
         ("a.json", b'{"data": [{"prompt": "a"}]}', ("one object (data)", "list of rows alone")),
-        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": ', ("line 2", "is not JSON", "double quotes")),
+        ("a.jsonl", b'{"chosen": "a"\n{"chosen": ', ("line 1", "is not JSON", "double quotes")),
         ("a.json", b'[{"chosen": "a"}, {"chosen": "b",}]', ("row 2", "is not JSON", "comma")),
         ("a.csv", b"prompt,chosen,rejected\na,b,c,d\n", ("row 1", "4 cells", "double quotes")),
         ("a.csv", b'prompt,chosen,rejected\na,"[{""x}]",c\n', ("row 1", "'chosen'", "CSV library")),
         ("a.csv", "prompt,chosen,rejected\nü,b,c".encode("latin-1"), ("UTF-8", "CSV UTF-8")),
+        ("a.csv", b"prompt,chosen,chosen\na,b,c\n", ("2 columns", "'chosen'", "rename")),
+        ("a.csv", b'prompt,chosen,rejected\na,"b,c\n', ("line 2", "no table", "double quotes")),
+        (
+            "a.csv",
+            b'prompt,chosen,rejected\na,"[{""a"":1,""a"":2}]",c\n',
+            ("'chosen'", "'a' twice"),
+        ),
+        ("a.csv", b"prompt,chosen,rejected\na,[{'role': 1}],c\n", ("row 1", "'chosen'", "dumps")),
+        ("a.jsonl", b'{"prompt": "a", "chosen": "b", "chosen": "c"}', ("line 1", "'chosen' twice")),
+        ("a.json", b'[{"a": {"b": 1, "b": 2}}]', ("row 1", "'b' twice", "take the other out")),
+        ("a.jsonl", b'{"prompt": ' + b"[" * 10**5, ("line 1", "levels of lists", "flat")),
+        ("a.json", b"[" * 99 + b"]" * 99, ("row 1", "levels of lists", "flat")),
+        ("a.jsonl", b'{"prompt": ' + b"1" * 5000 + b"}", ("line 1", "5,000 digits", "shorter")),
+        ("a.jsonl", b'{"prompt": "\\ud83d", "chosen": "a"}', ("line 1", "half a character")),
+        ("a.jsonl", json.dumps(PLAIN).encode("utf-16"), ("UTF-8", "save it as")),
+        ("a.jsonl", b"\x1f\x8b\x08", ("compressed", "unpack it")),
+        ("a.parquet", b"PAR1", ("cannot be read as a Parquet file", "save it again")),
     ],
 )
 def test_broken_files_are_told(name, content, expected, tmp_path):
@@ -253,6 +354,21 @@ def test_missing_files_and_folders_are_told(tmp_path):
         load_triples(tmp_path)
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe\xff"])
+def test_a_damaged_folder_of_datasets_is_told(damage, tmp_path):
+    folder = save_dataset([PLAIN], tmp_path / "saved")
+    for file in sorted(folder.iterdir()):
+        sound = file.read_bytes()
+        file.write_bytes(damage)
+        with pytest.raises(
+            ValueError, match="cannot be read as a folder that `datasets` saved"
+        ) as e:
+            load_triples(folder)
+        assert str(folder) in str(e.value) and "save it again" in str(e.value)
+        file.write_bytes(sound)
+    assert load_triples(folder) == [PLAIN]
+
+
 def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):
     empty = PLAIN | {"chosen": ""}
     path = lines(tmp_path / "a.jsonl", PLAIN, {"prompt": "a"}, empty, "text")
@@ -260,6 +376,40 @@ def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):
     assert "3 of 4 rows left out. The first:" in capsys.readouterr().out
     path = lines(tmp_path / "a.jsonl", PLAIN, empty)
     assert load_triples(path, allow_empty=True) == [PLAIN, empty]
+    path.write_text(json.dumps(PLAIN) + '\n{"prompt": "cut\n{"prompt": 1, "prompt": 2}\n')
+    assert load_triples(path, skip_bad=True) == [PLAIN]
+    assert "2 of 3 rows left out. The first:" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"none of the 1 rows can be read. The first: .*row 1"):
+        load_triples(lines(path, empty), skip_bad=True)
+
+
+# Files that are cut where a line ends, so that each line is whole.
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_file_cut_at_the_end_of_a_line_is_noticed(name, tmp_path):
+    rows = [PLAIN | {"prompt": str(number)} for number in range(6)]
+    path = write_triples(rows, tmp_path / name)
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:3]))
+    for options in ({}, {"skip_bad": True}):
+        with pytest.raises(ValueError, match=rf"{name} has \d rows, and 6 were saved: it was cut"):
+            load_triples(path, **options)
+    path.write_text(whole + whole.splitlines(keepends=True)[-1])
+    assert len(load_triples(path)) == 7  # more were added: nothing is lost
+    assert load_triples(write_triples(rows[:2], path)) == rows[:2]
+    assert load_triples(save_jsonl(rows[:1], tmp_path / "a.jsonl")) == rows[:1]
+
+
+@pytest.mark.parametrize("count", [b"", b"many", b"\xff", b"9" * 5000])
+def test_only_a_number_counts(count, tmp_path):
+    path = write_triples([PLAIN], tmp_path / "a.jsonl")
+    path.with_name("a.jsonl.count").write_bytes(count)
+    if count.isdigit():
+        with pytest.raises(ValueError, match=r"delete a\.jsonl\.count"):
+            load_triples(path)
+    else:
+        assert load_triples(path) == [PLAIN]
 
 
 # The hub.

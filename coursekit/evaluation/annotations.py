@@ -7,7 +7,6 @@ a less sure second, null where the judge gave no answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import json_rows, read_text, shorten
 from .intervals import Estimate
 from .pairwise import WinRate, rate_of
 
@@ -34,21 +34,14 @@ class Annotation:
 def read_annotations(path: str | Path) -> list[Annotation]:
     """Annotations from a JSON list, or JSON Lines.
 
-    Raises ValueError, with the number of the row, for what is no annotation.
+    Raises ValueError, with the number of the line or row, for what is no annotation.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is neither a JSON list nor JSON Lines: line {error.lineno}, {error.msg}. "
-            "Write one object a line, or all of them in one list"
-        ) from error
+    rows = json_rows(read_text(path), path)
     if not rows:
-        raise ValueError(f"{path} holds no annotation")
+        raise ValueError(f"{path} holds no annotation: write one object a line, or a list of them")
+    for row in rows:
+        if isinstance(row, ValueError):
+            raise row
     return [parse_annotation(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -60,20 +53,25 @@ def parse_annotation(row: Mapping[str, Any], where: str = "the row") -> Annotati
         raise ValueError(f"{where} has no {' and no '.join(lacking)}: add it (null if missing)")
     for name in ("output_1", "output_2"):
         if not isinstance(row[name], str):
-            raise ValueError(f"{where}: {name} is {row[name]!r}, wanted a text")
-    given = row["preference"]
-    points: float | None = None
-    if given is not None:
-        if isinstance(given, bool) or not isinstance(given, int | float):
-            raise ValueError(f"{where}: preference is {given!r}, wanted a number from 1 to 2")
-        if np.isfinite(given):  # NaN is how pandas writes null
-            points = 0.5 if given == 0 else given - 1
-            if not 0 <= points <= 1:
-                raise ValueError(
-                    f"{where}: preference is {given}: wanted 1 (first), 2 (second), 0 or 1.5 "
-                    "(tie), between 1 and 2 where it is less sure, or null"
-                )
+            raise ValueError(f"{where}: {name} is {shorten(repr(row[name]), 60)}, wanted a text")
+    points = _points(row["preference"], where)
     return Annotation(str(row.get("instruction", "")), row["output_1"], row["output_2"], points)
+
+
+def _points(given: Any, where: str) -> float | None:
+    """What a preference gives the second output; NaN, as pandas writes null, gives nothing."""
+    if given is None or given != given:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError(
+            f"{where}: preference is {shorten(repr(given), 60)}, wanted a number from 1 to 2"
+        )
+    if given != 0 and not 1 <= given <= 2:
+        raise ValueError(
+            f"{where}: preference is {shorten(str(given), 20)}: wanted 1 (first), 2 (second), 0 or "
+            "1.5 (tie), between 1 and 2 where it is less sure, or null"
+        )
+    return 0.5 if given == 0 else float(given - 1)
 
 
 def from_win_rate(

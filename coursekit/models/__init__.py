@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import shorten
 from ..profile import Profile, load_profile
 from ..quiet import quiet
 
@@ -60,13 +61,22 @@ def load_model(
 def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of `source`. A missing pad token becomes the end token.
 
-    Raises ValueError if there is no end token.
+    Raises ValueError if there is no end token, or if a folder's files are damaged.
     """
     from transformers import AutoTokenizer
 
     profile = profile or load_profile()
     _check_folder(source, ("tokenizer.json", "tokenizer.model", "vocab.json"))
-    tokenizer = AutoTokenizer.from_pretrained(str(source), revision=_revision(source, profile))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=_revision(source, profile))
+    except Exception as error:  # whatever a damaged file makes of the library
+        if not Path(source).is_dir():
+            raise
+        raise ValueError(
+            f"the tokenizer in {source} cannot be read ({type(error).__name__}: "
+            f"{shorten(str(error), 200)}): a file of it is damaged or half written; save it again "
+            "(save_pretrained), or copy it from the base model"
+        ) from error
     if tokenizer.eos_token is None:
         raise ValueError(
             f"the tokenizer of {source} has no end token, so no response could ever end: set "

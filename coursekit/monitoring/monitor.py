@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ..files import json_lines, read_text
 from ..logprobs import Prompt, encode_pair, score_tokens, token_logps
 from .kl import estimate_kl, sample_responses
 
@@ -88,7 +89,7 @@ class Monitor(TrainerCallback):
         """Start the files, or, when a run is resumed, forget what came after its checkpoint."""
         for name in (METRICS_FILE, SAMPLES_FILE):
             path = self.folder / name
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+            lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
             resumed = state.global_step > 0
             kept = [line for line in lines if resumed and _step(line) <= state.global_step]
             path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -173,7 +174,8 @@ class Monitor(TrainerCallback):
 def load_metrics(folder: str | Path) -> pd.DataFrame:
     """What a run recorded, a line a step: TRL's metrics, and the monitor's where it measured.
 
-    `folder`: the run's, or the path of a metrics file. Raises FileNotFoundError if there is none.
+    `folder`: the run's, or the path of a metrics file. A last line that a kill has cut is left out.
+    Raises FileNotFoundError if there is none, ValueError with the line that holds no metrics.
     """
     import pandas as pd
 
@@ -181,7 +183,22 @@ def load_metrics(folder: str | Path) -> pd.DataFrame:
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: train with monitor=Monitor(...) to have metrics")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = read_text(path)
+    rows = json_lines(text, path)
+    if rows and isinstance(rows[-1], ValueError) and not text.endswith("\n"):
+        print(f"{path}: the last line is cut, as a kill leaves it, and left out")
+        rows.pop()
+    if not rows:
+        raise ValueError(f"{path} holds no metrics: train with monitor=Monitor(...) to have some")
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, ValueError):
+            raise row
+        step = row.get("step") if isinstance(row, dict) else None
+        if type(step) not in (int, float) or not 0 <= step < 1e15:
+            raise ValueError(
+                f"{path}, row {number} has no number of a step ('step'): give the {METRICS_FILE} "
+                "of a run, or take the line out"
+            )
     return pd.DataFrame(rows).groupby("step", as_index=False).first()
 
 
@@ -193,10 +210,10 @@ def _logps_and_entropy(logits: Tensor, input_ids: Tensor) -> Tensor:
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for one that a kill has cut."""
+    """The step of a line; infinite for one that a kill has cut, or that has none."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

@@ -4,47 +4,58 @@ Two kinds of finding. *Faults* are rows: identical responses, doubles, leaks; ea
 *Biases* are properties of the whole: how often the longer response wins, or the cooler temperature.
 A bias is flagged only where chance is a poor explanation (p < 0.001), so that data without one pass
 in silence; what so many rows cannot show stays unseen, and the table says how much that is.
+
+Rows that share a prompt are no independent evidence: what one prompt favours, all its pairs favour.
+So the sum over each prompt's rows counts as one observation (`_deviation`); with a row a prompt
+it is the usual test.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..judging import Agreement, Judge, agreement, both_orders
+from ..judging import Agreement, Judge, agreement, announce, both_orders, side_by_side
 from ..judging.judge import MIRRORED
 from ..logprobs import Prompt, as_text
+from ..progress import progress
 from .similar import near_duplicates, normalised
-from .triples import prompt_key
+from .triples import check_triples, prompt_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Rows = Sequence[dict[str, Any]]
-SURE = 3.29  # standard errors: p < 0.001, two-sided
+CHANCE = 0.001  # what is less likely by chance, two-sided, is a bias
+SURE = 3.29  # the same in standard errors
 _LOPSIDED = 3  # one response this many times as long as the other
-_TELLTALE = 4.0  # standard errors, of each of many openings
 
 
 @dataclass(frozen=True)
 class Share:
-    """How often something won, of `n` rows in which it could: a value and its 95 % interval."""
+    """How often something won, of `n` rows in which it could: a value and its 95 % interval.
+
+    effective: how many rows of a prompt each would show as much; fewer than `n` where the rows of a
+    prompt go together.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    effective: float
 
     @property
     def sure(self) -> bool:
         """Whether chance (one half) explains it poorly: p < 0.001."""
-        return self.n > 0 and abs(self.value - 0.5) * 2 * math.sqrt(self.n) > SURE
+        return self.n > 0 and abs(self.value - 0.5) * 2 * math.sqrt(self.effective) > SURE
 
     def __str__(self) -> str:
         return f"{self.value:.0%} of {self.n} ({self.low:.0%} to {self.high:.0%})"
@@ -130,34 +141,43 @@ def audit(
         pairs: all judged pairs, ties included (`judge_pairs`): for the judge's consistency.
         second_judge: asked about `sample` of the pairs (or triples), for their agreement.
 
-    Raises ValueError if there are no triples.
+    Numbers of the provenance that are none (NaN, infinity, other texts) count as missing.
+
+    Raises ValueError if there are no triples, or for rows that are none.
     """
     if not triples:
         raise ValueError("no triples to audit")
+    check_triples(triples, allow_empty=True)
+    if validation:
+        check_triples(validation, "the validation triples", allow_empty=True)
     shares: dict[str, Share] = {}
     agreements: dict[str, Agreement] = {}
     differences = [len(row["chosen"]) - len(row["rejected"]) for row in triples]
     margins = _margins(triples)
-    findings = [
-        _empty(triples),
-        _truncated(triples),
-        _identical(triples),
-        _doubles(triples),
-        _contradictions(triples),
-        _repeated_prompts(triples),
-        _near_prompts(triples),
-        _leak("validation leak", triples, [row["prompt"] for row in validation]),
-        _leak("evaluation leak", triples, evaluation),
-        _length(triples, shares),
-        _lopsided(triples),
-        _openings(triples),
-        _temperature(triples, shares),
-        _source(triples, shares),
-        _position(triples, pairs, shares),
-        _against_scores(margins),
-        _consistency(pairs, agreements),
-        _second_opinion(pairs or triples, second_judge, sample, agreements),
-    ]
+    asked = _rows_by_prompt(triples)
+    held_out = [row["prompt"] for row in validation]
+    steps = 2 * len(asked) * (1 + bool(held_out) + bool(evaluation))  # see `near_duplicates`
+    with progress("audit", steps, "steps", after=2) as advance:
+        findings = [
+            _empty(triples),
+            _truncated(triples),
+            _identical(triples),
+            _doubles(triples),
+            _contradictions(triples),
+            _repeated_prompts(triples, asked),
+            _near_prompts(asked, len(triples), advance),
+            _leak("validation leak", asked, len(triples), held_out, advance),
+            _leak("evaluation leak", asked, len(triples), evaluation, advance),
+            _length(triples, shares),
+            _lopsided(triples),
+            _openings(triples),
+            _temperature(triples, shares),
+            _source(triples, shares),
+            _position(triples, pairs, shares),
+            _against_scores(margins),
+            _consistency(pairs, agreements),
+        ]
+    findings.append(_second_opinion(pairs or triples, second_judge, sample, agreements))
     return Audit(
         n=len(triples),
         findings=tuple(findings),
@@ -288,21 +308,29 @@ def _contradictions(triples: Rows) -> Finding:
     )
 
 
-def _repeated_prompts(triples: Rows) -> Finding:
-    """The same prompt in rows that are not pairs of one sampling (`prompt_id`)."""
-    owner: dict[str, Any] = {}
-    rows = []
-    seen: set[Any] = set()
+def _rows_by_prompt(triples: Rows) -> dict[str, list[int]]:
+    """The rows of each prompt, whatever its case and punctuation."""
+    rows: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(triples):
-        key = normalised(as_text(row["prompt"]))
-        mine = row.get("prompt_id", index)
-        triple = (prompt_key(row["prompt"]), row["chosen"], row["rejected"])
-        if owner.setdefault(key, mine) != mine and triple not in seen:
-            rows.append(index)
-        seen.add(triple)
+        rows[normalised(as_text(row["prompt"]))].append(index)
+    return rows
+
+
+def _repeated_prompts(triples: Rows, asked: dict[str, list[int]]) -> Finding:
+    """The same prompt in rows that are not pairs of one sampling (`prompt_id`)."""
+    repeated = []
+    for same in asked.values():
+        owner = triples[same[0]].get("prompt_id", same[0])
+        seen: set[Any] = set()
+        for index in same if len(same) > 1 else ():
+            row = triples[index]
+            triple = (prompt_key(row["prompt"]), row["chosen"], row["rejected"])
+            if row.get("prompt_id", index) != owner and triple not in seen:
+                repeated.append(index)
+            seen.add(triple)
     return _rows_finding(
         "repeated prompts",
-        rows,
+        repeated,
         len(triples),
         "ask what an earlier row has asked",
         "The prompt weighs more than others, and a split by row would leak it.",
@@ -310,39 +338,45 @@ def _repeated_prompts(triples: Rows) -> Finding:
     )
 
 
-def _near_prompts(triples: Rows) -> Finding:
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(triples):
-        rows_of[normalised(as_text(row["prompt"]))].append(index)
-    texts = list(rows_of)
+def _near_prompts(
+    asked: dict[str, list[int]], n: int, advance: Callable[[], None] = lambda: None
+) -> Finding:
+    texts = list(asked)
     return _rows_finding(
         "near-duplicate prompts",
-        [row for later, _ in near_duplicates(texts) for row in rows_of[texts[later]]],
-        len(triples),
+        [
+            row
+            for later, _ in near_duplicates(texts, advance=advance)
+            for row in asked[texts[later]]
+        ],
+        n,
         "ask nearly what an earlier row has asked",
         "Less variety than the number of rows says; a split between them leaks.",
         "Keep one of each group, or keep a group on one side of the split.",
     )
 
 
-def _leak(check: str, triples: Rows, prompts: Sequence[Prompt]) -> Finding:
+def _leak(
+    check: str,
+    asked: dict[str, list[int]],
+    n: int,
+    prompts: Sequence[Prompt],
+    advance: Callable[[], None],
+) -> Finding:
     where = check.split()[0]
     effect = f"The {where} then measures memory: its numbers come out too good."
     fix = "Take the rows out of the training triples; split by prompt before anything else."
     if not prompts:
         missing = f"no {where} prompts given"
         return Finding(check, "not measured", missing, effect, f"Pass {where}=.")
-    mine: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(triples):
-        mine[normalised(as_text(row["prompt"]))].append(index)
+    texts = list(asked)
     theirs = list({normalised(as_text(prompt)) for prompt in prompts})
-    leaked = set(theirs) & mine.keys()
-    texts = list(mine)
-    leaked |= {texts[i] for i, _ in near_duplicates(texts, theirs)}
+    leaked = set(theirs) & asked.keys()
+    leaked |= {texts[i] for i, _ in near_duplicates(texts, theirs, advance=advance)}
     return _rows_finding(
         check,
-        [row for text in leaked for row in mine[text]],
-        len(triples),
+        [row for text in leaked for row in asked[text]],
+        n,
         f"ask (nearly) what the {where} asks",
         effect,
         fix,
@@ -370,12 +404,19 @@ def _margins(triples: Rows) -> list[float | None]:
     names = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
     margins: list[float | None] = []
     for row in triples:
-        found = next(((row[c], row[r]) for c, r in names if c in row and r in row), (None, None))
-        try:
-            margins.append(float(found[0]) - float(found[1]))
-        except (TypeError, ValueError):
-            margins.append(None)
+        found = next(((row[c], row[r]) for c, r in names if c in row and r in row), ())
+        scores = [_number(score) for score in found]
+        margins.append(None if not scores or None in scores else scores[0] - scores[1])
     return margins
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one that a CSV holds as text; None for what is none, or not finite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _against_scores(margins: Sequence[float | None]) -> Finding:
@@ -399,18 +440,53 @@ def _against_scores(margins: Sequence[float | None]) -> Finding:
 # Biases: of the whole.
 
 
-def share(won: int, n: int) -> Share:
-    """`won` of `n`, with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953)."""
+def share(won: Sequence[bool], prompts: Sequence[Hashable] | None = None) -> Share:
+    """The share of `won`, with Wilson's 95 % interval (1927, doi:10.1080/01621459.1927.10502953).
+
+    prompts: what each belongs to; without, each stands for itself. The interval is that of as many
+    independent rows as show the share with the same certainty: n over the design effect (Kish,
+    Survey Sampling, 1965), which is estimated under chance and is at least 1.
+    """
+    n = len(won)
     if n == 0:
-        return Share(float("nan"), float("nan"), float("nan"), 0)
+        return Share(float("nan"), float("nan"), float("nan"), 0, 0.0)
+    off = np.array(won, dtype=float) - 0.5
+    p = float(off.mean()) + 0.5
+    effective = n / max(1.0, float((_sums(off, prompts) ** 2).sum()) / (n / 4))
     z = 1.96
-    p = won / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Share(p, centre - half, centre + half, n)
+    centre = (p + z * z / (2 * effective)) / (1 + z * z / effective)
+    root = math.sqrt(p * (1 - p) / effective + z * z / (4 * effective * effective))
+    half = z * root / (1 + z * z / effective)
+    return Share(p, centre - half, centre + half, n, effective)
 
 
-def detectable(n: int) -> float:
+def _sums(values: np.ndarray, prompts: Sequence[Hashable] | None) -> np.ndarray:
+    """The sum of the values of each prompt; without prompts the values themselves."""
+    if prompts is None:
+        return values
+    number: dict[Hashable, int] = {}
+    place = [number.setdefault(prompt, len(number)) for prompt in prompts]
+    return np.bincount(place, weights=values, minlength=len(number))
+
+
+def _deviation(values: np.ndarray, prompts: Sequence[Hashable]) -> float:
+    """How many standard errors the sum of `values` is from zero, where chance would have it.
+
+    The variance is the sum of the squared sums over prompts, however the rows of a prompt go
+    together (Liang and Zeger 1986, doi:10.1093/biomet/73.1.13). Of few prompts it makes no more
+    than their root, so that it errs towards silence.
+    """
+    sums = _sums(values, prompts)
+    scale = math.sqrt(float((sums**2).sum()))
+    return float(sums.sum()) / scale if scale else 0.0
+
+
+def _texts(rows: Rows) -> list[str]:
+    """What each row's prompt is, to tell which rows share one."""
+    return [as_text(row["prompt"]) for row in rows]
+
+
+def detectable(n: float) -> float:
     """The least distance from one half that `n` rows can show at p < 0.001."""
     return SURE / (2 * math.sqrt(n)) if n else float("nan")
 
@@ -428,7 +504,7 @@ def _bias(
     shares[name] = measured
     found = f"{name}: {measured}{more}"
     if not measured.sure:
-        unseen = detectable(measured.n)
+        unseen = detectable(measured.effective)
         found += f"; a bias below {unseen:.0%} would not show" if unseen < 0.5 else "; too few"
         return Finding(check, "ok", found, effect, fix)
     return Finding(check, "bias", found, effect, fix)
@@ -441,7 +517,9 @@ def _length(triples: Rows, shares: dict[str, Share]) -> Finding:
     mean square.
     """
     differences = np.array([len(row["chosen"]) - len(row["rejected"]) for row in triples])
-    longer = share(int((differences > 0).sum()), int((differences != 0).sum()))
+    prompts = _texts(triples)
+    unequal = [index for index, difference in enumerate(differences) if difference]
+    longer = share(differences[unequal] > 0, [prompts[index] for index in unequal])
     scale = math.sqrt(float((differences.astype(float) ** 2).mean()))
     correlation = float(differences.mean()) / scale if scale else 0.0
     effect = "The policy can lower the loss by its length alone, and will."
@@ -451,22 +529,35 @@ def _length(triples: Rows, shares: dict[str, Share]) -> Finding:
     )
     more = f", correlation with length {correlation:+.2f}"
     finding = _bias("length bias", shares, "the longer won", longer, effect, fix, more)
-    if finding.outcome == "ok" and abs(correlation) * math.sqrt(len(triples)) > SURE:
+    if finding.outcome == "ok" and abs(_deviation(differences, prompts)) > SURE:
         found = f"the longer won: {longer}, but by more: correlation with length {correlation:+.2f}"
         return Finding(finding.check, "bias", found, effect, fix)
     return finding
 
 
 def _openings(triples: Rows) -> Finding:
-    """First words that stand far more often on one side: a mark of how the data were made."""
-    counts = {
-        side: Counter((normalised(row[side]).split() or [""])[0] for row in triples)
-        for side in ("chosen", "rejected")
-    }
+    """First words that stand far more often on one side: a mark of how the data were made.
+
+    All words together should be flagged by chance as rarely as one share is, so that each must be
+    surer the more there are (Bonferroni's correction).
+    """
+    prompts = _texts(triples)
+    counts: dict[str, Counter[str]] = {"chosen": Counter(), "rejected": Counter()}
+    rows_of: dict[str, list[tuple[int, int]]] = defaultdict(list)  # row, 1 or -1
+    for index, row in enumerate(triples):
+        first = {side: (normalised(row[side]).split() or [""])[0] for side in counts}
+        for side, sign in (("chosen", 1), ("rejected", -1)):
+            counts[side][first[side]] += 1
+            if first["chosen"] != first["rejected"]:
+                rows_of[first[side]].append((index, sign))
+    # Fewer rows than this cannot tell anything, whichever side they are on.
+    common = {word: found for word, found in rows_of.items() if len(found) > SURE**2}
+    sure = NormalDist().inv_cdf(1 - CHANCE / 2 / max(1, len(common)))
     telltale = []
-    for word in counts["chosen"] | counts["rejected"]:
-        chosen, rejected = counts["chosen"][word], counts["rejected"][word]
-        if abs(chosen - rejected) > _TELLTALE * math.sqrt(chosen + rejected):
+    for word, found in common.items():
+        signs = np.array([sign for _, sign in found], dtype=float)
+        if abs(_deviation(signs, [prompts[row] for row, _ in found])) > sure:
+            chosen, rejected = counts["chosen"][word], counts["rejected"][word]
             telltale.append((abs(chosen - rejected), word, chosen, rejected))
     effect = "Ranking by the first word is easier than by content: the policy learns the word."
     fix = "See what puts it there (a rewriting prompt, a template); make both sides the same way."
@@ -480,21 +571,21 @@ def _openings(triples: Rows) -> Finding:
 
 
 def _temperature(triples: Rows, shares: dict[str, Share]) -> Finding:
-    both = [pair for row in triples if (pair := _temperatures(row)) and pair[0] != pair[1]]
+    found = [(row, pair) for row in triples if (pair := _temperatures(row)) and pair[0] != pair[1]]
     check = "temperature confound"
     effect = 'Part of what is taught is "sound as if sampled cool": sharper, not better.'
     fix = "Compare samples of one temperature (several samples, ranked), or know how much it is."
-    if not both:
+    if not found:
         return Finding(
             check, "not measured", "no pairs of two temperatures", effect, "Nothing to mend."
         )
-    won = sum(chosen < rejected for chosen, rejected in both)
-    return _bias(check, shares, "the cooler won", share(won, len(both)), effect, fix)
+    won = share([pair[0] < pair[1] for _, pair in found], _texts([row for row, _ in found]))
+    return _bias(check, shares, "the cooler won", won, effect, fix)
 
 
 def _temperatures(row: dict[str, Any]) -> tuple[float, float] | None:
     """At which temperatures chosen and rejected were sampled; None if one was not, or not told."""
-    found = row.get("chosen_temperature"), row.get("rejected_temperature")
+    found = _number(row.get("chosen_temperature")), _number(row.get("rejected_temperature"))
     return None if None in found else found
 
 
@@ -503,40 +594,46 @@ def _source(triples: Rows, shares: dict[str, Share]) -> Finding:
     check = "source confound"
     effect = "Whatever else tells the sources apart (length, format, wording) is learnt as well."
     fix = "Compare the sources in the other columns first; or take pairs from one source."
-    both = []
+    found = []
     for row in triples:
-        sources = row.get("chosen_source"), row.get("rejected_source")
+        sources = [row.get(f"{side}_source") for side in ("chosen", "rejected")]
+        named = None if None in sources else [str(source) for source in sources]
         temperatures = _temperatures(row)
-        if sources[0] != sources[1] and (not temperatures or temperatures[0] == temperatures[1]):
-            both.append(sources)
-    if not both:
+        alike = not temperatures or temperatures[0] == temperatures[1]
+        if named and named[0] != named[1] and alike:
+            found.append((row, named))
+    if not found:
         return Finding(check, "not measured", "no pairs of two sources", effect, "Nothing to mend.")
-    winner = Counter(chosen for chosen, _ in both).most_common(1)[0][0]
-    n = sum(winner in sources for sources in both)
-    won = sum(chosen == winner for chosen, _ in both)
-    return _bias(check, shares, f"{winner!r} won", share(won, n), effect, fix)
+    winner = Counter(chosen for _, (chosen, _) in found).most_common(1)[0][0]
+    among = [(row, chosen == winner) for row, (chosen, other) in found if winner in (chosen, other)]
+    won = share([first for _, first in among], _texts([row for row, _ in among]))
+    return _bias(check, shares, f"{winner!r} won", won, effect, fix)
 
 
 def _position(triples: Rows, pairs: Rows, shares: dict[str, Share]) -> Finding:
-    """How often the judge named what it was shown first."""
+    """How often the judge named what it was shown first, where it named one of the two."""
     check = "position bias"
     effect = "Labels say where a response stood, not how good it is: noise, or worse, a confound."
     fix = "Ask in both orders and keep only what holds in both; draw the order at random."
-    answers = [answer for pair in pairs for answer in pair.get("answers", ()) if answer != "tie"]
-    first = sum(answer == "first" for answer in answers)
-    if not answers:  # triples that came without their pairs: where the winner stood
-        answers = [
-            row["chosen_position"]
+    found = [
+        (pair, answer == "first")
+        for pair in pairs
+        for answer in pair.get("answers", ())
+        if answer in ("first", "second")
+    ]
+    if not found:  # triples that came without their pairs: where the winner stood
+        found = [
+            (row, _number(row["chosen_position"]) == 1)
             for row in triples
             # Asked in both orders, the position where the winner stood has no part in it.
-            if row.get("chosen_position") and row.get("asked", 1) == 1
+            if _number(row.get("chosen_position")) in (1, 2) and _number(row.get("asked", 1)) == 1
         ]
-        first = sum(position == 1 for position in answers)
-    if not answers:
+    if not found:
         return Finding(
             check, "not measured", "no record of positions", effect, "Keep the order as shown."
         )
-    return _bias(check, shares, "the first shown won", share(first, len(answers)), effect, fix)
+    first = share([first for _, first in found], _texts([row for row, _ in found]))
+    return _bias(check, shares, "the first shown won", first, effect, fix)
 
 
 # The judge.
@@ -547,7 +644,11 @@ def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
     check = "judge's self-consistency"
     effect = "What flips with the order is no preference; asked once, it would be a label."
     fix = "Keep flipped pairs as ties; a clearer rubric or a better judge flips less."
-    asked = [pair["answers"] for pair in pairs if len(pair.get("answers", ())) == 2]
+    asked = [
+        pair["answers"]
+        for pair in pairs
+        if len(pair.get("answers", ())) == 2 and "invalid" not in pair["answers"]
+    ]
     if not asked:
         return Finding(
             check, "not measured", "no pair was asked in both orders", effect, "Ask in both."
@@ -566,13 +667,20 @@ def _second_opinion(
     fix = "Read the pairs on which they differ; write the rubric's clause that decides them."
     if judge is None:
         return Finding(check, "not measured", "no second judge", effect, "Pass second_judge=.")
-    chosen = sorted(rows, key=lambda row: _draw(row))[:sample]
-    first, second = [], []
-    for row in chosen:
-        texts, label = _oriented(row)
-        first.append(label)
-        second.append(both_orders(judge, row, *texts).winner)
-    found = agreement(first, second)
+    labelled = [row for row in rows if row.get("winner") != "invalid"]
+    chosen = sorted(labelled, key=_draw)[:sample]
+    oriented = [_oriented(row) for row in chosen]
+    items = [(row, *texts) for row, (texts, _) in zip(chosen, oriented, strict=True)]
+    announce(judge, items)
+    verdicts = side_by_side(judge, lambda item: both_orders(judge, *item).winner, items, judge.name)
+    both = [
+        (label, verdict)
+        for (_, label), verdict in zip(oriented, verdicts, strict=True)
+        if verdict != "invalid"
+    ]
+    if not both:
+        return Finding(check, "not measured", "no pair has both verdicts", effect, "Ask again.")
+    found = agreement(*zip(*both, strict=True))
     agreements[f"with {judge.name}"] = found
     return _agreement_finding(check, found, effect, fix)
 

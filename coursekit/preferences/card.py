@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,26 +94,19 @@ def _making(rows: Rows, pairs: Rows, model: str) -> str:
         values = sorted({str(row[column]) for row in rows if column in row})
         if values:
             said.append(f"{what}: {', '.join(values)}.")
-    sources = Counter(
-        (row[f"{side}_source"], row.get(f"{side}_temperature"))
-        for row in rows
-        for side in ("chosen", "rejected")
-        if f"{side}_source" in row
-    )
+    sources: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            if f"{side}_source" in row:
+                temperature = _temperature(row.get(f"{side}_temperature"))
+                sources[str(row[f"{side}_source"]), temperature][side] += 1
     lines = [" ".join(said)] if said else []
     if sources:
         lines += ["| source | temperature | chosen | rejected |", "|---|---|---|---|"]
-        for source, temperature in sorted(sources, key=str):
-            counts = [
-                sum(
-                    row.get(f"{side}_source") == source
-                    and row.get(f"{side}_temperature") == temperature
-                    for row in rows
-                )
-                for side in ("chosen", "rejected")
-            ]
-            shown = "written" if temperature is None else f"{temperature:g}"
-            lines.append(f"| {source} | {shown} | {counts[0]} | {counts[1]} |")
+        lines += [
+            f"| {source} | {temperature} | {found['chosen']} | {found['rejected']} |"
+            for (source, temperature), found in sorted(sources.items())
+        ]
     if pairs:
         ties = sum(pair["winner"] == "tie" for pair in pairs)
         flipped = sum(not pair["consistent"] for pair in pairs)
@@ -122,6 +115,13 @@ def _making(rows: Rows, pairs: Rows, model: str) -> str:
             f"these {flipped} because the verdict changed with the order. A tie makes no triple."
         )
     return "## How they were made\n\n" + "\n".join(lines) if lines else ""
+
+
+def _temperature(value: Any) -> str:
+    """As it is, whatever a file holds; a response without one was written."""
+    if value is None:
+        return "written"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _columns(rows: Rows) -> str:

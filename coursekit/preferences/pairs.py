@@ -15,7 +15,7 @@ from ..profile import Profile
 from ..progress import progress
 from .journal import Journal, fingerprint
 from .sampling import Design, profile_design, sample_candidates
-from .triples import save_dataset, save_jsonl
+from .triples import save_dataset, save_triples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,7 +49,7 @@ def make_triples(
     pairs = judge_pairs(candidates, judge, design, path=path("pairs.jsonl"), scorer=scorer)
     triples = to_triples(pairs)
     if folder:
-        save_jsonl(triples, Path(folder) / "triples.jsonl")
+        save_triples(triples, Path(folder) / "triples.jsonl")
         save_dataset(triples, Path(folder) / "triples")
     return triples, pairs
 

@@ -20,14 +20,30 @@ import csv
 import json
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from io import StringIO
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ..logprobs import as_messages, as_text
-from .triples import check_messages, check_triple, check_triples, prompt_key, save_jsonl, trl_row
+from ..files import json_rows, json_value, read_text, shorten
+from ..logprobs import Message, Prompt, as_messages, as_text
+from .similar import normalised
+from .triples import (
+    COLUMNS,
+    check_count,
+    check_messages,
+    check_prompt,
+    check_triple,
+    check_triples,
+    count_path,
+    prompt_key,
+    save_triples,
+    shown,
+    trl_row,
+)
 
 Row = dict[str, Any]
 
@@ -65,6 +81,7 @@ def load_triples(
         rows = _saved_dataset(path)
     elif path.is_file():
         rows = _file(path)
+        check_count(path, len(rows))
     elif _looks_like_hub(str(source)):
         rows = _from_hub(str(source), split, revision)
     else:
@@ -90,6 +107,8 @@ def parse_rows(
     for number, row in enumerate(rows, start=1):
         where = f"{source}, row {number}"
         try:
+            if isinstance(row, ValueError):  # what the file's own reader found
+                raise row
             if not isinstance(row, dict):
                 raise ValueError(
                     f"{where} is {type(row).__name__}, not an object with columns: write each row "
@@ -102,8 +121,10 @@ def parse_rows(
             read.append(parsed)
         except ValueError as error:
             if not skip_bad:
-                raise
+                raise ValueError(f"{error}; or leave such rows out: skip_bad=True") from error
             bad.append(str(error))
+    if not read:
+        raise ValueError(f"{source}: none of the {len(rows)} rows can be read. The first: {bad[0]}")
     if bad:
         print(f"{len(bad)} of {len(rows)} rows left out. The first: {bad[0]}")
     return check_triples(_pair_thumbs(read, source) if reader is _thumb else read, source, True)
@@ -111,16 +132,19 @@ def parse_rows(
 
 def _layout_of(row: Row, where: str) -> Callable[[Row, str], Row]:
     """The reader for rows with the columns of `row`."""
-    if {"prompt", "completion", "label"} <= row.keys():
+    paired = {"chosen", "rejected"} <= row.keys()
+    if {"prompt", "completion", "label"} <= row.keys() and not paired:
         return _thumb
-    if not {"chosen", "rejected"} <= row.keys():
+    if not paired:
         missing = [name for name in ("chosen", "rejected") if name not in row]
         raise ValueError(
-            f"{where} has no column {missing[0]!r} (it has: {', '.join(row)}): rename "
+            f"{where} has no column {missing[0]!r} (it has: {_names(row)}): rename "
             f"its columns to one of {LAYOUTS}"
         )
     if isinstance(row["chosen"], list):
         return _conversation
+    if _are_dialogues(row):
+        return _transcript
     if "prompt" in row:
         return _plain
     if "instruction" in row:
@@ -128,22 +152,33 @@ def _layout_of(row: Row, where: str) -> Callable[[Row, str], Row]:
     if isinstance(row["chosen"], str) and _TURN.match(row["chosen"]):
         return _transcript
     raise ValueError(
-        f"{where} has no column 'prompt' (it has: {', '.join(row)}), and 'chosen' is no "
+        f"{where} has no column 'prompt' (it has: {_names(row)}), and 'chosen' is no "
         f'transcript that begins with "Human:": rename its columns to one of {LAYOUTS}'
     )
+
+
+def _names(row: Row) -> str:
+    return shorten(", ".join(map(str, row)), 300)
 
 
 # The layouts. Each takes a row and says where it stands, for errors.
 
 
 def _plain(row: Row, where: str) -> Row:
-    """TRL's plain rows are triples already; a mixture of texts and messages is an error."""
+    """TRL's plain rows are triples already; a mixture with other layouts is an error."""
     for column in ("chosen", "rejected"):
         if isinstance(row.get(column), list):
             raise ValueError(
                 f"{where}, column {column!r} is a list of messages where the rows before have "
                 "texts: write all rows the same way"
             )
+    if isinstance(row.get("prompt"), list):
+        check_messages(row["prompt"], where, "prompt")
+    if _are_dialogues(row) and _repeats(_turns(row["chosen"], where, "chosen"), row.get("prompt")):
+        raise ValueError(
+            f"{where}, column 'chosen' is a transcript that repeats the prompt where the rows "
+            "before have the answer alone: write all rows the same way"
+        )
     return row
 
 
@@ -151,7 +186,7 @@ def _conversation(row: Row, where: str) -> Row:
     """Messages: `chosen` and `rejected` hold the answer's turn alone, or the whole conversation.
 
     With the whole conversation the prompt is what both share; UltraFeedback's text `prompt` beside
-    it repeats the user's first turn and gives way.
+    it repeats a turn of the user and gives way.
     """
     ends: dict[str, list[Row]] = {}
     for column in ("chosen", "rejected"):
@@ -161,41 +196,88 @@ def _conversation(row: Row, where: str) -> Row:
                 f"{where}, column {column!r} is {type(messages).__name__} where row 1 has a list "
                 'of messages: write [{"role": "assistant", "content": "text"}]'
             )
-        check_messages(messages, where, column)
-        if messages[-1]["role"] != "assistant":
-            raise ValueError(
-                f"{where}, column {column!r} ends with a turn of {messages[-1]['role']!r}: its "
-                "last message must be the assistant's answer"
-            )
-        ends[column] = messages
+        ends[column] = _answered(messages, where, column)
     before = {column: messages[:-1] for column, messages in ends.items()}
     if before["chosen"] != before["rejected"]:
         raise ValueError(
             f"{where}, column 'rejected' answers another conversation than 'chosen': all turns "
             "but the last must be the same; drop the row"
         )
-    given = row.get("prompt")
-    shared = [{key: turn[key] for key in ("role", "content")} for turn in before["chosen"]]
-    if isinstance(given, list):
-        check_messages(given, where, "prompt")
-        shared = given + shared if shared[: len(given)] != given else shared
-    elif not shared and isinstance(given, str):
-        shared = as_messages(given)
+    shared = _joined(row.get("prompt"), before["chosen"], where, "chosen")
     if not shared:
         raise ValueError(
             f"{where} has no prompt: neither a column 'prompt' nor turns before the answer in "
             "'chosen'; add the user's turn"
         )
-    alone = len(shared) == 1 and shared[0]["role"] == "user"
     return {
         **{name: value for name, value in row.items() if name != "messages"},
-        "prompt": shared[0]["content"] if alone else shared,
+        "prompt": _as_prompt(shared),
         **{column: messages[-1]["content"] for column, messages in ends.items()},
     }
 
 
+def _answered(messages: list[Row], where: str, column: str) -> list[Message]:
+    """`messages`, checked to end with the assistant's answer, without what else their turns say."""
+    check_messages(messages, where, column)
+    if messages[-1]["role"] != "assistant":
+        raise ValueError(
+            f"{where}, column {column!r} ends with a turn of {messages[-1]['role']!r}: its "
+            "last message must be the assistant's answer"
+        )
+    return _bare(messages)
+
+
+def _bare(messages: list[Row]) -> list[Message]:
+    return [{key: turn[key] for key in ("role", "content")} for turn in messages]
+
+
+def _joined(prompt: Any, turns: list[Message], where: str, column: str) -> list[Message]:
+    """The conversation before the answer: what `prompt` says and the `turns` before it in `column`.
+
+    The turns repeat the prompt, or go on from it with a turn of the assistant, or there are none.
+    """
+    if prompt is None or prompt == "":
+        return turns
+    if isinstance(prompt, list):
+        check_messages(prompt, where, "prompt")
+    elif not isinstance(prompt, str):
+        raise ValueError(
+            f"{where}, column 'prompt' is {shown(prompt)}: it should be a text or messages"
+        )
+    if _repeats(turns, prompt):
+        return turns
+    if turns and turns[0]["role"] != "assistant":
+        raise ValueError(
+            f"{where}, column 'prompt' is not the conversation that {column!r} answers: write the "
+            "same in both, or leave the column out"
+        )
+    return _bare(as_messages(prompt)) + turns
+
+
+def _repeats(turns: list[Message], prompt: Any) -> bool:
+    """Whether a conversation has `prompt` in it: its messages, or as a text a turn of the user."""
+    if isinstance(prompt, list):
+        messages = _bare(prompt)
+        return messages in (turns[: len(messages)], turns[-len(messages) :])
+    given = f" {normalised(str(prompt))} "
+    asked = [f" {normalised(turn['content'])} " for turn in turns if turn["role"] == "user"]
+    return any(one in given or given in one for one in asked)
+
+
+def _as_prompt(turns: list[Message]) -> Prompt:
+    """A single turn of the user is a text."""
+    return turns[0]["content"] if [turn["role"] for turn in turns] == ["user"] else turns
+
+
 _TURN = re.compile(r"\s*(Human|Assistant):")
+_DIALOGUE = re.compile(r"\s*Human:.*\n\n\s*Assistant:", re.DOTALL)
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def _are_dialogues(row: Row) -> bool:
+    """Whether both responses are transcripts from the user's first turn on."""
+    texts = [row.get(column) for column in ("chosen", "rejected")]
+    return all(isinstance(text, str) and _DIALOGUE.match(text) for text in texts)
 
 
 def _transcript(row: Row, where: str) -> Row:
@@ -204,16 +286,20 @@ def _transcript(row: Row, where: str) -> Row:
     return _conversation({**row, **parsed}, where)
 
 
-def _turns(text: Any, where: str, column: str) -> list[Row]:
-    """The messages of a transcript, divided at the lines that begin with a speaker."""
+def _turns(text: Any, where: str, column: str) -> list[Message]:
+    """The messages of a transcript, divided at the lines that begin with a speaker.
+
+    A speaker who goes on with another such line is still in the same turn.
+    """
     if not isinstance(text, str) or not _TURN.match(text):
         raise ValueError(
             f'{where}, column {column!r} is no transcript: it should begin with "\\n\\nHuman: "'
         )
     parts = re.split(r"(?:^|\n\n)\s*(Human|Assistant):", text)[1:]
+    said = zip(parts[::2], parts[1::2], strict=True)
     return [
-        {"role": _ROLES[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+        {"role": _ROLES[speaker], "content": "\n\n".join(part.strip() for _, part in turn).strip()}
+        for speaker, turn in groupby(said, key=itemgetter(0))
     ]
 
 
@@ -241,29 +327,27 @@ def _thumb(row: Row, where: str) -> Row:
     for column in ("prompt", "completion", "label"):
         if column not in row:
             raise ValueError(
-                f"{where} has no column {column!r} (it has: {', '.join(row)}): rows with thumbs "
+                f"{where} has no column {column!r} (it has: {_names(row)}): rows with thumbs "
                 "need prompt, completion, label"
             )
     label = row["label"].strip().lower() if isinstance(row["label"], str) else row["label"]
     if not isinstance(label, (str, bool, int)) or label not in _THUMBS:
         raise ValueError(
-            f"{where}, column 'label' is {row['label']!r}: it should be true for a thumb up, false "
-            "for a thumb down"
+            f"{where}, column 'label' is {shown(row['label'])}: it should be true for a thumb up, "
+            "false for a thumb down"
         )
-    completion = row["completion"]
+    prompt, completion = row["prompt"], row["completion"]
     if isinstance(completion, list):
-        check_messages(completion, where, "completion")
-        completion = completion[-1]["content"]
+        messages = _answered(completion, where, "completion")
+        prompt = _joined(prompt, messages[:-1], where, "completion")
+        completion = messages[-1]["content"]
     if not isinstance(completion, str) or not completion.strip():
         raise ValueError(
-            f"{where}, column 'completion' is {completion!r}: it should be a text that is not "
+            f"{where}, column 'completion' is {shown(completion)}: it should be a text that is not "
             "empty; drop the row or mend it"
         )
-    prompt = row["prompt"]
-    if isinstance(prompt, list):
-        check_messages(prompt, where, "prompt")
-        if len(prompt) == 1 and prompt[0]["role"] == "user":
-            prompt = prompt[0]["content"]
+    check_prompt(prompt, where)
+    prompt = _as_prompt(_bare(prompt)) if isinstance(prompt, list) else prompt
     return {"prompt": prompt, "completion": completion, "label": _THUMBS[label]}
 
 
@@ -298,95 +382,88 @@ def _pair_thumbs(rows: Sequence[Row], source: str) -> list[Row]:
 
 
 def _file(path: Path) -> list[Any]:
+    """Its rows, and in place of lines that are no rows the errors that say why."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        import pandas as pd
-
-        return _plain_values(pd.read_parquet(path).to_dict("records"))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not text in UTF-8 (byte {error.start}): save it as UTF-8; of spreadsheets "
-            'choose "CSV UTF-8"'
-        ) from error
+        return _parquet(path)
+    text = read_text(path)
     if not text.strip():
         raise ValueError(f"{path} is empty: it should hold one triple a line")
     if suffix in (".csv", ".tsv"):
         return _csv(text, path, "\t" if suffix == ".tsv" else ",")
-    if text.lstrip().startswith("[") or suffix == ".json":
-        return _json_list(text, path)
-    return _json_lines(text, path)
+    rows = json_rows(text, path)
+    if len(rows) == 1 and isinstance(rows[0], dict) and _holds_rows(rows[0]):
+        raise ValueError(
+            f"{path} holds one object ({_names(rows[0])}), not rows: save the list of rows alone"
+        )
+    return rows
 
 
-def _csv(text: str, path: Path, delimiter: str) -> list[Row]:
+def _holds_rows(found: Row) -> bool:
+    """Whether an object is no row, but has rows under some name."""
+    lists = [value for value in found.values() if isinstance(value, list)]
+    return not found.keys() & {*COLUMNS, "completion"} and any(lists)
+
+
+def _parquet(path: Path) -> list[Row]:
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        rows = table.to_pylist()
+    except Exception as error:  # whatever a damaged file makes of the library
+        raise _unreadable(path, "a Parquet file", error) from error
+    _check_names(table.column_names, path)
+    return rows
+
+
+def _csv(text: str, path: Path, delimiter: str) -> list[Any]:
     """Rows by the names in the first line. Cells that hold messages as JSON are read as such."""
     csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    names = next(lines)
-    rows = []
-    for number, cells in enumerate(lines, start=1):
-        if not cells:
-            continue
-        if len(cells) != len(names):
+    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names, *table = [cells for cells in lines if cells]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {lines.line_num}, is no table ({error}): put each text with commas, "
+            "quotes or line breaks in double quotes, quotes inside doubled"
+        ) from error
+    _check_names(names, path)
+    return [
+        _csv_row(names, cells, f"{path}, row {number}")
+        for number, cells in enumerate(table, start=1)
+    ]
+
+
+def _csv_row(names: Sequence[str], cells: Sequence[str], where: str) -> Row | ValueError:
+    if len(cells) != len(names):
+        return ValueError(
+            f"{where} has {len(cells)} cells, the first line names {len(names)} columns "
+            f"({shorten(', '.join(names), 300)}): put texts with commas or line breaks in double "
+            "quotes"
+        )
+    row = {}
+    for name, value in zip(names, cells, strict=True):
+        if _MESSAGES.match(value):
+            place = f"{where}, column {shorten(name, 60)!r}, which looks like messages,"
+            value = json_value(value, place, "write it with json.dumps and a CSV library")
+            if isinstance(value, ValueError):
+                return value
+        row[name] = value
+    return row
+
+
+# As json.dumps writes them, or, not to be read as a text, as Python prints them.
+_MESSAGES = re.compile(r"""\[\{(?:"|'(?:role|content)':)""")
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ValueError(
-                f"{path}, row {number} has {len(cells)} cells, the first line names {len(names)} "
-                f"columns ({', '.join(names)}): put texts with commas or line breaks in double "
-                "quotes"
+                f"{path} has {times} columns with the name {shorten(name, 60)!r}, and only one of "
+                "them can be meant: rename or delete the others"
             )
-        rows.append(
-            {
-                name: _cell(value, path, number, name)
-                for name, value in zip(names, cells, strict=True)
-            }
-        )
-    return rows
-
-
-def _cell(value: str, path: Path, number: int, name: str) -> Any:
-    if not value.startswith('[{"'):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, row {number}, column {name!r} looks like messages but is not JSON "
-            f"({error.msg}): write it with a CSV library, which doubles the quotes inside"
-        ) from error
-
-
-def _json_list(text: str, path: Path) -> list[Any]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
-            return _json_lines(text, path)  # JSON Lines by another name
-        row = max(1, text.count('"chosen"', 0, error.pos))
-        raise ValueError(
-            f"{path}, near row {row}, is not JSON ({error.msg} at line {error.lineno}, column "
-            f"{error.colno}): double quotes, no trailing comma, the list closed by ]"
-        ) from error
-    if isinstance(rows, dict) and "chosen" not in rows and "completion" not in rows:
-        raise ValueError(
-            f"{path} holds one object ({', '.join(list(rows)[:5])}), not rows: save the list of "
-            "rows alone"
-        )
-    return rows if isinstance(rows, list) else [rows]
-
-
-def _json_lines(text: str, path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number} is not JSON ({error.msg} at column {error.colno}): one "
-                "JSON object a line, double quotes, no trailing comma"
-            ) from error
-    return rows
 
 
 def _saved_dataset(folder: Path) -> list[Row]:
@@ -398,11 +475,24 @@ def _saved_dataset(folder: Path) -> list[Row]:
         raise ValueError(
             f"{folder} is a folder but not one that `datasets` saved: name the file in it"
         ) from error
+    except Exception as error:
+        raise _unreadable(folder, "a folder that `datasets` saved", error) from error
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"{folder} holds several splits ({', '.join(dataset)}): name the folder of one"
         )
-    return list(dataset)
+    try:
+        return list(dataset)
+    except Exception as error:
+        raise _unreadable(folder, "a folder that `datasets` saved", error) from error
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> ValueError:
+    said = shorten(str(error), 200)
+    return ValueError(
+        f"{path} cannot be read as {what} ({type(error).__name__}: {said}): it is damaged or half "
+        "written; save it again, or copy it anew from where it came"
+    )
 
 
 def _looks_like_hub(source: str) -> bool:
@@ -427,16 +517,10 @@ def _from_hub(name: str, split: str, revision: str | None) -> list[Row]:
             f"cannot load {name} from the hub ({type(error).__name__}): without a network, "
             "download it where there is one and pass the file's path"
         ) from error
-
-
-def _plain_values(value: Any) -> Any:
-    """Lists and dicts in place of the arrays that Parquet gives."""
-    if isinstance(value, dict):
-        return {key: _plain_values(item) for key, item in value.items()}
-    if isinstance(value, list) or type(value).__module__ == "numpy":
-        items = value.tolist() if hasattr(value, "tolist") else value
-        return [_plain_values(item) for item in items] if isinstance(items, list) else items
-    return value
+    except ValueError as error:
+        raise ValueError(
+            f"{name}, split {split!r}, revision {revision!r}: {error}. See its page for what it has"
+        ) from error
 
 
 # Writers.
@@ -450,7 +534,8 @@ def write_triples(
     """Write triples in a layout that TRL's trainers read: JSON Lines, or CSV by the path's ending.
 
     plain: texts, for models without a chat template; conversational: messages, which get the
-    template; thumbs: `prompt`, `completion`, `label`, two rows a triple, for `KTOTrainer`.
+    template; thumbs: `prompt`, `completion`, `label`, two rows a triple, for `KTOTrainer`. Beside
+    the file stands how many rows it has (`save_triples`).
 
     Raises ValueError for another layout, or for rows that are no triples.
     """
@@ -463,7 +548,7 @@ def write_triples(
         raise ValueError(f"unknown layout {layout!r}: plain, conversational or thumbs")
     path = Path(path)
     if path.suffix.lower() != ".csv":
-        return save_jsonl(out, path)
+        return save_triples(out, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".csv.part")
     with partial.open("w", encoding="utf-8", newline="") as file:
@@ -476,7 +561,9 @@ def write_triples(
             }
             for row in out
         )
+    count_path(path).unlink(missing_ok=True)
     partial.replace(path)
+    count_path(path).write_text(f"{len(out)}\n")
     return path
 
 

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import shorten
 from ..logprobs import Prompt, as_messages, as_text
 from ..profile import Profile
 from ..triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_alerts
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("prompt", "chosen", "rejected")
+ROLES = ("system", "user", "assistant")
 
 
 def alert_rows(
@@ -63,8 +65,36 @@ def save_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
     partial = path.with_suffix(path.suffix + ".part")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    count_path(path).unlink(missing_ok=True)  # that of the file replaced
     partial.replace(path)
     return path
+
+
+def save_triples(triples: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """`save_jsonl`, with the number of rows beside the file.
+
+    So `load_triples` notices a file that was cut (a full disk, half a copy) at the end of a line,
+    where every line that is left is whole.
+    """
+    path = save_jsonl(triples, path)
+    count_path(path).write_text(f"{len(triples)}\n")
+    return path
+
+
+def count_path(path: Path) -> Path:
+    """Where the number of rows of the file `path` stands."""
+    return path.with_name(f"{path.name}.count")
+
+
+def check_count(path: Path, n: int) -> None:
+    """Raise ValueError if the file `path` was saved with more rows than the `n` it has now."""
+    count = count_path(path)
+    saved = count.read_text(errors="replace").strip() if count.is_file() else ""
+    if saved.isdecimal() and int(saved[:18]) > n:
+        raise ValueError(
+            f"{path} has {n} rows, and {saved} were saved: it was cut. Copy or make it again; if "
+            f"you took the rows out yourself, delete {count.name}"
+        )
 
 
 def save_dataset(triples: Sequence[dict[str, Any]], folder: str | Path) -> Path:
@@ -99,36 +129,59 @@ def check_triple(row: Any, where: str, allow_empty: bool = False) -> None:
     for column in COLUMNS:
         if column not in row:
             raise ValueError(
-                f"{where} has no column {column!r} (it has: {', '.join(row)}): every triple needs "
+                f"{where} has no column {column!r} (it has: "
+                f"{shorten(', '.join(map(str, row)), 300)}): every triple needs "
                 f"{', '.join(COLUMNS)}"
             )
-        value = row[column]
-        if column == "prompt" and isinstance(value, list):
-            check_messages(value, where, column)
-            continue
-        may_be_empty = allow_empty and column != "prompt"
-        if not isinstance(value, str) or not (value.strip() or may_be_empty):
-            raise ValueError(
-                f"{where}, column {column!r} is {_short(value)}: it should be a text that is not "
-                "empty; drop the row or mend it"
-            )
+    check_prompt(row["prompt"], where)
+    for column in ("chosen", "rejected"):
+        _check_text(row[column], where, column, allow_empty)
+
+
+def check_prompt(prompt: Any, where: str) -> None:
+    """Raise ValueError unless `prompt` is a text, or messages of which the user's is the last."""
+    if not isinstance(prompt, list):
+        _check_text(prompt, where, "prompt")
+        return
+    check_messages(prompt, where, "prompt")
+    if prompt[-1]["role"] != "user":
+        raise ValueError(
+            f"{where}, column 'prompt' ends with a turn of {prompt[-1]['role']!r}: its last "
+            "message must be the user's, which is to be answered; drop the row or mend it"
+        )
+
+
+def _check_text(value: Any, where: str, column: str, allow_empty: bool = False) -> None:
+    if not isinstance(value, str) or not (value.strip() or allow_empty):
+        raise ValueError(
+            f"{where}, column {column!r} is {shown(value)}: it should be a text that is not "
+            "empty; drop the row or mend it"
+        )
 
 
 def check_messages(messages: Any, where: str, column: str) -> None:
-    """Raise ValueError unless `messages` are turns `{"role", "content"}`, at least one."""
+    """Raise ValueError unless `messages` are turns `{"role", "content"}`, at least one.
+
+    Roles are those that every chat template knows: `system`, `user` and `assistant`.
+    """
     for turn in messages or [None]:
         if not isinstance(turn, dict) or not all(
             isinstance(turn.get(key), str) for key in ("role", "content")
         ):
             raise ValueError(
-                f"{where}, column {column!r} holds {_short(turn)} where a message should be: write "
+                f"{where}, column {column!r} holds {shown(turn)} where a message should be: write "
                 'each turn as {"role": "user" or "assistant", "content": "text"}'
+            )
+        if turn["role"] not in ROLES:
+            raise ValueError(
+                f"{where}, column {column!r} has a turn of {shown(turn['role'])}: rename the role "
+                f"to one of {', '.join(ROLES)}, or drop the row"
             )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def shown(value: Any) -> str:
+    """A value in an error message."""
+    return shorten(repr(value), 60)
 
 
 def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:

@@ -1,0 +1,164 @@
+"""Text and JSON that people bring: read as it is, or told in words what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+_DEEPEST = 50  # levels of lists and objects in a row: what anybody writes has fewer than ten
+
+
+class _Doubled(dict):
+    """An object in which a key stood twice: `key`."""
+
+    key: str
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises FileNotFoundError, or ValueError for a folder or another encoding.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file in it")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: correct the path")
+    content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path} is compressed (gzip): unpack it first (gunzip)")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not text in UTF-8 (byte {error.start}): save it as UTF-8; of spreadsheets "
+            'choose "CSV UTF-8"'
+        ) from error
+
+
+def json_rows(text: str, path: str | Path) -> list[Any]:
+    """The rows of `text`, one JSON list of them or JSON Lines; a lone object is one row.
+
+    In place of a row that cannot be read stands the ValueError that says why, so that the caller
+    may raise it or leave the row out. `path` begins each message.
+
+    Raises ValueError for a list that is no JSON.
+    """
+    if not text.strip():
+        return []
+    if text.lstrip().startswith("[") or str(path).lower().endswith(".json"):
+        try:
+            rows = _parse(text)
+        except json.JSONDecodeError as error:
+            if error.msg == "Extra data" and text.lstrip().startswith("{"):
+                return json_lines(text, path)  # JSON Lines by another name
+            raise ValueError(
+                f"{path}, row {_whole_rows(text) + 1}, is not JSON ({error.msg} at line "
+                f"{error.lineno}, column {error.colno}): double quotes, no trailing comma, the "
+                "list closed by ]"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        rows = rows if isinstance(rows, list) else [rows]
+        return [_sound(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    return json_lines(text, path)
+
+
+def json_lines(text: str, path: str | Path) -> list[Any]:
+    """The rows of JSON Lines; blank lines are none, and see `json_rows` for unreadable ones.
+
+    A line ends at a line feed and nowhere else: other ends of lines may stand inside strings.
+    """
+    fix = "one JSON object a line, double quotes, no trailing comma"
+    return [
+        json_value(line, f"{path}, line {number}", fix)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def json_value(text: str, where: str, fix: str) -> Any:
+    """What `text` says, or the ValueError that says why it cannot be read, and the `fix`."""
+    try:
+        return _sound(_parse(text), where)
+    except json.JSONDecodeError as error:
+        return ValueError(f"{where} is not JSON ({error.msg} at column {error.colno}): {fix}")
+    except ValueError as error:
+        return ValueError(f"{where}: {error}")
+
+
+def _whole_rows(text: str) -> int:
+    """How many rows of a JSON list can be read before the first that cannot."""
+    decoder, rows, at = json.JSONDecoder(), 0, text.find("[") + 1
+    try:
+        while True:
+            at = re.compile(r"[\s,]*").match(text, at).end()
+            at = decoder.raw_decode(text, at)[1]
+            rows += 1
+    except (ValueError, RecursionError):
+        return rows
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+_TOO_DEEP = f"more than {_DEEPEST} levels of lists and objects: write flat rows"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        found = _Doubled(found)
+        found.key = next(name for name in names if names.count(name) > 1)
+    return found
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:  # Python's limit on digits, which guards against endless work
+        raise ValueError(f"a number of {len(text):,} digits: write a shorter one") from error
+
+
+def _sound(row: Any, where: str) -> Any:
+    """`row`, or the ValueError that says why it is none."""
+    stack = [(row, 1)]
+    while stack:
+        value, depth = stack.pop()
+        if isinstance(value, _Doubled):
+            return ValueError(
+                f"{where} has an object with the key {shorten(value.key, 60)!r} twice, and only "
+                "one of them can be meant: take the other out"
+            )
+        if isinstance(value, str):
+            if not _encodable(value):
+                return ValueError(
+                    f"{where} has half a character (a lone surrogate, \\ud800 to \\udfff): write "
+                    "both halves, or the character itself"
+                )
+        elif isinstance(value, (list, dict)):
+            if depth > _DEEPEST:
+                return ValueError(f"{where} has {_TOO_DEEP}")
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            stack += [(part, depth + 1) for part in parts]
+    return row
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shorten(text: str, most: int) -> str:
+    """At most so many characters of `text`, for an error message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
