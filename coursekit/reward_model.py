@@ -6,6 +6,8 @@ al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the pro
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .evaluation import Estimate, bootstrap_mean
-from .judging import Winner
+from .judging.judge import Winner, identity_of, source_of
 from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
 from .made_from import only_here
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
@@ -130,6 +132,23 @@ class RewardModel:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "reward model"
     ) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+
+    @property
+    def identity(self) -> str:
+        """Weights, configuration and tokenizer by their contents, wherever they were loaded from.
+
+        Reads every weight once: as long as saving the model takes.
+        """
+        digest = hashlib.sha256()
+        for name, weights in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+            digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        tokenizer = [self.tokenizer.get_vocab(), self.tokenizer.chat_template]
+        config = json.loads(self.model.config.to_json_string(use_diff=False))
+        for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):
+            config.pop(name, None)  # where it lay, who wrote it, and what the weights say anyway
+        programs = source_of(type(self), encode_pair, pad_right)
+        return identity_of(self.name, digest.hexdigest(), config, tokenizer, programs)
 
     @torch.no_grad()
     def scores(
