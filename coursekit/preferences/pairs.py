@@ -65,7 +65,8 @@ def _save(triples: list[dict[str, Any]], folder: Path) -> None:
         if path.is_file() and path.read_bytes() != new.read_bytes():
             set_aside(path, "other triples than the kept pairs give", also=(folder / "triples",))
         new.replace(path)
-        save_dataset(triples, folder / "triples")
+        if not (folder / "triples" / "state.json").is_file():
+            save_dataset(triples, folder / "triples")
 
 
 def judge_pairs(

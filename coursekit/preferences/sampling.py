@@ -245,7 +245,10 @@ def _weights(model: PreTrainedModel) -> str:
     """Sixteen hexadecimal digits for a model in memory: its weights, and how they are used."""
     import torch
 
-    digest = hashlib.sha256(model.config.to_json_string().encode())
+    config = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):  # where it lay, and who wrote it
+        config.pop(name, None)
+    digest = hashlib.sha256(fingerprint(config).encode())
     for name, adapter in getattr(model, "peft_config", {}).items():
         digest.update(f"{name} {adapter.lora_alpha} {adapter.r} {adapter.use_rslora}".encode())
     for name, parameter in model.named_parameters():
