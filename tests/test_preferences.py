@@ -314,9 +314,12 @@ print(killed)
     for name in ("candidates.jsonl", "pairs.jsonl", "triples.jsonl"):
         whole = (tmp_path / "whole" / name).read_bytes()
         assert whole and (tmp_path / "killed" / name).read_bytes() == whole
-    assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [
+    files = [file.name for file in (tmp_path / "killed").iterdir()]
+    assert sorted(name for name in files if not name.startswith(".")) == [
         "candidates.jsonl",
+        "candidates.made_from.json",
         "pairs.jsonl",
+        "pairs.made_from.json",
         "triples",
         "triples.jsonl",
     ]
@@ -335,14 +338,19 @@ def test_candidates_of_another_run_are_kept_and_not_used(
     assert first != second
     assert "kept as candidates-" in capsys.readouterr().out
     assert len(list(tmp_path.glob("candidates-*.jsonl"))) == 1
+    assert (tmp_path / "candidates-old1.made_from.json").is_file()
     assert sample_candidates(model, tokenizer, rows, quick, seed=1, path=path) == second
 
 
 @pytest.mark.parametrize("damage", [b'{"row": ', b"[1]", b'{"journal": 3}', b"\xff"])
 def test_a_damaged_journal_is_kept_and_not_used(damage, tmp_path, capsys):
     path = tmp_path / "work.jsonl"
-    Journal(path, "run").append([{"row": 1}])
+    with Journal(path, {"seed": 1}) as journal:
+        journal.append([{"row": 1}])
     path.write_bytes(damage + b"\n" + path.read_bytes())
-    assert Journal(path, "run").done == []
-    assert "kept as work-unknown.jsonl" in capsys.readouterr().out
-    assert damage in (tmp_path / "work-unknown.jsonl").read_bytes() and not path.exists()
+    with Journal(path, {"seed": 1}) as journal:
+        assert journal.done == []
+    assert "line 1 is damaged, or of another kind of file: kept as work-old1.jsonl" in (
+        capsys.readouterr().out
+    )
+    assert damage in (tmp_path / "work-old1.jsonl").read_bytes() and not path.exists()

@@ -50,9 +50,9 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
     assert (table["gap"] * table["beta"]).tolist() == pytest.approx(table["margin"].tolist())
     assert {"kl", "kl_low", "kl_high", "margin", "win_rate", "low", "high"} <= set(table)
     before = (tmp_path / "b.jsonl").read_bytes()
-    kept = kept_trials(tmp_path / "b.jsonl")
+    kept = kept_trials(tmp_path / "b.jsonl", sft_folder, profile)
     assert sorted(kept["gap"]) == pytest.approx(sorted(table["gap"]))
-    assert kept_trials(tmp_path / "other.jsonl").empty
+    assert kept_trials(tmp_path / "other.jsonl", sft_folder, profile).empty
     again = beta_sweep(sft_folder, triples, rows, profile, **options)
     assert again.equals(table) and (tmp_path / "b.jsonl").read_bytes() == before
 
