@@ -41,7 +41,7 @@ def test_what_differs_is_said_by_name_and_value(tmp_path):
 @pytest.mark.parametrize("damage", ['{"seed": ', "[1]", ""])
 def test_a_damaged_record_is_told(damage, tmp_path):
     record_path(tmp_path).write_text(damage)
-    with pytest.raises(ValueError, match="made_from.json is damaged .* move .* away"):
+    with pytest.raises(ValueError, match=r"made_from.json is damaged .* move .* away"):
         read_record(tmp_path)
     assert read_record(tmp_path / "nothing") is None
 
@@ -166,7 +166,7 @@ def test_an_edited_journal_is_not_used(edit, kept, capsys):
     path, made_from = kept
     text = "\n".join(EDITS[edit](path.read_text().splitlines())) + "\n"
     path.write_text(text)
-    with pytest.raises(ValueError, match="line [123] was edited or moved, or one before it"):
+    with pytest.raises(ValueError, match=r"line [123] was edited or moved, or one before it"):
         read_journal(path)
     with Journal(path, made_from) as journal:
         assert journal.done == []
