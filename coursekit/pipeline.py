@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .judging import Judge
+from .made_from import tell_once
 from .models.identity import model_identity
 from .profile import Profile
 
@@ -74,7 +75,7 @@ def _brought(note: Path, profile: Profile) -> str:
     except OSError as error:
         raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
     changed = "" if identity == model_identity(sft, profile) else "; it has changed since"
-    print(f"SFT: the model that you brought, {sft}{changed}")
+    tell_once(note, f"SFT: the model that you brought, {sft}{changed}")
     return sft
 
 

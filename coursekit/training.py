@@ -34,6 +34,7 @@ from .made_from import (
     read_record,
     record_path,
     set_aside,
+    tell_once,
     versions,
     write_record,
 )
@@ -466,7 +467,7 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
             run = load_run(folder)
             differ = differences(run.made_from, made_from)
             if not differ:
-                print(f"{folder.name}: finished before, from the same of everything: not made anew")
+                tell_once(folder, f"{folder.name}: finished before, from the same; not made anew")
                 return run
         elif checkpoints.is_dir():
             differ = differences(read_record(checkpoints), made_from)

@@ -6,6 +6,8 @@ that is written down and compared is the real thing.
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit import judging, models, training
+from coursekit import judging, made_from, models, training
 from coursekit.judging import RubricJudge
 from coursekit.made_from import fingerprint, write_record
 from coursekit.models.identity import model_identity
@@ -83,13 +85,45 @@ def runs(small):
     return small.artifacts / small.name
 
 
-def test_a_second_time_nothing_is_made(made, small, runs):
+def test_a_second_time_nothing_is_made(made, small, runs, capsys):
     ensure_dpo(small)
     assert made == ["sft", "candidates", "dpo"]
     files = {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()}
     assert ensure_dpo(small) == runs / "dpo" and len(made) == 3
+    assert "dpo: finished before, from the same; not made anew" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()} == files
     assert ensure_triples(small) == load_triples(runs / "triples.jsonl")
+
+
+HOLD = """
+import sys
+from coursekit.made_from import only_here
+with only_here(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("name", ["sft", "candidates.jsonl", "pairs.jsonl", "dpo"])
+def test_what_another_process_makes_is_waited_for(name, made, small, runs, monkeypatch, capsys):
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(runs / name)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "held\n"
+
+    def who(holder):
+        """Asked for only when there is somebody to wait for, who ends now."""
+        other.communicate("go on\n")
+        return holder.read_text() if holder.is_file() else f"process {other.pid}"
+
+    monkeypatch.setattr(made_from, "_who", who)
+    ensure_dpo(small)
+    assert f"{name}: process {other.pid}" in capsys.readouterr().out
+    assert made == ["sft", "candidates", "dpo"]
 
 
 def other_base(profile):
