@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -109,12 +108,6 @@ def set_aside(path: str | Path, why: str, also: tuple[Path, ...] = ()) -> Path:
             one.replace(aside.with_name(aside.stem + one.name.removeprefix(path.stem)))
     print(f"{path.name}: {why}: kept as {aside.name}, and made anew")
     return aside
-
-
-@cache
-def tell_once(about: Path, text: str) -> None:
-    """Print `text` about a result; a second time in the same process it is not news."""
-    print(text)
 
 
 def versions() -> dict[str, str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .judging import Judge
-from .made_from import tell_once
 from .models.identity import model_identity
 from .profile import Profile
 
@@ -75,8 +75,14 @@ def _brought(note: Path, profile: Profile) -> str:
     except OSError as error:
         raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
     changed = "" if identity == model_identity(sft, profile) else "; it has changed since"
-    tell_once(note, f"SFT: the model that you brought, {sft}{changed}")
+    _tell(f"SFT: the model that you brought, {sft}{changed}")
     return sft
+
+
+@cache
+def _tell(text: str) -> None:
+    """Print it; a second time in the same process it is no news."""
+    print(text)
 
 
 def ensure_triples(

@@ -34,7 +34,6 @@ from .made_from import (
     read_record,
     record_path,
     set_aside,
-    tell_once,
     versions,
     write_record,
 )
@@ -53,7 +52,10 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.jsonl"
 CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs
+# A folder with one of these holds a model, whoever has put it there.
+_SIGNS = (HISTORY_FILE, "adapter_config.json", "config.json")
 PROBES = 8  # rows on which the reference is checked
+_known: set[Path] = set()  # runs that this process has finished, or has told to be
 
 
 @dataclass(frozen=True)
@@ -467,11 +469,13 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
             run = load_run(folder)
             differ = differences(run.made_from, made_from)
             if not differ:
-                tell_once(folder, f"{folder.name}: finished before, from the same; not made anew")
+                if folder.absolute() not in _known:
+                    print(f"{folder.name}: finished before, from the same; not made anew")
+                    _known.add(folder.absolute())
                 return run
         elif checkpoints.is_dir():
             differ = differences(read_record(checkpoints), made_from)
-        elif (folder / HISTORY_FILE).is_file():
+        elif any((folder / name).is_file() for name in _SIGNS):
             differ = differences(None, made_from)
         else:
             return None
@@ -616,6 +620,7 @@ def close_run(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -
     notes = {"versions": versions(), "history": fingerprint(history)}
     made_from = write_record(folder, made_from | notes)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    _known.add(folder.absolute())
     return TrainingRun(folder, history, made_from)
 
 

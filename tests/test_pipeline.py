@@ -85,12 +85,17 @@ def runs(small):
     return small.artifacts / small.name
 
 
-def test_a_second_time_nothing_is_made(made, small, runs, capsys):
+def test_a_second_time_nothing_is_made(made, small, runs, capsys, monkeypatch):
     ensure_dpo(small)
     assert made == ["sft", "candidates", "dpo"]
+    ensure_dpo(small)
+    assert "finished before" not in capsys.readouterr().out  # a moment ago, here
+    monkeypatch.setattr(training, "_known", set())  # as in another process
     files = {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()}
     assert ensure_dpo(small) == runs / "dpo" and len(made) == 3
     assert "dpo: finished before, from the same; not made anew" in capsys.readouterr().out
+    ensure_dpo(small)
+    assert not capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()} == files
     assert ensure_triples(small) == load_triples(runs / "triples.jsonl")
 
@@ -321,6 +326,13 @@ def test_a_run_without_a_record_is_set_aside(made, small, runs):
         load_run(folder)
     ensure_sft(small)
     assert made == ["sft", "sft"] and (runs / "sft-old1" / "history.jsonl").is_file()
+
+
+def test_a_model_that_somebody_has_put_there_is_not_written_over(made, small, runs, capsys):
+    shutil.copytree(small.base_model, runs / "sft")
+    ensure_sft(small)
+    assert made == ["sft"] and (runs / "sft-old1" / "config.json").is_file()
+    assert "nothing says what it was made from" in capsys.readouterr().out
 
 
 def test_a_watched_run_serves_who_does_not_watch_but_not_the_reverse(made, small, runs, triples):

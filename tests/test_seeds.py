@@ -25,6 +25,7 @@ def test_a_line_a_seed_and_their_mean(profile, monkeypatch, capsys):
     asked = []
 
     def three_way(given, *, seed, folder):
+        print("sft: finished before")
         asked.append((seed, folder))
         return result(seed)
 
