@@ -19,7 +19,7 @@ def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -
 
     folder = (folder or profile.artifacts / profile.name) / "sft"
     if not is_finished(folder):
-        demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
+        demonstrations = sample_demonstrations(profile.demonstrations, profile, seed=seed)
         train_sft(profile.base_model, demonstrations, folder, profile, seed=seed)
     return folder
 

@@ -22,10 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .logprobs import sequence_logps
-from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .logprobs import context_of, encode_whole, sequence_logps
+from .models import adapter_config, base_name, load_model, load_tokenizer, merge_adapter
+from .models.weights import write_checksums
 from .preferences import COLUMNS, check_triples, save_jsonl, to_trl
 from .preferences.journal import fingerprint
+from .preferences.triples import sft_row
 from .profile import Profile, TrainingSettings
 from .progress import progress
 from .quiet import quiet
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.jsonl"
 CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs
+ASKED_FILE = "asked.jsonl"  # in an SFT run's: some of its prompts, for what is asked later
 PROBES = 8  # rows on which the reference is checked
 
 
@@ -66,7 +69,7 @@ def train_sft(
 ) -> TrainingRun:
     """Train a LoRA adapter on rows `{"prompt", "response"}`; the loss counts the response only.
 
-    Raises ValueError if there are no rows.
+    Raises ValueError if there are no rows, or for a row that is too long.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -77,15 +80,8 @@ def train_sft(
     tokenizer = load_tokenizer(base, profile)
     model = load_model(base, profile)
     chat = bool(tokenizer.chat_template)
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": row["prompt"]}] if chat else row["prompt"],
-            "completion": (
-                [{"role": "assistant", "content": row["response"]}] if chat else row["response"]
-            ),
-        }
-        for row in demonstrations
-    ]
+    rows = [sft_row(row, chat) for row in demonstrations]
+    check_rows_fit(model, tokenizer, demonstrations, ("response",), settings.max_length)
     with quiet():
         trainer = SFTTrainer(
             model=model,
@@ -96,7 +92,8 @@ def train_sft(
         )
         run = fingerprint(str(base), rows, asdict(settings), seed)
         run_training(trainer, "SFT", profile, Path(folder), run)
-    return _save(trainer, tokenizer, folder, started_from=base)
+    save_jsonl(({"prompt": row["prompt"]} for row in demonstrations[:PROBES]), asked_path(folder))
+    return _save(trainer, tokenizer, folder, base, profile.artifacts)
 
 
 def train_dpo(
@@ -129,7 +126,7 @@ def train_dpo(
         overrides: further fields of TRL's `DPOConfig` (`loss_type`, `label_smoothing`, ...).
 
     Raises:
-        ValueError: a row that is no triple.
+        ValueError: a row that is no triple, or is too long.
         ReferenceError: the reference is not the SFT model, or changed while the policy trained.
     """
     triples = check_triples(triples)
@@ -141,6 +138,9 @@ def train_dpo(
     with quiet():
         expected = pair_logps(load_model(sft, profile), tokenizer, probes)
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
+        limit = overrides.get("max_length", settings.max_length)
+        for rows in (triples, validation or []):
+            check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), limit)
         if wrong_reference:
             reference = load_model(wrong_reference, profile)
         trainer = _make_dpo_trainer(
@@ -167,7 +167,7 @@ def train_dpo(
         run_training(trainer, "DPO", profile, Path(folder), run)
         if not wrong_reference:
             assert_reference(trainer, tokenizer, probes, expected, "after training")
-    return _save(trainer, tokenizer, folder, started_from=sft)
+    return _save(trainer, tokenizer, folder, sft, profile.artifacts)
 
 
 def policy_and_reference(sft: str | Path, settings: TrainingSettings, profile: Profile):
@@ -331,6 +331,43 @@ def pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float],
     )
 
 
+def check_rows_fit(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    sides: Sequence[str],
+    max_length: int | None,
+) -> None:
+    """Raise ValueError if a response is too long with its prompt, in any row.
+
+    A trainer would cut it unseen, and its end token with it; beyond the context it would train on
+    positions that the model does not have. `sides`: the columns that hold responses.
+    """
+    limit = min((bound for bound in (max_length, context_of(model)) if bound), default=math.inf)
+    prompts = [row["prompt"] for row in rows]
+    over = [
+        (number, side, len(ids))
+        for side in sides
+        for number, ids in enumerate(
+            encode_whole(tokenizer, prompts, [row[side] for row in rows]), start=1
+        )
+        if len(ids) > limit
+    ]
+    if over:
+        number, side, length = over[0]
+        raise ValueError(
+            f"row {number}, column {side!r}: {length} tokens with its prompt, where max_length is "
+            f"{max_length} and the model's context {context_of(model)} ({len(over)} of "
+            f"{len(sides) * len(rows)} responses are too long): the end would be cut unseen. Raise "
+            "max_length (up to the context), or shorten or leave out the rows"
+        )
+
+
+def asked_path(folder: str | Path) -> Path:
+    """Where an SFT run notes some of its prompts."""
+    return Path(folder) / ASKED_FILE
+
+
 def _lora(settings: TrainingSettings):
     from peft import LoraConfig
 
@@ -491,7 +528,9 @@ def _progress_callback(label: str) -> TrainerCallback:
     return ProgressLine()
 
 
-def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | Path):
+def _save(
+    trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | Path, artifacts: Path
+):
     """Save adapter (or model), tokenizer and history; say what the adapter belongs to."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -499,11 +538,13 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "peft_config"):
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
-        model.save_pretrained(folder, selected_adapters=["default"])
+        # Without False, peft looks on the hub whether the base's vocabulary has grown.
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         continued = adapter_config(started_from) if "ref" in model.peft_config else None
-        belongs_to = continued["base_model_name_or_path"] if continued else str(started_from)
+        belongs_to = continued["base_model_name_or_path"] if continued else started_from
+        name = base_name(belongs_to, folder, artifacts)
         path = folder / "adapter_config.json"
-        config = json.loads(path.read_text()) | {"base_model_name_or_path": belongs_to}
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": name}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
     else:
         trainer.save_model(folder)
@@ -512,6 +553,7 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
 
 def close_run(trainer: Any, tokenizer: Any, folder: Path) -> TrainingRun:
     """What every run saves after its weights; from then on it counts as finished."""
+    write_checksums(folder)
     tokenizer.save_pretrained(folder)
     # The trainer's last entry is the run's summary, not a step.
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
