@@ -57,7 +57,7 @@ def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -
     runs = _runs(profile, folder)
     if (runs / BROUGHT).is_file():
         return _brought(runs / BROUGHT, profile)
-    demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
+    demonstrations = sample_demonstrations(profile.demonstrations, profile, seed=seed)
     return train_sft(profile.base_model, demonstrations, runs / "sft", profile, seed=seed).folder
 
 
