@@ -152,6 +152,15 @@ def test_another_run_is_set_aside_and_what_differs_is_said(kept, capsys):
     assert [row["text"] for row in read_journal(path)] == ["d"]
 
 
+def test_a_file_that_was_put_in_the_place_of_another_is_not_read(kept):
+    path, made_from = kept
+    with Journal(path.with_name("other.jsonl"), made_from | {"seed": 1}) as journal:
+        journal.append([{"text": "d"}])
+    path.with_name("other.jsonl").replace(path)
+    with pytest.raises(ValueError, match=r"not of the run that work\.made_from\.json tells of"):
+        read_journal(path)
+
+
 EDITS = {
     "a text changed": lambda lines: [lines[0].replace('"a"', '"z"'), *lines[1:]],
     "a line taken out": lambda lines: [lines[0], lines[2]],

@@ -93,10 +93,15 @@ class Journal:
 def read_journal(path: str | Path) -> list[dict[str, Any]]:
     """The rows of all groups that were written whole; none if there is no file.
 
-    Raises ValueError for a line that is damaged or was edited.
+    Raises ValueError for a line that is damaged or was edited, and for a file that the record
+    beside it is not about.
     """
     path = Path(path)
-    groups = _read(path)[1] if path.is_file() else []
+    if not path.is_file():
+        return []
+    run, groups, _ = _read(path)
+    if run and run != fingerprint(read_record(path)):
+        raise ValueError(f"{path.name} is not of the run that {record_path(path).name} tells of")
     return [row for group in groups for row in group]
 
 
