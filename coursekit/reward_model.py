@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,20 @@ import torch
 from .evaluation import Estimate, bootstrap_mean
 from .judging.judge import Winner, identity_of, source_of
 from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
+from .made_from import only_here
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .models.identity import model_identity
+from .models.weights import load_whole
 from .preferences import check_triples, to_trl
-from .preferences.journal import fingerprint
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
 from .training import (
-    HISTORY_FILE,
     TrainingRun,
+    check_rows_fit,
     close_run,
+    finished_run,
+    is_finished,
+    rows_fingerprint,
     run_arguments,
     run_training,
     validation_arguments,
@@ -53,9 +58,13 @@ def train_reward_model(
 
     It starts from the SFT model, with a scalar head on the last token in place of the vocabulary's
     (InstructGPT, arXiv:2203.02155, section 3.4), and trains a LoRA adapter and the head; what is
-    saved is whole. `load_reward_model(folder)` gives it back.
+    saved is whole. `load_reward_model(folder)` gives it back. A run that is finished in `folder`,
+    from the same of everything, is not made anew.
 
-    Raises ValueError for a row that is no triple, and for 4-bit weights.
+    A profile with 4-bit weights is followed in all else: into 4-bit weights neither the SFT adapter
+    nor the trained one could be merged without loss, so both stand on the unquantised base.
+
+    Raises ValueError for a row that is no triple, or is too long.
     """
     from peft import LoraConfig
     from transformers import AutoModelForSequenceClassification
@@ -63,14 +72,23 @@ def train_reward_model(
     from trl import RewardConfig, RewardTrainer
 
     triples = check_triples(triples)
-    if profile.four_bit:
-        raise ValueError("a reward model is not trained on 4-bit weights here: four_bit=False")
     settings = settings or profile.dpo
     folder = Path(folder)
-    tokenizer = load_tokenizer(sft, profile)
-    chat = bool(tokenizer.chat_template)
-    with quiet(), tempfile.TemporaryDirectory() as start:
-        whole = load_model(sft, profile)
+    with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
+        tokenizer = load_tokenizer(sft, profile)
+        chat = bool(tokenizer.chat_template)
+        made_from = {
+            "stage": "reward model",
+            "sft": model_identity(sft, profile),
+            "rows": rows_fingerprint(triples),
+            "n": len(triples),
+            "validation": rows_fingerprint(validation) if validation else None,
+            "settings": asdict(settings),
+            "seed": seed,
+        }
+        if run := finished_run(folder, made_from):
+            return run
+        whole = load_model(sft, replace(profile, four_bit=False))
         if adapter_config(sft):
             whole = merge_adapter(whole)
         whole.save_pretrained(start)
@@ -79,11 +97,18 @@ def train_reward_model(
         logging.set_verbosity_error()  # a head is missing and another left over: as it should be
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
-                start, num_labels=1, dtype=whole.dtype, pad_token_id=tokenizer.pad_token_id
+                start,
+                num_labels=1,
+                dtype=whole.dtype,
+                pad_token_id=tokenizer.pad_token_id,
+                use_safetensors=True,
+                trust_remote_code=False,
             ).to(whole.device)
         finally:
             logging.set_verbosity(spoken)
         del whole
+        for rows in (triples, validation or []):
+            check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), settings.max_length)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
@@ -101,13 +126,10 @@ def train_reward_model(
                 task_type="SEQ_CLS",
             ),
         )
-        rows = [[row[name] for name in ("prompt", "chosen", "rejected")] for row in triples]
-        run = fingerprint("reward", str(sft), rows, asdict(settings), seed)
-        run_training(trainer, "reward model", profile, folder, run)
-        (folder / HISTORY_FILE).unlink(missing_ok=True)  # until the new run is saved whole
+        run_training(trainer, "reward model", profile, folder, made_from)
         trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
         trained.save_pretrained(folder)
-        return close_run(trainer, tokenizer, folder)
+        return close_run(trainer, tokenizer, folder, made_from)
 
 
 class RewardModel:
@@ -172,12 +194,11 @@ def load_reward_model(folder: str | Path, profile: Profile) -> RewardModel:
     """A reward model from its folder. Raises FileNotFoundError if no run has finished there."""
     from transformers import AutoModelForSequenceClassification
 
-    if not (Path(folder) / HISTORY_FILE).is_file():
+    if not is_finished(folder):
         raise FileNotFoundError(f"no reward model in {folder}: train one with train_reward_model")
-    with quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=getattr(torch, profile.dtype), use_safetensors=True
-        )
+    model = load_whole(
+        AutoModelForSequenceClassification, folder, dtype=getattr(torch, profile.dtype)
+    )
     if torch.cuda.is_available():
         model = model.to("cuda")
     return RewardModel(model, load_tokenizer(folder, profile))

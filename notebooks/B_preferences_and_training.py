@@ -55,6 +55,7 @@ from coursekit.models import load_model, load_tokenizer
 from coursekit.models.verify import verify_saved
 from coursekit.monitoring import Monitor, estimate_kl, load_metrics, red_flags, sample_responses
 from coursekit.parallel import warm_up
+from coursekit.pipeline import use_sft
 from coursekit.plotting import (
     plot_audit,
     plot_cases,
@@ -136,7 +137,7 @@ print("guesses:     ", cause_clause(None, "suspected deploy 412"))
 # Here are three demonstrations as the team wrote them. They are what SFT will learn from.
 
 # %%
-demonstrations = sample_demonstrations(profile.demonstrations)
+demonstrations = sample_demonstrations(profile.demonstrations, profile)
 side_by_side(demonstrations[:3], {"demonstration": [row["response"] for row in demonstrations[:3]]})
 
 # %% [markdown]
@@ -153,11 +154,14 @@ written.groupby("model").mean().drop(columns="row").round(2)
 #
 # One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`; the loss counts the
 # response's tokens only. If you have an SFT model from an earlier week, put its folder in the first
-# line: a whole model, or an adapter that knows its base.
+# line: a whole model, or an adapter that knows its base. Session C will evaluate that one too.
 
 # %%
 my_sft = None  # or "path/to/your/sft"
-sft_folder = my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder
+sft_folder = use_sft(
+    my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder, profile
+)
+tokenizer = load_tokenizer(sft_folder)
 
 # %% [markdown]
 # Now measure before building on it, whoever trained it. We ask about 300 alerts whose services no
