@@ -98,8 +98,10 @@ FAULTS = [
     ("lengths", other_settings(max_length=100), "over max_length = 100"),
     (
         "lengths",
-        lambda *_: other_settings(max_length=5000)(*_)
-        | other_row(chosen=lambda triples: "wait " * 2000)(*_),
+        lambda *_: (
+            other_settings(max_length=5000)(*_)
+            | other_row(chosen=lambda triples: "wait " * 2000)(*_)
+        ),
         "1 over the model's context = 1024",
     ),
     (
