@@ -11,6 +11,7 @@ from coursekit.logprobs import (
     encode_prompt,
     pad_right,
     sequence_logps,
+    spans_boundary,
     sum_over_response,
     token_logps,
 )
@@ -74,15 +75,53 @@ def test_half_precision_logits_are_summed_in_float32():
     assert token_logps(logits, ids).sum().item() == pytest.approx(exact.item(), abs=1e-2)
 
 
-def test_boundary_where_a_merge_crosses_it(tokenizer):
-    """` unknown` is one token, so a plain prompt that ends in a space loses that space."""
-    plain = type(tokenizer).from_pretrained(tokenizer.name_or_path)
-    plain.chat_template = None
-    pair = encode_pair(plain, "the cause is ", "unknown")
-    assert plain.decode(pair.prompt_ids[1:]) == "the cause is"
-    assert plain.decode(pair.response_ids) == " unknown<|end|>"
-    cut = plain("the cause is unknown")["input_ids"][len(plain("the cause is ")["input_ids"]) :]
-    assert plain.decode(cut) == ""  # what cutting by the prompt's own length would have scored
+def byte_pairs(*merges, split=None):
+    """A tokenizer of ASCII characters and these merges, of two tokens each; no chat template."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<end>", *map(chr, range(10, 127)), *("".join(merge) for merge in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(vocabulary, list(merges)))
+    made.decoder = decoders.Fuse()
+    if split:
+        made.pre_tokenizer = pre_tokenizers.Split(Regex(split), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>")
+
+
+MERGING = byte_pairs(("e", "s"), ("\n", "\n"), (" ", "s"), ("\n", " "))
+BOUNDARIES = [
+    ("the queue", "service: a"),  # joined with nothing, "es" is a token
+    ("the queue ", "service: a"),
+    ("the queue\n", "service: a"),
+    ("the queue", "\n\n service: a"),
+    ("the queue\n\n", "service: a<end>"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "response"), BOUNDARIES)
+def test_no_token_spans_the_boundary_without_a_template(prompt, response):
+    assert not spans_boundary(MERGING, prompt, response)
+    pair = encode_pair(MERGING, prompt, response)
+    assert pair.prompt_ids == encode_prompt(MERGING, prompt)
+    assert MERGING.decode(pair.prompt_ids) == prompt.removesuffix("\n") + "\n"
+    assert MERGING.decode(pair.response_ids) == "service: a<end>"
+
+
+def test_a_token_that_spans_the_boundary_all_the_same_is_found():
+    """Where even the line break merges with a letter; with a template, where it ends in a space."""
+    assert spans_boundary(byte_pairs(("\n", "s")), "the queue", "service")
+    templated = byte_pairs((" ", "s"))
+    templated.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    assert spans_boundary(templated, "the queue", "service")
+
+
+def test_a_token_that_spans_the_boundary_counts_as_response():
+    """As in TRL: cutting by the prompt's own length would have scored from inside the token."""
+    merging = byte_pairs(("\n", "s"))
+    pair = encode_pair(merging, "the queue", "service")
+    assert merging.decode(pair.prompt_ids) == "the queue"
+    assert merging.decode(pair.response_ids) == "\nservice<end>"
 
 
 def test_template_boundary(tokenizer):

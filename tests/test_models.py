@@ -100,9 +100,21 @@ def test_frozen_copy_is_independent(model):
     assert copy.lm_head.weight.abs().sum() > 0
 
 
-def test_no_profile_trusts_remote_code():
-    sources = (Path(TINY_MODEL).parent.parent).rglob("*.py")
-    assert not any("trust_remote_code=True" in source.read_text() for source in sources)
+def test_nothing_is_loaded_with_code_of_its_own():
+    """Each call of `from_pretrained` of an Auto class says so, and reads no pickle."""
+    import ast
+
+    calls = []
+    for source in (Path(TINY_MODEL).parent.parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                if called.endswith(".from_pretrained") and not called.startswith("Peft"):
+                    calls.append((source.name, called, ast.unparse(node)))
+    assert len(calls) >= 3
+    for name, called, text in calls:
+        assert "trust_remote_code=False" in text, (name, text)
+        assert "Tokenizer" in called or "use_safetensors=True" in text, (name, text)
 
 
 def test_profiles(monkeypatch):
@@ -114,14 +126,205 @@ def test_profiles(monkeypatch):
         load_profile("huge")
 
 
-def test_damaged_weights_are_told(sft_folder, tmp_path):
-    for source, name in ((FOLDER, "model.safetensors"), (sft_folder, "adapter_model.safetensors")):
-        copy = tmp_path / source.name
-        shutil.copytree(source, copy)
-        weights = (copy / name).read_bytes()
-        (copy / name).write_bytes(weights[: len(weights) // 2])
-        with pytest.raises(ValueError, match=r"are damaged .*git checkout"):
-            load_model(copy)
+@pytest.fixture(scope="module")
+def adapter(profile, tmp_path_factory):
+    """A small adapter on the shipped model, as a run saves it, without training."""
+    from peft import LoraConfig, get_peft_model
+
+    from coursekit.models import base_name
+    from coursekit.models.weights import write_checksums
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = get_peft_model(
+        load_model(profile.base_model, profile),
+        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    model.save_pretrained(folder, save_embedding_layers=False)
+    path = folder / "adapter_config.json"
+    name = base_name(profile.base_model, folder, profile.artifacts)
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": name}),
+    )
+    write_checksums(folder)
+    load_tokenizer(profile.base_model, profile).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["whole", "adapter"])
+def saved(request, adapter, tmp_path):
+    """A copy of a whole model or of an adapter: its folder, and its weights' file."""
+    whole = request.param == "whole"
+    copy = shutil.copytree(FOLDER if whole else adapter, tmp_path / "copy")
+    return copy, copy / ("model.safetensors" if whole else "adapter_model.safetensors")
+
+
+def change_weights(path, change, noted):
+    """Rewrite the tensors in `path`; with `noted`, with the right check sum beside them."""
+    from safetensors.torch import load_file, save_file
+
+    from coursekit.models.weights import write_checksums
+
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    if noted:
+        write_checksums(path.parent)
+
+
+def test_what_was_saved_is_loaded(saved):
+    assert load_model(saved[0]).num_parameters() > 800_000
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_cut_weights_are_told(saved, noted):
+    folder, path = saved
+    path.write_bytes(path.read_bytes()[:-1000])
+    if not noted:
+        (folder / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match=r"damaged .*git checkout"):
+        load_model(folder)
+
+
+def test_weights_that_changed_since_they_were_saved_are_told(saved):
+    folder, path = saved
+    change_weights(path, lambda tensors: {n: t * 1.01 for n, t in tensors.items()}, noted=False)
+    with pytest.raises(ValueError, match=r"changed since it was saved .*delete SHA256SUMS"):
+        load_model(folder)
+    (folder / "SHA256SUMS").unlink()
+    load_model(folder)
+
+
+def first(change):
+    """A change of the first tensor alone; None takes it away."""
+
+    def changed(tensors):
+        name = min(tensors)
+        new = change(tensors[name])
+        others = {key: value for key, value in tensors.items() if key != name}
+        return others if new is None else {**others, name: new}
+
+    return changed
+
+
+DAMAGE = {
+    "missing": (first(lambda tensor: None), "tensors 1 missing"),
+    "misfit": (first(lambda tensor: tensor[:-1].contiguous()), "1 of another shape"),
+    "foreign": (lambda tensors: tensors | {"model.extra.weight": torch.ones(2)}, "1 of no use"),
+    "infinite": (first(lambda tensor: tensor * float("nan")), "are not finite"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_weights_that_are_not_the_models_are_refused(saved, kind):
+    folder, path = saved
+    change, expected = DAMAGE[kind]
+    change_weights(path, change, noted=True)
+    with pytest.raises(ValueError, match=expected):
+        load_model(folder)
+
+
+def test_an_adapter_that_changes_nothing_is_refused(adapter, tmp_path):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    change_weights(
+        copy / "adapter_model.safetensors",
+        lambda tensors: {name: tensor * 0 for name, tensor in tensors.items()},
+        noted=True,
+    )
+    with pytest.raises(ValueError, match="changes nothing"):
+        load_model(copy)
+
+
+def test_four_bit_weights_that_are_not_finite_are_refused(tmp_path, profile):
+    copy = shutil.copytree(FOLDER, tmp_path / "copy")
+    change = {"model.layers.0.mlp.up_proj.weight": torch.full((384, 128), torch.nan)}
+    change_weights(copy / "model.safetensors", lambda tensors: tensors | change, noted=True)
+    with pytest.raises(ValueError, match=r"not finite .*up_proj"):
+        load_model(copy, replace(profile, four_bit=True))
+
+
+def test_an_adapter_without_weights_is_told_and_no_pickle_is_read(adapter, tmp_path):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    (copy / "adapter_model.safetensors").unlink()
+    torch.save({}, copy / "adapter_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"no .*adapter_model.safetensors.*is not read"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize("text", ["", '{"peft_type": "LO', "[]", "{}", "null"])
+def test_a_damaged_adapter_config_is_told(adapter, tmp_path, text):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    (copy / "adapter_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"adapter_config.json is damaged .*names the adapter's"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize("links", [["./"], ["../b", "../a"]])
+def test_an_adapter_that_stands_on_itself_is_told(adapter, tmp_path, links):
+    for name, base in zip("ab", links, strict=False):
+        copy = shutil.copytree(adapter, tmp_path / name)
+        rename_base(copy, base)
+    with pytest.raises(ValueError, match="stands on itself"):
+        load_model(tmp_path / "a")
+
+
+def rename_base(folder, base):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+
+
+def test_an_adapter_does_not_send_us_to_the_hub(adapter, profile, tmp_path, monkeypatch):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    rename_base(copy, "someone/model")
+    with pytest.raises(ValueError, match=r"a name on the hub that the profile 'tiny' does not"):
+        load_model(copy, profile)
+
+    asked = []
+    monkeypatch.setattr("coursekit.models._load_plain", lambda source, _: asked.append(source))
+    with pytest.raises(AttributeError):  # of None, in place of the base
+        load_model(copy, replace(profile, base_model="someone/model"))
+    assert asked == ["someone/model"]
+
+
+def test_an_adapter_on_the_hub_is_refused(profile, monkeypatch):
+    monkeypatch.setattr("transformers.utils.find_adapter_config_file", lambda *_, **__: "there")
+    with pytest.raises(ValueError, match="someone/adapter on the hub is an adapter: download"):
+        load_model("someone/adapter", profile)
+
+
+def test_a_base_that_is_gone_is_told(adapter, tmp_path):
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    rename_base(copy, str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match=r"was trained on .*gone, which is not there"):
+        load_model(copy)
+
+
+def test_adapters_and_their_bases_may_move_together(adapter, tmp_path):
+    from coursekit.models import base_name
+
+    artifacts = tmp_path / "artifacts"
+    for name in ("tiny/sft", "tiny/dpo", "elsewhere"):
+        shutil.copytree(adapter, artifacts / name)
+    sft, dpo = artifacts / "tiny/sft", artifacts / "tiny/dpo"
+    assert base_name(sft, dpo, artifacts) == "../sft"
+    assert base_name(sft, sft / "inner", artifacts) == ".."
+    assert base_name(sft, artifacts, artifacts) == "./tiny/sft"
+    assert base_name(sft, tmp_path / "outside", artifacts) == str(sft)
+    assert base_name("owner/name", dpo, artifacts) == "owner/name"
+    assert base_name(TINY_MODEL, dpo, artifacts) == "coursekit/models/tiny"
+
+    rename_base(dpo, "../sft")
+    moved = artifacts.rename(tmp_path / "moved")
+    shutil.copytree(moved, artifacts)  # what was left behind is not what is loaded
+    shutil.rmtree(artifacts / "tiny/sft")
+    assert adapter_config(moved / "tiny/dpo")["base_model_name_or_path"] == str(moved / "tiny/sft")
+    assert adapter_config(moved / "tiny/sft")["base_model_name_or_path"] == TINY_MODEL
+    load_model(moved / "tiny/dpo")
+
+
+@pytest.mark.parametrize("text", ["", '{"version": "1.0", "trunc', "{}"])
+def test_a_damaged_tokenizer_is_told(tmp_path, text):
+    copy = shutil.copytree(FOLDER, tmp_path / "copy")
+    (copy / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError, match=r"the tokenizer in .* is damaged .*git checkout"):
+        load_tokenizer(copy)
 
 
 # Building the tiny model.

@@ -238,7 +238,12 @@ def test_trl_columns(triples):
     chat = to_trl(triples, chat=True)
     assert chat.column_names == ["prompt", "chosen", "rejected"]
     assert chat[0]["chosen"] == [{"role": "assistant", "content": triples[0]["chosen"]}]
-    assert to_trl(triples, chat=False)[0]["prompt"] == triples[0]["prompt"]
+    (plain,) = to_trl([{**triples[0], "rejected": "\n  no"}], chat=False)
+    assert plain == {
+        "prompt": triples[0]["prompt"] + "\n",  # closed, since no template closes it
+        "chosen": triples[0]["chosen"],
+        "rejected": "no",
+    }
 
 
 def test_check_passes_rows_through(triples):

@@ -1,6 +1,5 @@
 """A release: one adapter that equals two, a card, no secrets; pushed and tagged only if asked."""
 
-import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,7 +9,8 @@ import pytest
 import torch
 
 from coursekit import publishing
-from coursekit.models import load_model
+from coursekit.models import adapter_config, load_model
+from coursekit.models.weights import write_checksums
 from coursekit.publishing import assert_no_secrets, git_tag, make_release, push_to_hub
 from coursekit.training import train_dpo
 
@@ -46,7 +46,7 @@ def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer
     with torch.no_grad():
         assert torch.allclose(joined(ids).logits, ours(ids).logits, atol=1e-4)
         sft_alone = load_model(
-            json.loads((dpo_folder / "adapter_config.json").read_text())["base_model_name_or_path"],
+            adapter_config(dpo_folder)["base_model_name_or_path"],
             here,
         )
         assert not torch.allclose(joined(ids).logits, sft_alone(ids).logits, atol=1e-3)
@@ -76,11 +76,12 @@ def test_no_path_of_this_machine_is_in_it(dpo_folder, here):
 def test_a_version_is_not_changed_afterwards(dpo_folder, here, tmp_path):
     folder = release(dpo_folder, here)
     assert release(dpo_folder, here) == folder  # the same weights: the card may be written anew
-    other = shutil.copytree(dpo_folder, tmp_path / "other")
+    other = shutil.copytree(dpo_folder, dpo_folder.with_name("other"))  # beside its base
     weights = other / "adapter_model.safetensors"
     from safetensors.torch import load_file, save_file
 
     save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
+    write_checksums(other)
     before = (folder / "README.md").read_bytes()
     with pytest.raises(FileExistsError, match="Give this one a new version"):
         release(other, here)

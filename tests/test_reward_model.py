@@ -99,11 +99,33 @@ def test_where_there_is_none_the_error_says_so(quick, tmp_path):
         load_reward_model(tmp_path, quick)
 
 
-def test_four_bit_is_refused(quick, sft_folder, triples, tmp_path):
+def test_a_four_bit_profile_trains_and_loads_one(quick, sft_folder, triples, tmp_path):
+    """On unquantised weights: into 4-bit ones the adapters could not be merged without loss."""
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match="four_bit=False"):
-        train_reward_model(sft_folder, triples, tmp_path, replace(quick, four_bit=True))
+    four_bit = replace(quick, four_bit=True, dpo=replace(quick.dpo, epochs=1, batch_size=2))
+    run = train_reward_model(sft_folder, triples[:4], tmp_path / "reward", four_bit)
+    model = load_reward_model(run.folder, four_bit).model
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    plain = replace(four_bit, four_bit=False)
+    fresh = train_reward_model(sft_folder, triples[:4], tmp_path / "other", plain)
+    assert run.history[0]["loss"] == pytest.approx(fresh.history[0]["loss"], abs=1e-4)
+
+
+def test_rows_that_are_too_long_are_refused(quick, sft_folder, triples, tmp_path):
+    long = [*triples[:9], {**triples[9], "rejected": "wait " * 600}]
+    with pytest.raises(ValueError, match=r"row 10, column 'rejected': .* max_length is 512"):
+        train_reward_model(sft_folder, long, tmp_path, quick)
+
+
+def test_a_damaged_reward_model_is_refused(trained, quick, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(trained[0].folder, tmp_path / "copy")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(ValueError, match="changed since it was saved"):
+        load_reward_model(copy, quick)
 
 
 def test_implicit_rewards_are_log_ratios(quick, sft_folder, triples, tokenizer):

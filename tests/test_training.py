@@ -24,6 +24,7 @@ from coursekit.training import (
     assert_first_loss,
     assert_reference,
     load_run,
+    one_batch_trainer,
     train_dpo,
     train_sft,
 )
@@ -117,6 +118,75 @@ def test_reference_is_the_sft_model(path, quick, sft_folder, triples, tokenizer,
     )
     assert gain / len(triples) > 0.5
     assert not (run.folder / "ref").exists()
+
+
+def _without_template(tokenizer):
+    plain = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    plain.chat_template = None
+    return plain
+
+
+def test_without_a_template_trainers_read_what_generation_sees(model, tokenizer, triples, tmp_path):
+    """In SFT and DPO the whole prompt, in the tokens it has alone, and then the response's."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from coursekit.logprobs import encode_pair, encode_prompt
+    from coursekit.preferences.triples import sft_row
+
+    plain = _without_template(tokenizer)
+    dpo = one_batch_trainer(
+        plain, triples[:6], str(tmp_path), {}, model=model, ref_model=frozen_copy(model)
+    )
+    rows = [{"prompt": row["prompt"], "response": row["chosen"]} for row in triples[:6]]
+    sft = SFTTrainer(
+        model=model,
+        args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
+        train_dataset=Dataset.from_list([sft_row(row, chat=False) for row in rows]),
+        processing_class=plain,
+    )
+    for row, read, shown in zip(triples, dpo.train_dataset, sft.train_dataset, strict=False):
+        prompt_ids = encode_prompt(plain, row["prompt"])
+        pair = encode_pair(plain, row["prompt"], row["chosen"])
+        assert read["prompt_ids"] == prompt_ids == pair.prompt_ids
+        assert read["chosen_ids"] == pair.response_ids
+        assert shown["input_ids"] == pair.prompt_ids + pair.response_ids
+        assert shown["labels"] == [-100] * len(prompt_ids) + pair.response_ids
+
+
+def test_too_long_rows_are_refused_wherever_they_stand(quick, sft_folder, triples, tmp_path):
+    long = "wait " * 600
+    rows = [{"prompt": row["prompt"], "response": row["chosen"]} for row in triples]
+    rows[11]["response"] = long
+    with pytest.raises(ValueError, match=r"row 12, column 'response': .* max_length is 512"):
+        train_sft(quick.base_model, rows, tmp_path, quick)
+    train = [*triples[:11], {**triples[11], "rejected": long}]
+    with pytest.raises(ValueError, match=r"row 12, column 'rejected': .*1 of 24 responses"):
+        train_dpo(sft_folder, train, tmp_path, quick)
+    roomy = replace(quick, dpo=replace(quick.dpo, max_length=4000))
+    with pytest.raises(ValueError, match=r"context 1024"):
+        train_dpo(
+            sft_folder,
+            triples[:4],
+            tmp_path,
+            roomy,
+            validation=[{**triples[4], "chosen": long * 2}],
+        )
+
+
+def test_demonstrations_are_asked_as_everything_is(quick):
+    """With `full_instruction` too: one instruction in demonstrations, preferences, evaluation."""
+    from coursekit.preferences import alert_rows
+    from coursekit.triage import INSTRUCTION, INSTRUCTION_IN_FULL, sample_demonstrations
+
+    for full, instruction in ((False, INSTRUCTION), (True, INSTRUCTION_IN_FULL)):
+        profile = replace(quick, full_instruction=full)
+        for rows in (
+            sample_demonstrations(3, profile),
+            alert_rows("preferences", 3, profile),
+            alert_rows("evaluation", 3, profile),
+        ):
+            assert all(row["prompt"].startswith(instruction + "\n") for row in rows)
 
 
 def _demonstrations(n):

@@ -186,6 +186,7 @@ def _floating(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """The model's weights that are numbers; of 4-bit ones, the scales."""
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
         state = getattr(weight, "quant_state", None)
-        for tensor in (weight, *state.as_dict().values()) if state else (weight,):
-            if hasattr(tensor, "is_floating_point") and tensor.is_floating_point():
+        scales = (state.offset, state.state2.absmax) if state else ()  # quantised twice
+        for tensor in (weight, *scales):
+            if tensor.is_floating_point():
                 yield name, tensor

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..logprobs import Prompt, as_messages, plain_prompt, plain_response
+from ..logprobs import Prompt, as_messages, as_text, plain_prompt, plain_response
 from ..profile import Profile
 from ..triage import ask, sample_alerts
 from ..triage.reports import expected_values, write_report
@@ -138,7 +138,14 @@ def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
     """
     from datasets import Dataset
 
-    return Dataset.from_list([trl_row(row, chat) for row in triples])
+    return Dataset.from_list([trl_row(row, chat) if chat else _plain_row(row) for row in triples])
+
+
+def _plain_row(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "prompt": plain_prompt(row["prompt"]),
+        **{name: plain_response(row[name]) for name in ("chosen", "rejected")},
+    }
 
 
 def sft_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
@@ -155,12 +162,9 @@ def sft_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
 
 
 def trl_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
-    """One row of `to_trl`."""
+    """A triple's three columns, as messages or as the texts that they are."""
     if not chat:
-        return {
-            "prompt": plain_prompt(row["prompt"]),
-            **{name: plain_response(row[name]) for name in ("chosen", "rejected")},
-        }
+        return {**{name: row[name] for name in COLUMNS}, "prompt": as_text(row["prompt"])}
     return {
         "prompt": as_messages(row["prompt"]),
         **{name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")},
