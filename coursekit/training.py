@@ -39,7 +39,7 @@ from .made_from import (
 )
 from .models import adapter_config, base_name, load_model, load_tokenizer, merge_adapter
 from .models.identity import model_identity
-from .models.weights import write_checksums
+from .models.weights import check_checksums, write_checksums
 from .preferences import COLUMNS, check_triples, save_jsonl, to_trl
 from .preferences.triples import sft_row
 from .profile import Profile, TrainingSettings
@@ -201,6 +201,8 @@ def train_dpo(
             **({"watched": monitor.watches} if monitor else {}),
         }
         if run := finished_run(folder, made_from):
+            if adapter_config(folder):  # which may stand on an equal model that was set aside
+                _name_base(folder, _stands_on(sft, profile.four_bit), profile.artifacts)
             return run
         probes = triples[:PROBES]
         chat = bool(tokenizer.chat_template)
@@ -506,23 +508,24 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
     try:
         if is_finished(folder):
             run = load_run(folder)
+            check_checksums(folder)
             differ = differences(run.made_from, made_from)
             if not differ:
                 if folder.absolute() not in _known:
                     print(f"{folder.name}: finished before, from the same; not made anew")
                     _known.add(folder.absolute())
                 return run
-        elif checkpoints.is_dir():
+        elif record_path(checkpoints).is_file() or any(checkpoints.glob("checkpoint-*")):
             differ = differences(read_record(checkpoints), made_from)
         elif any((folder / name).is_file() for name in _SIGNS):
             differ = differences(None, made_from)
         else:
             return None
-    except ValueError as error:
-        differ = [str(error)]
-    if differ:
-        aside = set_aside(folder, f"made from something else ({'; '.join(differ)})")
-        _follow(folder, aside)
+        why = differ and f"made from something else ({'; '.join(differ)})"
+    except (ValueError, FileNotFoundError) as error:
+        why = f"not whole ({error})"
+    if why:
+        _follow(folder, set_aside(folder, why))
     return None
 
 
@@ -534,12 +537,17 @@ def _follow(folder: Path, aside: Path) -> None:
         except ValueError:  # a damaged one belongs to nothing
             continue
         if Path(base).absolute() == folder.absolute():
-            name = base_name(aside, path.parent, aside.parent)
-            config = json.loads(path.read_text(encoding="utf-8"))
-            path.write_text(
-                json.dumps(config | {"base_model_name_or_path": name}, indent=2, sort_keys=True),
-                encoding="utf-8",
-            )
+            _name_base(path.parent, aside, aside.parent)
+
+
+def _name_base(folder: Path, base: str | Path, artifacts: Path) -> None:
+    """Write into the adapter in `folder` what it stands on."""
+    path = folder / "adapter_config.json"
+    text = path.read_text(encoding="utf-8")
+    config = json.loads(text) | {"base_model_name_or_path": base_name(base, folder, artifacts)}
+    new = json.dumps(config, indent=2, sort_keys=True)
+    if new != text:
+        path.write_text(new, encoding="utf-8")
 
 
 def run_training(
@@ -655,15 +663,16 @@ def _save(
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
         # Without False, peft looks on the hub whether the base's vocabulary has grown.
         model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-        continued = adapter_config(started_from) if "ref" in model.peft_config else None
-        belongs_to = continued["base_model_name_or_path"] if continued else started_from
-        name = base_name(belongs_to, folder, artifacts)
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text()) | {"base_model_name_or_path": name}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True))
+        _name_base(folder, _stands_on(started_from, "ref" in model.peft_config), artifacts)
     else:
         trainer.save_model(folder)
     return close_run(trainer, tokenizer, folder, made_from)
+
+
+def _stands_on(started_from: str | Path, continued: bool) -> str | Path:
+    """What an adapter is loaded onto: a continued one onto the base of the one it continues."""
+    link = adapter_config(started_from) if continued else None
+    return link["base_model_name_or_path"] if link else started_from
 
 
 def close_run(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -> TrainingRun:

@@ -31,7 +31,7 @@ def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
     """An adapter whose weights say what they were made from."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"base_model_name_or_path": str(started_from)}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
     (folder / "adapter_model.safetensors").write_text(fingerprint(made_from))
     return training.close_run(trainer, tokenizer, folder, made_from)
 
@@ -201,6 +201,28 @@ def test_a_retrained_sft_gets_triples_and_dpo_of_its_own(made, small, runs):
     assert load_run(runs / "dpo-old1").made_from["sft"] == before
 
 
+def test_back_to_the_first_sft_its_dpo_is_used_and_needs_nothing_that_was_set_aside(
+    made, small, runs
+):
+    ensure_dpo(small)
+    ensure_sft(small, seed=1)
+    ensure_dpo(small)  # the first again, made anew
+    assert made == ["sft", "candidates", "dpo", "sft", "sft"]
+    for path in runs.glob("*-old*"):
+        shutil.rmtree(path)
+    follows = models.adapter_config(runs / "dpo")["base_model_name_or_path"]
+    assert model_identity(follows, small) == load_run(runs / "dpo").made_from["sft"]
+
+
+@pytest.mark.parametrize("weights", [None, "other"])
+def test_without_its_weights_a_run_is_made_anew(weights, made, small, runs, capsys):
+    path = ensure_sft(small) / "adapter_model.safetensors"
+    path.write_text(weights) if weights else path.unlink()
+    ensure_sft(small)
+    assert made == ["sft", "sft"]
+    assert "adapter_model.safetensors" in capsys.readouterr().out
+
+
 def test_killed_while_it_is_made_anew_a_run_is_not_finished(made, small, runs, monkeypatch):
     ensure_dpo(small)
     other = replace(small, dpo=replace(small.dpo, beta=0.3))
@@ -327,6 +349,12 @@ def test_a_run_without_a_record_is_set_aside(made, small, runs):
         load_run(folder)
     ensure_sft(small)
     assert made == ["sft", "sft"] and (runs / "sft-old1" / "history.jsonl").is_file()
+
+
+def test_a_run_that_never_began_leaves_nothing_to_set_aside(made, small, runs):
+    (runs / "sft" / training.CHECKPOINTS).mkdir(parents=True)  # what a trainer makes at once
+    ensure_sft(small)
+    assert made == ["sft"] and not (runs / "sft-old1").exists()
 
 
 def test_a_model_that_somebody_has_put_there_is_not_written_over(made, small, runs, capsys):
