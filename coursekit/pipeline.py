@@ -5,11 +5,32 @@ The steps are those of session B, in its order and with its settings.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .profile import Profile
+from .profile import TINY_MODEL, Profile
+
+
+def is_the_courses_own(profile: Profile) -> bool:
+    """Whether the sessions run on what the course ships: its base model and settings, its own SFT,
+    its judge. What holds there was tried; with anything else, whether it holds is to be found out.
+    """
+    return (
+        (profile.name, profile.base_model) == ("tiny", TINY_MODEL)
+        and (os.environ.get("COURSE_JUDGE") or "rubric") == "rubric"
+        and not _sft_of_somebody_else(profile)
+    )
+
+
+def _sft_of_somebody_else(profile: Profile) -> bool:
+    """Whether the DPO model here was trained on another SFT model than the one made here."""
+    from .models import adapter_config
+
+    runs = profile.artifacts / profile.name
+    started = (adapter_config(runs / "dpo") or {}).get("base_model_name_or_path")
+    return started is not None and Path(started).resolve() != (runs / "sft").resolve()
 
 
 def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
