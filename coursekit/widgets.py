@@ -224,8 +224,8 @@ def comparison(table: pd.DataFrame) -> Styler:
         .set_properties(subset=["95 % interval", "p"], **{"white-space": "nowrap"})
         .set_table_styles(to_the_left)
         .set_caption(
-            f"{table['n'].iloc[0]} prompts; {escape(difference)}p: McNemar's exact test, for yes or no "
-            "metrics"
+            f"{table['n'].iloc[0]} prompts; {escape(difference)}p: McNemar's exact test, for yes "
+            "or no metrics"
         )
     )
 
