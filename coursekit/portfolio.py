@@ -258,7 +258,7 @@ def _reflection(runs: Path, profile: Profile) -> Piece:
 
 
 def _release(runs: Path) -> Piece:
-    from .publishing import assert_no_secrets
+    from .secret_scan import assert_no_secrets
 
     name, where = "release", "session C, section 10"
     releases = [

@@ -6,7 +6,6 @@ Nothing is sent unless `dry_run=False` says so, and nothing that holds a secret.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .profile import Profile
+from .secret_scan import assert_no_secrets
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 _VERSION = re.compile(r"v\d+\.\d+(\.\d+)?")
 _WEIGHTS = "adapter_model.safetensors"
-_SECRETS = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
-    "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"),
-    "an AWS key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-}
 
 
 def make_release(
@@ -238,30 +231,6 @@ def _model_card(
         for place, (head, body) in enumerate(sections.items())
     ]
     return "\n".join(front) + "\n" + "\n\n".join(text) + "\n"
-
-
-def assert_no_secrets(folder: str | Path) -> None:
-    """Raise ValueError if a file in `folder` holds a key, a token or this machine's paths.
-
-    Looked for: the usual forms of keys, the values of environment variables whose names say KEY,
-    TOKEN, SECRET or PASSWORD, and the home folder's path. The message does not repeat the secret.
-    """
-    known = {
-        f"the value of {name}": re.compile(re.escape(value))
-        for name, value in os.environ.items()
-        if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(value) >= 8
-    }
-    home = {"the path of your home folder": re.compile(re.escape(str(Path.home())) + r"[/\\]")}
-    for path in sorted(Path(folder).rglob("*")):
-        if not path.is_file():
-            continue
-        text = path.read_bytes().decode("utf-8", errors="ignore")
-        for kind, pattern in (_SECRETS | known | home).items():
-            if pattern.search(text):
-                raise ValueError(
-                    f"{path.name} holds {kind}: take it out, and if it was a key, revoke it. "
-                    "Nothing was published"
-                )
 
 
 def push_to_hub(
