@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .made_from import code_version, fingerprint
 from .models.identity import model_identity
-from .preferences.journal import Journal, fingerprint
+from .preferences.journal import Journal
 from .profile import Profile
 from .progress import progress
 
@@ -28,7 +29,8 @@ def answer(
     An answer follows from the model, the prompt, the settings and `seed` alone, so that 30 prompts
     and later 300 agree on the first 30. Answers are kept by these in `folder`, batch by batch: what
     is there is not generated again, and a model whose weights (or whose base's weights) have
-    changed is another model. A model is loaded only if answers are missing.
+    changed is another model; so are other settings, or other code that samples. A file that was
+    edited is set aside. A model is loaded only if answers are missing.
 
     Args:
         models: folders or hub names, by the name to show.
@@ -66,44 +68,62 @@ def _answers(
     seed: int,
     folder: Path,
 ) -> list[str]:
+    from . import generation, logprobs
+
+    made_from = {
+        "model": model_identity(source, profile),
+        "temperature": temperature,
+        "seed": seed,
+        "max_new_tokens": profile.max_new_tokens,
+        "sampling code": code_version(generation, logprobs),
+    }
+    with Journal(folder / f"{fingerprint(made_from)}.jsonl", made_from) as journal:
+        known = {
+            (row["prompt"], row["number"]): row["response"]
+            for group in journal.done
+            for row in group
+        }
+        missing = [item for item in wanted if item[:2] not in known]
+        if missing:
+            for rows in _generated(name, source, missing, len(wanted), profile, temperature, seed):
+                journal.append(rows)
+                known |= {(row["prompt"], row["number"]): row["response"] for row in rows}
+    return [known[key, number] for key, number, _ in wanted]
+
+
+def _generated(
+    name: str,
+    source: str | Path,
+    missing: Sequence[tuple[str, int, Any]],
+    total: int,
+    profile: Profile,
+    temperature: float,
+    seed: int,
+) -> Iterator[list[dict[str, Any]]]:
+    """The missing answers, a batch at a time, as rows to keep."""
     from .generation import generate
     from .models import load_model, load_tokenizer
 
-    settings = [temperature, seed, profile.max_new_tokens]
-    run = fingerprint(model_identity(source, profile), settings)
-    journal = Journal(folder / f"{run}.jsonl", run)
-    known = {
-        (row["prompt"], row["number"]): row["response"] for group in journal.done for row in group
-    }
-    missing = [item for item in wanted if item[:2] not in known]
-    if missing:
-        model, tokenizer = load_model(source, profile), load_tokenizer(source, profile)
-        with progress(name, len(wanted), "answers") as advance:
-            advance(len(wanted) - len(missing))
-            for start in range(0, len(missing), profile.generation_batch):
-                batch = missing[start : start + profile.generation_batch]
-                responses = generate(
-                    model,
-                    tokenizer,
-                    [prompt for _, _, prompt in batch],
-                    max_new_tokens=profile.max_new_tokens,
-                    temperature=temperature,
-                    seed=[_seed(seed, key, number) for key, number, _ in batch],
-                    batch_size=profile.generation_batch,
-                    label=None,
-                )
-                journal.append(
-                    [
-                        {"prompt": key, "number": number, "response": response}
-                        for (key, number, _), response in zip(batch, responses, strict=True)
-                    ]
-                )
-                known |= {
-                    (key, number): response
-                    for (key, number, _), response in zip(batch, responses, strict=True)
-                }
-                advance(len(batch))
-    return [known[key, number] for key, number, _ in wanted]
+    model, tokenizer = load_model(source, profile), load_tokenizer(source, profile)
+    with progress(name, total, "answers") as advance:
+        advance(total - len(missing))
+        for start in range(0, len(missing), profile.generation_batch):
+            batch = missing[start : start + profile.generation_batch]
+            responses = generate(
+                model,
+                tokenizer,
+                [prompt for _, _, prompt in batch],
+                max_new_tokens=profile.max_new_tokens,
+                temperature=temperature,
+                seed=[_seed(seed, key, number) for key, number, _ in batch],
+                batch_size=profile.generation_batch,
+                label=None,
+            )
+            yield [
+                {"prompt": key, "number": number, "response": response}
+                for (key, number, _), response in zip(batch, responses, strict=True)
+            ]
+            advance(len(batch))
 
 
 def _seed(seed: int, key: str, number: int) -> int:

@@ -228,8 +228,9 @@ def monitoring(profile: Profile, rounds: int) -> str:
         plt.close(figure)
 
     def train_with(monitor: Monitor | None) -> None:
-        folder = profile.artifacts / "watched"
-        train_dpo(sft, train, folder, profile, monitor=monitor, save_strategy="no")
+        with tempfile.TemporaryDirectory() as scratch:  # a finished run would not be made anew
+            folder = Path(scratch) / "watched"
+            train_dpo(sft, train, folder, profile, monitor=monitor, save_strategy="no")
 
     watched, alone = alternate(
         max(1, rounds // 2),

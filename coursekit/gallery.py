@@ -7,6 +7,7 @@ compared with SFT on the way (`Contest`), which shows when a growing margin lied
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import tempfile
@@ -268,6 +269,7 @@ def record(
         for name, seed in run_all(
             partial(_record_one, profile=one_thread, folder=folder), jobs, workers, advance
         ):
+            _seal(folder)
             print(name, seed, flush=True)
 
 
@@ -310,7 +312,7 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
             train,
             validation[:24],
             prompts,
-            scratch,
+            Path(scratch) / "run",
             profile,
             seed=seed,
             contest=contest,
@@ -333,6 +335,46 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
         path, index=False, float_format="%.4g"
     )
     return job
+
+
+SUMS = "sums.json"  # beside recorded runs: each file's checksum
+
+
+def _sum(path: Path) -> str:
+    """A checksum of the text, whatever ends its lines: version control may have changed that."""
+    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".csv", ".json") and path.name != SUMS
+    ]
+
+
+def _seal(folder: Path) -> None:
+    sums = {path.name: _sum(path) for path in _files(folder)}
+    (folder / SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def _check_sums(folder: Path) -> None:
+    """Raise ValueError unless the recorded files are all there, as they were written."""
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / SUMS} cannot be read ({error}). {_RECORDED_FIX}") from error
+    for name in sums.keys() | {path.name for path in _files(folder)}:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing. {_RECORDED_FIX}")
+        if _sum(folder / name) != sums.get(name):
+            raise ValueError(f"{folder / name} is cut, or was changed. {_RECORDED_FIX}")
+
+
+_RECORDED_FIX = (
+    "Runs that come with the course: `git checkout -- coursekit/recorded`. Your own: delete the "
+    "file, and record it again with `python -m coursekit.gallery`"
+)
 
 
 @dataclass(frozen=True)
@@ -363,12 +405,16 @@ class Exhibit:
 
 
 def load_recorded(folder: str | Path = RECORDED_RUNS) -> list[Recorded]:
-    """The recorded runs in `folder`: those that come with the course, if none is given."""
+    """The recorded runs in `folder`: those that come with the course, if none is given.
+
+    Raises ValueError for files that are missing, cut or changed.
+    """
     import pandas as pd
 
     from .profile import load_profile
 
     beta = load_profile("tiny").dpo.beta
+    _check_sums(Path(folder))
     by_name = {_file_name(condition.name, 0)[:-6]: condition for condition in CONDITIONS}
     runs = []
     for path in sorted(Path(folder).glob("*.csv")):

@@ -1,16 +1,23 @@
-"""The course's own SFT and DPO models, for those who come without: trained once, then reused.
+"""The course's SFT and DPO models: those of session B, or the same, for those who come without.
 
-The steps are those of session B, in its order and with its settings.
+The steps are those of session B, in its order and with its settings. Each is asked for by what it
+is made from: what lies in the run's folder is used again if it was made from just that, and is
+otherwise set aside and made anew (see `made_from`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .judging import Judge
+from .models.identity import model_identity
 from .profile import TINY_MODEL, Profile
+
+BROUGHT = "brought_sft.json"  # in the run's folder: whose SFT model it is about
 
 
 def is_the_courses_own(profile: Profile) -> bool:
@@ -20,66 +27,108 @@ def is_the_courses_own(profile: Profile) -> bool:
     return (
         (profile.name, profile.base_model) == ("tiny", TINY_MODEL)
         and (os.environ.get("COURSE_JUDGE") or "rubric") == "rubric"
-        and not _sft_of_somebody_else(profile)
+        and not (_runs(profile, None) / BROUGHT).is_file()
     )
 
 
-def _sft_of_somebody_else(profile: Profile) -> bool:
-    """Whether the DPO model here was trained on another SFT model than the one made here."""
-    from .models import adapter_config
-
-    runs = profile.artifacts / profile.name
-    started = (adapter_config(runs / "dpo") or {}).get("base_model_name_or_path")
-    return started is not None and Path(started).resolve() != (runs / "sft").resolve()
+def _runs(profile: Profile, folder: Path | None) -> Path:
+    return folder or profile.artifacts / profile.name
 
 
-def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
-    """The folder of the SFT model, trained on the imperfect demonstrations if need be."""
-    from .training import is_finished, train_sft
+def use_sft(sft: str | Path, profile: Profile, *, folder: Path | None = None) -> str | Path:
+    """From now on `sft` is the SFT model of the run's folder: what `ensure_sft` gives.
+
+    A model of your own (a folder or a hub name) is noted there, the course's own takes the note
+    away. Returns `sft`. Raises FileNotFoundError if there is no model.
+    """
+    from .models import load_tokenizer
+
+    runs = _runs(profile, folder)
+    note = runs / BROUGHT
+    if Path(sft).absolute() == (runs / "sft").absolute():
+        note.unlink(missing_ok=True)
+        return sft
+    load_tokenizer(sft, profile)
+    place = str(Path(sft).absolute()) if Path(sft).is_dir() else str(sft)
+    runs.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"sft": place, "identity": model_identity(sft, profile)}))
+    return sft
+
+
+def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path | str:
+    """The SFT model: the one you brought (`use_sft`), or else the course's own.
+
+    The course's is trained on the imperfect demonstrations, unless that was done before.
+
+    Raises FileNotFoundError if the one you brought is no longer there.
+    """
+    from .training import train_sft
     from .triage import sample_demonstrations
 
-    folder = (folder or profile.artifacts / profile.name) / "sft"
-    if not is_finished(folder):
-        demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
-        train_sft(profile.base_model, demonstrations, folder, profile, seed=seed)
-    return folder
+    runs = _runs(profile, folder)
+    if (runs / BROUGHT).is_file():
+        return _brought(runs / BROUGHT, profile)
+    demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
+    return train_sft(profile.base_model, demonstrations, runs / "sft", profile, seed=seed).folder
+
+
+def _brought(note: Path, profile: Profile) -> str:
+    from .models import load_tokenizer
+
+    advice = f"put it back, or delete {note} to go on with the course's own"
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        sft, identity = said["sft"], said["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{note} is damaged ({error}): run session B's section 2 again") from error
+    try:
+        load_tokenizer(sft, profile)
+    except OSError as error:
+        raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
+    changed = "" if identity == model_identity(sft, profile) else "; it has changed since"
+    print(f"SFT: the model that you brought, {sft}{changed}")
+    return sft
 
 
 def ensure_triples(
-    profile: Profile, *, seed: int = 0, folder: Path | None = None
+    profile: Profile, *, seed: int = 0, folder: Path | None = None, judge: Judge | None = None
 ) -> list[dict[str, Any]]:
-    """The preference triples, sampled from the SFT model and judged now if they are not there."""
-    from .judging import RubricJudge
-    from .models import load_model, load_tokenizer
-    from .preferences import alert_rows, load_triples, make_triples
+    """The preference triples: sampled from the SFT model, chosen by the judge, as in session B.
 
-    path = (folder or profile.artifacts / profile.name) / "triples.jsonl"
-    if not path.is_file():
-        sft = ensure_sft(profile, seed=seed, folder=folder)
-        rows = alert_rows("preferences", profile.preference_prompts, profile, seed=seed)
-        make_triples(
-            load_model(sft, profile),
-            load_tokenizer(sft, profile),
-            rows,
-            profile,
-            RubricJudge(),
-            seed=seed + 1,
-            folder=path.parent,
-        )
-    return load_triples(path)
+    judge: if None, the one that the environment names (`COURSE_JUDGE`).
+    """
+    from .judging import RubricJudge, load_judge
+    from .models import load_model, load_tokenizer
+    from .preferences import alert_rows, make_triples
+
+    sft = ensure_sft(profile, seed=seed, folder=folder)
+    triples, _ = make_triples(
+        load_model(sft, profile),
+        load_tokenizer(sft, profile),
+        alert_rows("preferences", profile.preference_prompts, profile, seed=seed),
+        profile,
+        judge or load_judge(profile),
+        seed=seed + 1,
+        folder=_runs(profile, folder),
+        scorer=RubricJudge(),
+    )
+    return triples
 
 
 def ensure_dpo(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
-    """The folder of the DPO model, trained now on the triples if it is not there."""
+    """The folder of the DPO model, trained on the triples unless that was done before."""
     from .preferences import split_by_prompt
-    from .training import is_finished, train_dpo
+    from .training import train_dpo
 
-    sft = ensure_sft(profile, seed=seed, folder=folder)
-    where = (folder or profile.artifacts / profile.name) / "dpo"
-    if not is_finished(where):
-        train, validation = split_by_prompt(ensure_triples(profile, seed=seed, folder=folder))
-        train_dpo(sft, train, where, profile, validation=validation, seed=seed)
-    return where
+    train, validation = split_by_prompt(ensure_triples(profile, seed=seed, folder=folder))
+    return train_dpo(
+        ensure_sft(profile, seed=seed, folder=folder),
+        train,
+        _runs(profile, folder) / "dpo",
+        profile,
+        validation=validation,
+        seed=seed,
+    ).folder
 
 
 @dataclass(frozen=True)
@@ -124,7 +173,7 @@ def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) ->
     tokenizer = load_tokenizer(profile.base_model, profile)
     policy, reference = (load_model(folders[name], profile) for name in ("SFT+DPO", "SFT"))
     rows = alert_rows("evaluation", profile.evaluation_prompts, profile, seed=seed)
-    kept = (folder or profile.artifacts / profile.name) / "answers"
+    kept = _runs(profile, folder) / "answers"
     responses = answer(folders, rows, profile, seed=seed, folder=kept)
     greedy = answer(
         {"SFT": folders["SFT"]}, rows, profile, temperature=0.0, seed=seed, folder=kept

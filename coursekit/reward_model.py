@@ -6,6 +6,8 @@ al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the pro
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .evaluation import Estimate, bootstrap_mean
-from .judging import Winner
+from .judging.judge import Winner, identity_of, source_of
 from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
+from .made_from import only_here
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .models.identity import model_identity
 from .preferences import check_triples, to_trl
-from .preferences.journal import fingerprint
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
 from .training import (
-    HISTORY_FILE,
     TrainingRun,
     close_run,
+    finished_run,
+    is_finished,
+    rows_fingerprint,
     run_arguments,
     run_training,
     validation_arguments,
@@ -51,7 +56,8 @@ def train_reward_model(
 
     It starts from the SFT model, with a scalar head on the last token in place of the vocabulary's
     (InstructGPT, arXiv:2203.02155, section 3.4), and trains a LoRA adapter and the head; what is
-    saved is whole. `load_reward_model(folder)` gives it back.
+    saved is whole. `load_reward_model(folder)` gives it back. A run that is finished in `folder`,
+    from the same of everything, is not made anew.
 
     Raises ValueError for a row that is no triple, and for 4-bit weights.
     """
@@ -65,9 +71,20 @@ def train_reward_model(
         raise ValueError("a reward model is not trained on 4-bit weights here: four_bit=False")
     settings = settings or profile.dpo
     folder = Path(folder)
-    tokenizer = load_tokenizer(sft, profile)
-    chat = bool(tokenizer.chat_template)
-    with quiet(), tempfile.TemporaryDirectory() as start:
+    with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
+        tokenizer = load_tokenizer(sft, profile)
+        chat = bool(tokenizer.chat_template)
+        made_from = {
+            "stage": "reward model",
+            "sft": model_identity(sft, profile),
+            "rows": rows_fingerprint(triples),
+            "n": len(triples),
+            "validation": rows_fingerprint(validation) if validation else None,
+            "settings": asdict(settings),
+            "seed": seed,
+        }
+        if run := finished_run(folder, made_from):
+            return run
         whole = load_model(sft, profile)
         if adapter_config(sft):
             whole = merge_adapter(whole)
@@ -99,13 +116,10 @@ def train_reward_model(
                 task_type="SEQ_CLS",
             ),
         )
-        rows = [[row[name] for name in ("prompt", "chosen", "rejected")] for row in triples]
-        run = fingerprint("reward", str(sft), rows, asdict(settings), seed)
-        run_training(trainer, "reward model", profile, folder, run)
-        (folder / HISTORY_FILE).unlink(missing_ok=True)  # until the new run is saved whole
+        run_training(trainer, "reward model", profile, folder, made_from)
         trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
         trained.save_pretrained(folder)
-        return close_run(trainer, tokenizer, folder)
+        return close_run(trainer, tokenizer, folder, made_from)
 
 
 class RewardModel:
@@ -118,6 +132,23 @@ class RewardModel:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "reward model"
     ) -> None:
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+
+    @property
+    def identity(self) -> str:
+        """Weights, configuration and tokenizer by their contents, wherever they were loaded from.
+
+        Reads every weight once: as long as saving the model takes.
+        """
+        digest = hashlib.sha256()
+        for name, weights in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+            digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        tokenizer = [self.tokenizer.get_vocab(), self.tokenizer.chat_template]
+        config = json.loads(self.model.config.to_json_string(use_diff=False))
+        for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):
+            config.pop(name, None)  # where it lay, who wrote it, and what the weights say anyway
+        programs = source_of(type(self), encode_pair, pad_right)
+        return identity_of(self.name, digest.hexdigest(), config, tokenizer, programs)
 
     @torch.no_grad()
     def scores(
@@ -153,7 +184,7 @@ def load_reward_model(folder: str | Path, profile: Profile) -> RewardModel:
     """A reward model from its folder. Raises FileNotFoundError if no run has finished there."""
     from transformers import AutoModelForSequenceClassification
 
-    if not (Path(folder) / HISTORY_FILE).is_file():
+    if not is_finished(folder):
         raise FileNotFoundError(f"no reward model in {folder}: train one with train_reward_model")
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(

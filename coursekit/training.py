@@ -5,8 +5,11 @@ the model from disk when it is given neither adapter nor reference, and a copy o
 through a trainer computes with the original's weights. So everything here goes through folders: a
 run starts from a saved model, saves its result, and leaves nothing patched in memory; what you
 evaluate is what you saved. `train_dpo` checks the reference before the first step and after the
-last one. A run that was stopped or killed goes on from its last checkpoint when it is called again
-with the same arguments.
+last one.
+
+Beside the weights lies a record of what they were made from. Called again with the same of
+everything, a run that was stopped or killed goes on from its last checkpoint, and a finished one is
+given back. If anything differs, what lies in the folder is set aside and the run starts anew.
 """
 
 from __future__ import annotations
@@ -18,21 +21,32 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .logprobs import sequence_logps
+from .made_from import (
+    MadeFrom,
+    differences,
+    fingerprint,
+    only_here,
+    read_record,
+    record_path,
+    set_aside,
+    versions,
+    write_record,
+)
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .models.identity import model_identity
 from .preferences import COLUMNS, check_triples, save_jsonl, to_trl
-from .preferences.journal import fingerprint
 from .profile import Profile, TrainingSettings
 from .progress import progress
 from .quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
-    from trl import DPOTrainer
+    from trl import DPOTrainer, SFTTrainer
 
     from .monitoring import Monitor
 
@@ -45,10 +59,16 @@ PROBES = 8  # rows on which the reference is checked
 class TrainingRun:
     """A finished run: `folder` holds the adapter and tokenizer (`load_model(run.folder)`), and
     `history.jsonl` what the trainer logged: one dict a logging step, with TRL's metric names.
+
+    made_from: the run's own record. `stage` (`SFT`, `DPO`, `reward model`); what it started from,
+        by its identity (`models.identity`): `base` of SFT, else `sft`; `rows` (a fingerprint) and
+        `n`; `settings` (the fields of `TrainingSettings`); `seed`; for DPO `validation` and
+        `options`, and `watched` if a monitor was; `versions` of the libraries.
     """
 
     folder: Path
     history: list[dict[str, Any]]
+    made_from: MadeFrom = field(default_factory=dict)
 
 
 class ReferenceError(RuntimeError):
@@ -66,16 +86,42 @@ def train_sft(
 ) -> TrainingRun:
     """Train a LoRA adapter on rows `{"prompt", "response"}`; the loss counts the response only.
 
+    A run that is finished in `folder`, from the same of everything, is given back.
+
     Raises ValueError if there are no rows.
     """
+    if not demonstrations:
+        raise ValueError("no demonstrations: SFT needs rows with a prompt and a response")
+    settings, folder = settings or profile.sft, Path(folder)
+    with only_here(folder):
+        tokenizer = load_tokenizer(base, profile)  # also fetches what tells a hub model's commit
+        made_from = {
+            "stage": "SFT",
+            "base": model_identity(base, profile),
+            "rows": fingerprint([[row["prompt"], row["response"]] for row in demonstrations]),
+            "n": len(demonstrations),
+            "settings": asdict(settings),
+            "seed": seed,
+        }
+        if run := finished_run(folder, made_from):
+            return run
+        trainer = _sft_trainer(base, tokenizer, demonstrations, folder, profile, settings, seed)
+        run_training(trainer, "SFT", profile, folder, made_from)
+        return _save(trainer, tokenizer, folder, made_from, started_from=base)
+
+
+def _sft_trainer(
+    base: str | Path,
+    tokenizer: Any,
+    demonstrations: Sequence[dict[str, Any]],
+    folder: Path,
+    profile: Profile,
+    settings: TrainingSettings,
+    seed: int,
+) -> SFTTrainer:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    if not demonstrations:
-        raise ValueError("no demonstrations: SFT needs rows with a prompt and a response")
-    settings = settings or profile.sft
-    tokenizer = load_tokenizer(base, profile)
-    model = load_model(base, profile)
     chat = bool(tokenizer.chat_template)
     rows = [
         {
@@ -87,16 +133,13 @@ def train_sft(
         for row in demonstrations
     ]
     with quiet():
-        trainer = SFTTrainer(
-            model=model,
+        return SFTTrainer(
+            model=load_model(base, profile),
             args=SFTConfig(**run_arguments(settings, profile, folder, seed)),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_lora(settings),
         )
-        run = fingerprint(str(base), rows, asdict(settings), seed)
-        run_training(trainer, "SFT", profile, Path(folder), run)
-    return _save(trainer, tokenizer, folder, started_from=base)
 
 
 def train_dpo(
@@ -121,6 +164,9 @@ def train_dpo(
     adapter itself is trained on and TRL keeps a frozen copy of it. With `lora_rank=0` all weights
     are trained and the reference is loaded from `sft` a second time.
 
+    A run that is finished in `folder`, from the same of everything, is given back; with a monitor,
+    if it was watched alike.
+
     Args:
         validation: triples on which the same metrics are logged (prefix `eval_`) each epoch.
         precompute_reference: compute the reference's log-probabilities once, before training.
@@ -134,11 +180,28 @@ def train_dpo(
     """
     triples = check_triples(triples)
     validation = check_triples(validation, "the validation triples") if validation else None
-    settings = settings or profile.dpo
-    tokenizer = load_tokenizer(sft, profile)
-    probes = triples[:PROBES]
-    chat = bool(tokenizer.chat_template)
-    with quiet():
+    settings, folder = settings or profile.dpo, Path(folder)
+    with only_here(folder), quiet():
+        tokenizer = load_tokenizer(sft, profile)
+        made_from = {
+            "stage": "DPO",
+            "sft": model_identity(sft, profile),
+            "rows": rows_fingerprint(triples),
+            "n": len(triples),
+            "validation": rows_fingerprint(validation) if validation else None,
+            "settings": asdict(settings),
+            "seed": seed,
+            "options": {
+                "precompute_reference": precompute_reference,
+                "wrong_reference": wrong_reference and model_identity(wrong_reference, profile),
+                **overrides,
+            },
+            **({"watched": monitor.watches} if monitor else {}),
+        }
+        if run := finished_run(folder, made_from):
+            return run
+        probes = triples[:PROBES]
+        chat = bool(tokenizer.chat_template)
         expected = pair_logps(load_model(sft, profile), tokenizer, probes)
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
         if wrong_reference:
@@ -159,15 +222,16 @@ def train_dpo(
         if not wrong_reference:
             assert_reference(trainer, tokenizer, probes, expected, "before training")
         if monitor:
-            monitor.attach(trainer, tokenizer, profile, Path(folder))
-        probed = [round(value, 3) for side in expected for value in side]
-        rows = [[row[name] for name in COLUMNS] for row in triples]
-        options = [precompute_reference, seed, str(wrong_reference), str(overrides)]
-        run = fingerprint(probed, rows, asdict(settings), options)
-        run_training(trainer, "DPO", profile, Path(folder), run)
+            monitor.attach(trainer, tokenizer, profile, folder)
+        run_training(trainer, "DPO", profile, folder, made_from)
         if not wrong_reference:
             assert_reference(trainer, tokenizer, probes, expected, "after training")
-    return _save(trainer, tokenizer, folder, started_from=sft)
+        return _save(trainer, tokenizer, folder, made_from, started_from=sft)
+
+
+def rows_fingerprint(triples: Sequence[dict[str, Any]]) -> str:
+    """What a run's record says of its triples: their prompts and responses, in order."""
+    return fingerprint([[row[name] for name in COLUMNS] for row in triples])
 
 
 def policy_and_reference(sft: str | Path, settings: TrainingSettings, profile: Profile):
@@ -390,11 +454,45 @@ def validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
     return {"eval_strategy": "epoch", "per_device_eval_batch_size": -(-rows // batches)}
 
 
-def run_training(trainer: Any, label: str, profile: Profile, folder: Path, run: str) -> None:
+def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
+    """The run in `folder` if it is finished and was made from the same.
+
+    A run of something else, finished or not, is set aside. The adapters beside it that were trained
+    on it follow: none of them is ever put on the weights that take its place.
+    """
+    checkpoints = folder / CHECKPOINTS
+    try:
+        if is_finished(folder):
+            run = load_run(folder)
+            differ = differences(run.made_from, made_from)
+            if not differ:
+                print(f"{folder.name}: finished before, from the same of everything: not made anew")
+                return run
+        elif checkpoints.is_dir():
+            differ = differences(read_record(checkpoints), made_from)
+        elif (folder / HISTORY_FILE).is_file():
+            differ = differences(None, made_from)
+        else:
+            return None
+    except ValueError as error:
+        differ = [str(error)]
+    if differ:
+        aside = set_aside(folder, f"made from something else ({'; '.join(differ)})")
+        for path in aside.parent.glob("*/adapter_config.json"):
+            config = json.loads(path.read_text())
+            if Path(config["base_model_name_or_path"]).absolute() == folder.absolute():
+                config["base_model_name_or_path"] = str(aside)
+                path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    return None
+
+
+def run_training(
+    trainer: Any, label: str, profile: Profile, folder: Path, made_from: MadeFrom
+) -> None:
     """Train with a progress line in place of the trainer's bar and printed dictionaries.
 
-    Goes on from a checkpoint of the same `run` if there is one. Ctrl-C ends the step, saves a
-    checkpoint and raises KeyboardInterrupt.
+    Goes on from the last whole checkpoint in `folder`, which `finished_run` has seen to be of the
+    same run. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
     """
     from transformers import PrinterCallback
 
@@ -404,7 +502,8 @@ def run_training(trainer: Any, label: str, profile: Profile, folder: Path, run: 
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    checkpoint = _checkpoint_of(run, folder / CHECKPOINTS)
+    checkpoint = _last_checkpoint(folder / CHECKPOINTS)
+    write_record(folder / CHECKPOINTS, made_from)
     stop = _stop_callback()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_progress_callback(label))
@@ -419,17 +518,11 @@ def run_training(trainer: Any, label: str, profile: Profile, folder: Path, run: 
         )
 
 
-def _checkpoint_of(run: str, folder: Path) -> str | None:
-    """The last whole checkpoint in `folder` if it belongs to `run`; others are deleted."""
+def _last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint in `folder`; what a kill has left half written is deleted."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    name = folder / "run.txt"
-    if not name.is_file() or name.read_text() != run:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        name.write_text(run)
-        return None
-    while last := get_last_checkpoint(str(folder)):
+    while folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:  # what the trainer writes last
             json.loads((Path(last) / "trainer_state.json").read_text())
         except (OSError, json.JSONDecodeError):
@@ -491,11 +584,11 @@ def _progress_callback(label: str) -> TrainerCallback:
     return ProgressLine()
 
 
-def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | Path):
+def _save(
+    trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom, started_from: str | Path
+) -> TrainingRun:
     """Save adapter (or model), tokenizer and history; say what the adapter belongs to."""
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / HISTORY_FILE).unlink(missing_ok=True)  # until the new run is saved whole
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "peft_config"):
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
@@ -507,10 +600,10 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
     else:
         trainer.save_model(folder)
-    return close_run(trainer, tokenizer, folder)
+    return close_run(trainer, tokenizer, folder, made_from)
 
 
-def close_run(trainer: Any, tokenizer: Any, folder: Path) -> TrainingRun:
+def close_run(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -> TrainingRun:
     """What every run saves after its weights; from then on it counts as finished."""
     tokenizer.save_pretrained(folder)
     # The trainer's last entry is the run's summary, not a step.
@@ -519,20 +612,37 @@ def close_run(trainer: Any, tokenizer: Any, folder: Path) -> TrainingRun:
     tracked = folder / CHECKPOINTS / "runs"
     if tracked.is_dir():  # TensorBoard's, where `report_to` named it: kept
         shutil.copytree(tracked, folder / "runs", dirs_exist_ok=True)
+    notes = {"versions": versions(), "history": fingerprint(history)}
+    made_from = write_record(folder, made_from | notes)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return TrainingRun(folder, history)
+    return TrainingRun(folder, history, made_from)
 
 
 def is_finished(folder: str | Path) -> bool:
-    """Whether a training run was finished and saved in `folder`: the history is written last."""
-    return (Path(folder) / HISTORY_FILE).is_file()
+    """Whether a training run was finished and saved in `folder`: its record is written last."""
+    return record_path(folder).is_file()
 
 
 def load_run(folder: str | Path) -> TrainingRun:
-    """A finished run from its folder. Raises FileNotFoundError if none has finished there."""
-    path = Path(folder) / HISTORY_FILE
-    if not is_finished(folder):
+    """A finished run from its folder, with the record of what it was made from.
+
+    Raises FileNotFoundError if none has finished there, ValueError if its history or its record
+    are damaged.
+    """
+    folder = Path(folder)
+    made_from = read_record(folder)
+    if made_from is None:
         raise FileNotFoundError(
-            f"no finished run in {folder} ({HISTORY_FILE} is missing): train it first"
+            f"no finished run in {folder} ({record_path(folder).name} is missing): train it first"
         )
-    return TrainingRun(Path(folder), [json.loads(line) for line in path.read_text().splitlines()])
+    path = folder / HISTORY_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        history = [json.loads(line) for line in lines]
+        if fingerprint(history) != made_from.get("history"):
+            raise ValueError(f"its {len(history)} lines are not those that the run has written")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): move {folder.name} away and train it again"
+        ) from error
+    return TrainingRun(folder, history, made_from)

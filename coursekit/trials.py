@@ -6,7 +6,6 @@ back is what it did to the win rate, the margin and the KL.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .judging import RubricJudge
+from .made_from import MadeFrom, code_version, differences, fingerprint, read_record
+from .models.identity import model_identity
 from .parallel import run_all, share_threads
-from .preferences.journal import Journal, fingerprint
+from .preferences.journal import Journal, read_journal
 from .profile import Profile, TrainingSettings
 from .progress import progress
 
@@ -50,7 +51,8 @@ def run_trials(
     """Train each trial with DPO, let it answer `rows`, compare with SFT by the true rubric.
 
     Where the profile names CPU threads, that many runs go side by side with a thread each. With
-    `path`, each result is kept there when its run ends; called again, only what is missing runs.
+    `path`, each result is kept there when its run ends; called again with the same of everything
+    (SFT model, triples, rows, settings), only what is missing runs.
 
     Args:
         sft: the SFT model's folder; the reference too.
@@ -62,43 +64,78 @@ def run_trials(
         SFT, 0.5 for a tie, 0), `win_rate`, `low`, `high` (its 95 % interval), `margin` (on the
         training triples, mean of the last ten steps), and with `kl_prompts` `kl`, `kl_low`,
         `kl_high` (k1, nats a response).
+
+    Raises FileNotFoundError if there is no model in `sft`.
     """
     from .models import load_model
 
-    settings = [[trial.name, asdict(trial.settings), trial.seed, trial.options] for trial in trials]
-    texts = [[row["prompt"], row["chosen"], row["rejected"]] for t in trials for row in t.triples]
-    prompts = [row["prompt"] for row in rows]
-    journal = Journal(path, fingerprint(settings, texts, prompts, kl_prompts))
-    results = [result for group in journal.done for result in group]
-    known = [result["name"] for result in results]
-    missing = [trial for trial in trials if trial.name not in known]
-    if missing:
-        baseline = _respond(load_model(sft, profile), sft, rows, profile)
-        workers, profile = share_threads(profile)
-        run = partial(
-            _run, sft=str(sft), rows=rows, baseline=baseline, profile=profile, kl_prompts=kl_prompts
-        )
-        with progress(label, len(trials), "runs") as advance:
-            advance(len(trials) - len(missing))
-            for result in run_all(run, missing, workers, advance):
-                journal.append([result])
-                results.append(result)
+    made_from = _made_from(trials, sft, rows, profile, kl_prompts)
+    with Journal(path, made_from) as journal:
+        results = [result for group in journal.done for result in group]
+        known = [result["name"] for result in results]
+        missing = [trial for trial in trials if trial.name not in known]
+        if missing:
+            baseline = _respond(load_model(sft, profile), sft, rows, profile)
+            workers, profile = share_threads(profile)
+            run = partial(
+                _run,
+                sft=str(sft),
+                rows=rows,
+                baseline=baseline,
+                profile=profile,
+                kl_prompts=kl_prompts,
+            )
+            with progress(label, len(trials), "runs") as advance:
+                advance(len(trials) - len(missing))
+                for result in run_all(run, missing, workers, advance):
+                    journal.append([result])
+                    results.append(result)
     by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
     return [
         {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
     ]
 
 
-def kept_trials(path: str | Path) -> pd.DataFrame:
-    """The results that `run_trials(path=...)` has kept, a line a run; no line if there is no file.
+def _made_from(
+    trials: Sequence[Trial], sft: str | Path, rows: Rows, profile: Profile, kl_prompts: int
+) -> MadeFrom:
+    """Whatever the trials' results depend on."""
+    from . import generation, logprobs
+    from .models import load_tokenizer
+    from .training import rows_fingerprint
 
-    As from `beta_sweep`, with `gap` where `beta` is part of the runs' names.
+    load_tokenizer(sft, profile)  # a model that does not exist has no identity
+    return {
+        "sft": model_identity(sft, profile),
+        "trials": [[trial.name, trial.seed, trial.options] for trial in trials],
+        "settings": fingerprint([asdict(trial.settings) for trial in trials]),
+        "triples": fingerprint([rows_fingerprint(trial.triples) for trial in trials]),
+        "rows": fingerprint(rows),
+        "kl_prompts": kl_prompts,
+        "max_new_tokens": profile.max_new_tokens,
+        "judge": RubricJudge().identity,
+        "sampling code": code_version(generation, logprobs),
+    }
+
+
+def kept_trials(path: str | Path, sft: str | Path, profile: Profile) -> pd.DataFrame:
+    """The results that `run_trials(path=...)` has kept of trials from `sft`, a line a run.
+
+    As from `beta_sweep`, with `gap` where `beta` is part of the runs' names. No line if there is no
+    file, or it is damaged or of another SFT model, which is said.
     """
     import pandas as pd
 
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    results = [json.loads(line) for line in lines]
+    results, why = [], []
+    if path.is_file():
+        try:
+            why = differences(read_record(path), {"sft": model_identity(sft, profile)})
+            results = [] if why else read_journal(path)
+        except ValueError as error:
+            why = [str(error)]
+    if why:
+        print(f"{path.name} is not used: {'; '.join(why)}. Make it anew in session B")
     table = pd.DataFrame([{**result["name"], **result} for result in results])
     return table.assign(gap=table["margin"] / table["beta"]) if "beta" in table else table
 
@@ -111,11 +148,11 @@ def _run(
     from .models import load_model, load_tokenizer, merge_adapter
     from .training import train_dpo
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         run = train_dpo(
             sft,
             trial.triples,
-            folder,
+            Path(scratch) / "run",
             profile,
             settings=trial.settings,
             seed=trial.seed,

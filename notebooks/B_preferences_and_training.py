@@ -55,6 +55,7 @@ from coursekit.models import load_model, load_tokenizer
 from coursekit.models.verify import verify_saved
 from coursekit.monitoring import Monitor, estimate_kl, load_metrics, red_flags, sample_responses
 from coursekit.parallel import warm_up
+from coursekit.pipeline import use_sft
 from coursekit.plotting import (
     plot_audit,
     plot_cases,
@@ -153,11 +154,14 @@ written.groupby("model").mean().drop(columns="row").round(2)
 #
 # One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`; the loss counts the
 # response's tokens only. If you have an SFT model from an earlier week, put its folder in the first
-# line: a whole model, or an adapter that knows its base.
+# line: a whole model, or an adapter that knows its base. Session C will evaluate that one too.
 
 # %%
 my_sft = None  # or "path/to/your/sft"
-sft_folder = my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder
+sft_folder = use_sft(
+    my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder, profile
+)
+tokenizer = load_tokenizer(sft_folder)
 
 # %% [markdown]
 # Now measure before building on it, whoever trained it. We ask about 300 alerts whose services no

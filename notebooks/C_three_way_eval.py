@@ -96,7 +96,8 @@ runs = profile.artifacts / profile.name
 # %% [markdown]
 # ## 1 · Three models, one set of prompts
 #
-# The SFT and DPO models are those of session B. If you come without them, they are trained now.
+# The SFT and DPO models are those of session B (yours, if you brought one). If you come without them,
+# they are trained now, and so is a DPO model that was made from another SFT model than this one.
 
 # %%
 models = {
@@ -696,7 +697,7 @@ claim(
 # And the runs of session B's section 8, where only beta and the learning rate changed (if you ran it):
 
 # %%
-own = kept_trials(runs / "betas.jsonl")
+own = kept_trials(runs / "betas.jsonl", models["SFT"], profile)
 if len(own):
     tried = rank_correlation(own.assign(run=range(len(own)), seed=0), "gap")
     print(f"rank correlation {tried.value:+.2f} ({tried.low:+.2f} to {tried.high:+.2f})")

@@ -1,6 +1,5 @@
 """Scores, intervals, win rates and the KL estimate."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -20,7 +19,8 @@ from coursekit.evaluation import (
 from coursekit.judging import RubricJudge
 from coursekit.losses import dpo_loss
 from coursekit.models import frozen_copy
-from coursekit.profile import load_profile
+from coursekit.pipeline import use_sft
+from coursekit.profile import TINY_MODEL, load_profile
 from coursekit.widgets import claim, comparison, side_by_side
 
 
@@ -160,9 +160,7 @@ def another_model(monkeypatch, runs):
 
 
 def another_sft(monkeypatch, runs):
-    (runs / "dpo").mkdir(parents=True)
-    config = {"base_model_name_or_path": str(runs.parent / "mine")}
-    (runs / "dpo" / "adapter_config.json").write_text(json.dumps(config))
+    use_sft(TINY_MODEL, load_profile())
 
 
 ELSEWHERE = {
@@ -182,9 +180,8 @@ def test_elsewhere_it_is_a_finding(what, at_home, monkeypatch, capsys):
 
 
 def test_with_what_the_course_names_itself_it_is_still_its_own(at_home, monkeypatch):
-    another_sft(monkeypatch, at_home)
-    config = {"base_model_name_or_path": str(at_home / "sft")}
-    (at_home / "dpo" / "adapter_config.json").write_text(json.dumps(config))
+    use_sft(TINY_MODEL, load_profile())
+    use_sft(at_home / "sft", load_profile())  # the course's own again
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
     monkeypatch.setenv("COURSE_JUDGE", "rubric")
     with pytest.raises(AssertionError):

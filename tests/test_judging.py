@@ -1,5 +1,6 @@
 """Judges: the rubric's faults, asking in both orders, agreement beyond chance."""
 
+import inspect
 import random
 
 import numpy as np
@@ -96,6 +97,32 @@ def test_what_both_orders_mend_and_what_not(items):
     assert (table["low"] <= table["kappa"]).all() and (table["kappa"] <= table["high"]).all()
     with pytest.raises(ValueError, match="all these pairs are ties"):
         compare_judges([(items[0][0], "x", "y")], [RubricJudge()], RubricJudge())
+
+
+def test_another_judge_has_another_identity(monkeypatch):
+    import coursekit.triage.policy
+
+    class Contrary(RubricJudge):
+        def compare(self, row, first, second):
+            return super().compare(row, second, first)
+
+    identity = RubricJudge().identity
+    assert identity == RubricJudge().identity and identity.startswith("rubric:")
+    others = [
+        RubricJudge("other"),
+        RubricJudge(error_rate=0.1),
+        RubricJudge(length_bias=0.1),
+        RubricJudge(position_bias=0.1),
+        RubricJudge(seed=1),
+        Contrary(),
+    ]
+    assert len({identity, *(judge.identity for judge in others)}) == 7
+    # A program that scores in another way is another judge.
+    source, edited = inspect.getsource, coursekit.triage.policy
+    monkeypatch.setattr(
+        inspect, "getsource", lambda thing: "edited" if thing is edited else source(thing)
+    )
+    assert RubricJudge().identity != identity
 
 
 # Agreement.

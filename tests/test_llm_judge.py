@@ -114,6 +114,23 @@ def test_another_rubric_or_model_is_another_question(server, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_another_server_is_another_judge(server, protocol, tmp_path):
+    """The same name of a model at another address: asked anew, with another identity."""
+    other = Running()
+    try:
+        store, (question,) = VerdictStore(tmp_path / "verdicts.sqlite"), numbered(1)
+        judges = [LLMJudge(provider(at, protocol), store=store) for at in (server, other)]
+        for judge in judges:
+            judge.ask(question)
+        assert sum(other.state()["asked"].values()) == 1
+        assert judges[0].identity != judges[1].identity
+        assert judges[0].identity == LLMJudge(provider(server, protocol)).identity
+        assert judges[0].identity.startswith(judges[0].name)
+    finally:
+        other.process.kill()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_thousand_comparisons_with_a_fifth_of_faults(server, protocol, tmp_path):
     """None is lost, none asked again once answered, not even after a kill; the cost is as said."""
     server.set(share=0.2, timeout=1.5)

@@ -39,6 +39,25 @@ def test_it_learns_to_rank_and_is_a_judge(trained, triples):
     )
 
 
+def test_its_identity_is_what_it_weighs_not_where_it_lies(profile, tmp_path):
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    from coursekit.reward_model import RewardModel
+
+    tokenizer = load_tokenizer(profile.base_model, profile)
+    size = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    config = LlamaConfig(vocab_size=16, num_labels=1, **size)
+    model = LlamaForSequenceClassification(config).to(torch.bfloat16)
+    identity = RewardModel(model, tokenizer).identity
+    model.save_pretrained(tmp_path)
+    again = LlamaForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert RewardModel(again, tokenizer).identity == identity
+    assert RewardModel(model, tokenizer, "other").identity != identity
+    with torch.no_grad():
+        model.score.weight[0, 0] += 1
+    assert RewardModel(model, tokenizer).identity != identity
+
+
 def test_batches_and_padding_change_nothing(trained, triples):
     _, reward = trained
     prompts = [row["prompt"] for row in triples]

@@ -95,8 +95,13 @@ def save_three_way(
 
 
 def load_three_way(folder: str | Path) -> ThreeWayRecord | None:
-    """What was saved in `folder`, or None."""
+    """What was saved in `folder`, or None. Raises ValueError for a damaged file."""
     path = Path(folder) / f"{RECORD}.json"
     if not path.is_file():
         return None
-    return ThreeWayRecord(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return ThreeWayRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it, and run session C's section 10 again"
+        ) from error

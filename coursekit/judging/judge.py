@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,12 +34,20 @@ class Verdict:
 class Judge(Protocol):
     """Anything with a name that can compare two responses to the same prompt.
 
+    `identity` differs where verdicts may: verdicts that are kept are used again only by a judge of
+    the same identity.
+
     A judge that also gives points may offer `score(row, response) -> float`, higher for better;
     they are kept with the pairs. One that waits for others (a server) says with `concurrency` how
     many questions it may be asked at a time; one that costs money offers `announce(items)`.
     """
 
     name: str
+
+    @property
+    def identity(self) -> str:
+        """A short text, the same in every process, for all that decides this judge's verdicts."""
+        ...
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
         """The better of two responses to `row["prompt"]`, shown in this order."""
@@ -101,6 +110,24 @@ def side_by_side(
     finally:
         # Ctrl-C, an error, or a caller who has enough: no question more than those under way.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def identity_of(name: str, *parts: Any) -> str:
+    """A judge's identity: its name, and a fingerprint of what decides its verdicts."""
+    from ..preferences.journal import fingerprint  # imports this package in its turn
+
+    return f"{name}:{fingerprint(*parts)}"
+
+
+def source_of(*things: Any) -> list[str]:
+    """The source text of modules, classes or functions; the name where there is none to read."""
+    found = []
+    for thing in things:
+        try:
+            found.append(inspect.getsource(thing))
+        except (OSError, TypeError):  # typed into a prompt, or compiled
+            found.append(repr(getattr(thing, "__qualname__", thing)))
+    return found
 
 
 def spent(judge: Judge) -> str:

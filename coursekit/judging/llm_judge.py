@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..progress import progress
-from .judge import Winner
+from .judge import Winner, identity_of
 from .providers import Provider, Refused, Reply, Request, Transient, Unusable
 from .questions import (
     InvalidAnswer,
@@ -81,7 +81,7 @@ class LLMJudge:
         self.provider, self.rubric = provider, rubric or load_rubric()
         self.store = store or VerdictStore()
         self.name = f"{provider.name}/{provider.model}"
-        self.identity = [self.name, self.rubric.text]
+        self.identity = identity_of(self.name, provider.identity, _wording(self.rubric))
         self.max_dollars, self.concurrency = max_dollars, concurrency
         self.attempts, self.asks = attempts, asks
         self.expected_output, self.max_tokens = expected_output, max_tokens
@@ -284,7 +284,7 @@ class LLMJudge:
 
     def _request(self, question: Question) -> Request:
         system, user = build_prompt(question, self.rubric)
-        parts = json.dumps([self.name, system, user, question.kind])
+        parts = json.dumps([self.identity, system, user, question.kind])
         key = hashlib.sha256(parts.encode()).hexdigest()[:32]
         schema = answer_schema(question, self.rubric)
         return Request(key, system, user, schema, self.max_tokens)
@@ -348,6 +348,12 @@ def pair_questions(items: Iterable[tuple[Mapping[str, Any], str, str]]) -> list[
         if one != other
         for order in ((one, other), (other, one))
     ]
+
+
+def _wording(rubric: WrittenRubric) -> list[Any]:
+    """Whatever is asked beside the texts themselves, of every kind of question."""
+    blank = [Question(kind, "", ("",)) for kind in ("pair", "score", "rank")]
+    return [[build_prompt(item, rubric), answer_schema(item, rubric)] for item in blank]
 
 
 def _text(prompt: Any) -> str:

@@ -59,10 +59,15 @@ class Unusable(Exception):
 
 
 class Provider(Protocol):
-    """A model behind an interface. `price`: dollars a million tokens, input and output, or None."""
+    """A model behind an interface. `price`: dollars a million tokens, input and output, or None.
+
+    `identity`: whatever decides the answers, so the address too: other servers have other models
+    under the same name.
+    """
 
     name: str
     model: str
+    identity: list[str]
     price: tuple[float, float] | None
 
     def ask(self, request: Request) -> Reply:
@@ -101,6 +106,7 @@ class AnthropicProvider:
         self._client = sdk.Anthropic(
             api_key=self._key.reveal(), base_url=base_url, timeout=timeout, max_retries=0
         )
+        self.identity = [self.name, model, str(self._client.base_url), effort or ""]
 
     def ask(self, request: Request) -> Reply:
         return _guarded(
@@ -169,6 +175,7 @@ class OpenAIProvider:
         self._client = sdk.OpenAI(
             api_key=self._key.reveal(), base_url=base_url, timeout=timeout, max_retries=0
         )
+        self.identity = [self.name, model, str(self._client.base_url)]
 
     def ask(self, request: Request) -> Reply:
         create = self._client.chat.completions.create

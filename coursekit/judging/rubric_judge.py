@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..triage import Alert, score_report
-from .judge import Winner
+from ..triage import Alert, alerts, policy, reports, rubric, score_report
+from .judge import Winner, identity_of, source_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,13 @@ class RubricJudge:
                 f"error_rate is {self.error_rate}: give a share from 0 to 0.5, where verdicts say "
                 "nothing; a judge that is worse than that is a good one with its labels swapped"
             )
+
+    @property
+    def identity(self) -> str:
+        """Name, faults, and the programs that score and compare."""
+        programs = source_of(alerts, policy, reports, rubric, RubricJudge, type(self).compare)
+        kind = type(self).__qualname__
+        return identity_of(self.name, kind, asdict(self), programs)
 
     def score(self, row: Mapping[str, Any], response: str) -> float:
         """The rubric's overall score of `response`, 0 to 1, without the judge's faults."""

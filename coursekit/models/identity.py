@@ -7,6 +7,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
+from ..made_from import RECORD
 from ..profile import Profile
 from . import adapter_config
 
@@ -27,7 +28,7 @@ def model_identity(source: str | Path, profile: Profile) -> str:
         parts += [
             f"{path.name} {_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}"
             for path in sorted(folder.iterdir())
-            if path.is_file() and path.suffix in _KINDS
+            if path.is_file() and path.suffix in _KINDS and path.name != RECORD
         ]
         if adapter := adapter_config(source):
             parts.append(model_identity(adapter["base_model_name_or_path"], profile))

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..logprobs import Prompt, encode_pair, score_tokens, token_logps
+from ..made_from import fingerprint
 from .kl import estimate_kl, sample_responses
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Monitor(TrainerCallback):
         self.prompts, self.validation = list(prompts), list(validation)
         self.times, self.show = times, show
         self.seconds = 0.0
+
+    @property
+    def watches(self) -> str:
+        """Differs where a monitor measures something else, or at other times."""
+        return fingerprint(self.prompts, self.validation, self.times)
 
     def attach(self, trainer: DPOTrainer, tokenizer: Any, profile: Profile, folder: Path) -> None:
         """Bind to a trainer, before training; `folder` gets `metrics.jsonl` and `samples.jsonl`."""

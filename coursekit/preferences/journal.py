@@ -2,78 +2,130 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from ..made_from import (
+    differences,
+    fingerprint,
+    only_here,
+    plain,
+    read_record,
+    record_path,
+    set_aside,
+    write_record,
+)
 
 
 class Journal:
     """A JSON Lines file to which *groups* of rows are appended, each group whole or not there.
 
     A process may be killed at any moment, in the middle of a line too. Opened again with the same
-    `run`, the journal holds the groups that were written whole, in `done`; what a kill left after
-    them is cut off. So the file ends up as if nothing had happened. A file with a damaged line is
-    treated as one of another run.
+    `made_from`, the journal holds the groups that were written whole, in `done`; what a kill left
+    after them is cut off. So the file ends up as if nothing had happened. Open it with `with`: one
+    process at a time has it, others wait.
 
-    run: says what the work depends on (`fingerprint`). A file of another run is not mixed in: it
-        is kept under another name.
+    made_from: what the work depends on, written beside the file (`made_from.record_path`). A file
+        that was made from something else, or that has a line which is damaged or was edited, is
+        not mixed in: it is kept under another name.
     path: None keeps nothing; the work goes on all the same.
     """
 
-    def __init__(self, path: str | Path | None, run: str) -> None:
+    def __init__(self, path: str | Path | None, made_from: Mapping[str, Any]) -> None:
         self.path = Path(path) if path else None
-        self.run = run
+        self.made_from = plain(made_from)
+        self.run = fingerprint(self.made_from)
         self.done: list[list[dict[str, Any]]] = []
-        if self.path and self.path.is_file():
-            self._read()
+
+    def __enter__(self) -> Journal:
+        self._held = ExitStack()
+        self._held.enter_context(only_here(self.path))
+        if self.path:
+            try:
+                self._open(self.path)
+            except BaseException:
+                self._held.close()
+                raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Add one group and see that it is on the disk before anything else happens."""
         rows = list(rows)
         if self.path:
             place = [len(self.done), len(rows)]
-            lines = [json.dumps({**row, "journal": [self.run, *place]}) + "\n" for row in rows]
             # A group without rows is a line of its own: else it would be made again.
-            lines = lines or [json.dumps({"journal": [self.run, *place]}) + "\n"]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [self._line(row, *place) for row in rows or [{}]]
             with self.path.open("ab") as file:
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
         self.done.append(rows)
 
-    def _read(self) -> None:
-        size = 0
-        group: list[dict[str, Any]] = []
-        read = 0  # bytes
-        for line in self.path.read_bytes().split(b"\n")[:-1]:  # the last piece is half a line
+    def _line(self, row: dict[str, Any], group: int, rows: int) -> str:
+        place = [self.run, group, rows]
+        return json.dumps({**row, "journal": [*place, _seal(*place, row)]}) + "\n"
+
+    def _open(self, path: Path) -> None:
+        if path.is_file():
             try:
-                row = json.loads(line)
-                run, number, rows = row.pop("journal")
-            except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or no journal
-                run = None
-            if run != self.run:
-                self._put_aside(run)
-                return
-            read += len(line) + 1
-            if rows:
-                group.append(row)
-            if len(group) == rows and number == len(self.done):
-                self.done.append(group)
-                group, size = [], read
-        if size < self.path.stat().st_size:
-            os.truncate(self.path, size)
-
-    def _put_aside(self, run: str | None) -> None:
-        self.done.clear()
-        aside = self.path.with_name(f"{self.path.stem}-{run or 'unknown'}{self.path.suffix}")
-        self.path.replace(aside)
-        print(f"{self.path.name} holds the work of another run: kept as {aside.name}")
+                run, groups, whole = _read(path)
+                why = ""
+                if run and run != self.run:
+                    differ = "; ".join(differences(read_record(path), self.made_from))
+                    why = f"it holds the work of another run ({differ or run})"
+            except ValueError as error:
+                why = str(error)
+            if why:
+                set_aside(path, why, also=(record_path(path),))
+            else:
+                self.done = groups
+                if whole < path.stat().st_size:
+                    os.truncate(path, whole)
+        write_record(path, self.made_from)
 
 
-def fingerprint(*parts: Any) -> str:
-    """Sixteen hexadecimal digits that differ where `parts` (whatever JSON can hold) differ."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def read_journal(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of all groups that were written whole; none if there is no file.
+
+    Raises ValueError for a line that is damaged or was edited.
+    """
+    path = Path(path)
+    groups = _read(path)[1] if path.is_file() else []
+    return [row for group in groups for row in group]
+
+
+def _read(path: Path) -> tuple[str, list[list[dict[str, Any]]], int]:
+    """The run whose work it is, its whole groups, and how many bytes these take."""
+    of = ""
+    groups: list[list[dict[str, Any]]] = []
+    group: list[dict[str, Any]] = []
+    read = whole = 0
+    # The last piece is nothing, or half a line.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            run, place, rows, sealed = row.pop("journal")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"line {number} is damaged, or of another kind of file") from None
+        of = of or run
+        if sealed != _seal(run, place, rows, row) or (of, len(groups)) != (run, place):
+            raise ValueError(f"line {number} was edited or moved, or one before it is missing")
+        read += len(line) + 1
+        if rows:
+            group.append(row)
+        if len(group) == rows:
+            groups.append(group)
+            group, whole = [], read
+    return of, groups, whole
+
+
+def _seal(run: str, group: int, rows: int, row: dict[str, Any]) -> str:
+    """Differs where a line or its place was changed after it was written."""
+    return fingerprint(run, group, rows, row)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import judging
 from ..judging import Judge, Verdict, announce, both_orders, one_order, side_by_side
 from ..judging.judge import spent
+from ..made_from import MadeFrom, code_version, fingerprint, only_here, set_aside
 from ..profile import Profile
 from ..progress import progress
-from .journal import Journal, fingerprint
+from .journal import Journal
 from .sampling import Design, profile_design, sample_candidates
 from .triples import save_dataset, save_jsonl
 
@@ -39,7 +42,8 @@ def make_triples(
 
     With `folder`, everything is saved there as it is made: `candidates.jsonl`, `pairs.jsonl`; and
     at the end `triples.jsonl` and the `datasets` folder `triples`. Stopped and called again with
-    the same arguments, it goes on where it was.
+    the same arguments, it goes on where it was. A `triples.jsonl` that says something else than the
+    pairs (other pairs', or edited) is kept under another name.
     """
     design = design or profile_design(profile)
     path = (lambda name: Path(folder) / name) if folder else (lambda name: None)
@@ -49,9 +53,20 @@ def make_triples(
     pairs = judge_pairs(candidates, judge, design, path=path("pairs.jsonl"), scorer=scorer)
     triples = to_triples(pairs)
     if folder:
-        save_jsonl(triples, Path(folder) / "triples.jsonl")
-        save_dataset(triples, Path(folder) / "triples")
+        _save(triples, Path(folder))
     return triples, pairs
+
+
+def _save(triples: list[dict[str, Any]], folder: Path) -> None:
+    """Save the triples; others that lie there are set aside, with their card."""
+    path = folder / "triples.jsonl"
+    with only_here(path):
+        new = save_jsonl(triples, folder / "triples.new.jsonl")
+        if path.is_file() and path.read_bytes() != new.read_bytes():
+            set_aside(path, "other triples than the kept pairs give", also=(folder / "triples",))
+        new.replace(path)
+        if not (folder / "triples" / "state.json").is_file():
+            save_dataset(triples, folder / "triples")
 
 
 def judge_pairs(
@@ -70,20 +85,22 @@ def judge_pairs(
     when it has given `design.pairs_per_prompt` winners; no two texts are compared twice. `quiet`
     shows no progress.
 
-    With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`. The
-    points that are kept beside the responses are the judge's own, or those of `scorer`.
+    With `path`, a prompt's pairs are appended to that file when it is judged; see `Journal`. Kept
+    pairs are used again only for the same candidates, judge and scorer, told by their `identity`.
+    The points that are kept beside the responses are the judge's own, or those of `scorer`.
 
     Returns rows `{"prompt", "first", "second", "winner", "consistent", "answers", "judge", ...}`:
     first and second are candidates (with `score` if the judge gives points), winner is `first`,
     `second`, `tie`, or `invalid` where there was no verdict, answers what the judge said each time
     it was asked, and the columns of the row they belong to follow.
     """
-    texts = [_responses(row) for row in candidates]
-    settings = asdict(judge) if is_dataclass(judge) else getattr(judge, "identity", judge.name)
     scorer = scorer or judge
-    journal = Journal(path, fingerprint(texts, settings, scorer.name, asdict(design), twice))
+    made_from = _made_from(candidates, judge, scorer, design, twice) if path else {}
     ask = both_orders if twice else one_order
-    with progress(None if quiet else "judging", len(candidates), "prompts") as advance:
+    with (
+        Journal(path, made_from) as journal,
+        progress(None if quiet else "judging", len(candidates), "prompts") as advance,
+    ):
         advance(len(journal.done))
         rest = candidates[len(journal.done) :]
         announce(
@@ -95,7 +112,28 @@ def judge_pairs(
         ):
             journal.append(judged)
             advance(1, spent(judge))
-    return [pair for group in journal.done for pair in group]
+        return [pair for group in journal.done for pair in group]
+
+
+def _made_from(
+    candidates: Sequence[dict[str, Any]], judge: Judge, scorer: Judge, design: Design, twice: bool
+) -> MadeFrom:
+    """Whatever the judged pairs depend on. Raises ValueError for a judge without `identity`."""
+    for one in (judge, scorer):
+        if not hasattr(one, "identity"):
+            raise ValueError(
+                f"the judge {one.name!r} has no `identity`, so that its kept verdicts could be "
+                "taken for another judge's: give it one (see judging.judge.Judge), or keep nothing "
+                "(no path, no folder)"
+            )
+    return {
+        "candidates": fingerprint(candidates),
+        "judge": judge.identity,
+        "scorer": scorer.identity,
+        "design": asdict(design),
+        "both orders": twice,
+        "pairing code": code_version(sys.modules[__name__], judging.judge),
+    }
 
 
 def _judged(

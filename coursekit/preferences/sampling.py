@@ -6,14 +6,17 @@ its own way to go wrong; `preferences.audit` measures it.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..logprobs import Prompt, as_messages, as_text
+from ..logprobs import Prompt, as_messages, as_text, encode_prompt
+from ..made_from import MadeFrom, code_version, fingerprint
 from ..profile import Profile
-from .journal import Journal, fingerprint
+from .journal import Journal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,8 +107,8 @@ def sample_candidates(
 
     With `path`, every finished chunk of rows is appended to that JSON Lines file at once. Killed at
     any moment and started again with the same arguments, the run goes on after the last whole
-    chunk. A file of another run (another model, other rows, design, seed or settings) is kept under
-    another name.
+    chunk. A file of another run (another model or tokenizer, other rows, design, seed, settings or
+    sampling code) is kept under another name.
 
     Returns the rows with `candidates`: a list of `{"response", "source", "temperature"}`, and with
     `prompt_id` (the row's number), `design` and `seed`.
@@ -114,32 +117,56 @@ def sample_candidates(
     """
     design = design or profile_design(profile)
     _check_references(rows, design)
-    prompts = [row["prompt"] for row in rows]
-    references = [row.get(REFERENCE) for row in rows]
-    run = fingerprint(
-        _weights(model), prompts, references, asdict(design), profile.max_new_tokens, seed, CHUNK
-    )
-    journal = Journal(path, run)
-    for start in range(len(journal.done) * CHUNK, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        label = f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}"
-        # A seed of its own, so that a chunk does not depend on those before it.
-        candidates = _sample_chunk(
-            model, tokenizer, chunk, profile, design, seed * 1_000_003 + start, label
-        )
-        journal.append(
-            [
-                {
-                    **row,
-                    "prompt_id": start + index,
-                    "design": design.name,
-                    "seed": seed,
-                    "candidates": found,
-                }
-                for index, (row, found) in enumerate(zip(chunk, candidates, strict=True))
-            ]
-        )
-    return [row for group in journal.done for row in group]
+    made_from = _made_from(model, tokenizer, rows, profile, design, seed) if path else {}
+    with Journal(path, made_from) as journal:
+        for start in range(len(journal.done) * CHUNK, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            label = f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}"
+            # A seed of its own, so that a chunk does not depend on those before it.
+            candidates = _sample_chunk(
+                model, tokenizer, chunk, profile, design, seed * 1_000_003 + start, label
+            )
+            journal.append(
+                [
+                    {
+                        **row,
+                        "prompt_id": start + index,
+                        "design": design.name,
+                        "seed": seed,
+                        "candidates": found,
+                    }
+                    for index, (row, found) in enumerate(zip(chunk, candidates, strict=True))
+                ]
+            )
+        return [row for group in journal.done for row in group]
+
+
+def _made_from(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    profile: Profile,
+    design: Design,
+    seed: int,
+) -> MadeFrom:
+    """Whatever the candidates depend on; the tokenizer by what it makes of the prompts."""
+    from .. import generation, logprobs
+
+    asked = [
+        encode_prompt(tokenizer, _asked(tokenizer, row["prompt"], system))
+        for row in rows
+        for system in dict.fromkeys(source.system for source in design.sources)
+    ]
+    return {
+        "model": _weights(model),
+        "prompts": fingerprint(asked, tokenizer.eos_token_id),
+        "rows": fingerprint(rows),
+        "design": asdict(design),
+        "max_new_tokens": profile.max_new_tokens,
+        "seed": seed,
+        "chunk": CHUNK,
+        "sampling code": code_version(generation, logprobs, sys.modules[__name__]),
+    }
 
 
 def _sample_chunk(
@@ -214,6 +241,17 @@ def _check_references(rows: Sequence[dict[str, Any]], design: Design) -> None:
             )
 
 
-def _weights(model: PreTrainedModel) -> list[str]:
-    """The sums of a model's weights to six digits: quick, and another training changes them."""
-    return [f"{parameter.detach().float().sum().item():.6g}" for parameter in model.parameters()]
+def _weights(model: PreTrainedModel) -> str:
+    """Sixteen hexadecimal digits for a model in memory: its weights, and how they are used."""
+    import torch
+
+    config = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):  # where it lay, and who wrote it
+        config.pop(name, None)
+    digest = hashlib.sha256(fingerprint(config).encode())
+    for name, adapter in getattr(model, "peft_config", {}).items():
+        digest.update(f"{name} {adapter.lora_alpha} {adapter.r} {adapter.use_rslora}".encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
