@@ -3,7 +3,8 @@
 Four things go wrong in most code that computes it, and each is decided here once:
 
 boundary  prompt and response are tokenised *together* and divided where the tokens of the prompt
-          alone stop agreeing, never by the length of a separately tokenised prompt;
+          alone stop agreeing, never by the length of a separately tokenised prompt; where no chat
+          template closes the prompt, a line break does (`plain_prompt`);
 end       the end token is part of the response: a policy is also scored on stopping;
 shift     the logits at position t predict the token at position t + 1;
 sum       log pi(y | x) is a sum over the response's tokens (not a mean), taken in float32.
@@ -45,17 +46,36 @@ def as_text(prompt: Prompt) -> str:
     return "\n\n".join(message["content"] for message in prompt)
 
 
+def plain_prompt(prompt: Prompt) -> str:
+    """The prompt as a model without chat template is asked, in training and in generation alike.
+
+    It ends with a line break. Joined with nothing between, "... queue" and "service: ..." share a
+    token in most vocabularies; a trainer then drops the end of the prompt, which generation sees. A
+    model that was trained on another join wants a chat template that says so.
+    """
+    text = as_text(prompt)
+    return text if text.endswith("\n") else text + "\n"
+
+
+def plain_response(response: str) -> str:
+    """The response as it follows `plain_prompt`: white space before it would join the line break.
+
+    Many vocabularies have tokens of several line breaks, or of a line break and spaces.
+    """
+    return response.lstrip()
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of `prompt` as the model sees it before it answers.
 
     With a chat template: the conversation and the opening of the assistant's turn. Without: the
-    plain text with whatever the tokenizer puts before it (a BOS token, for many).
+    plain text (`plain_prompt`) with whatever the tokenizer puts before it (a BOS token, for many).
     """
     if tokenizer.chat_template:
         return tokenizer.apply_chat_template(
             as_messages(prompt), add_generation_prompt=True, return_dict=False
         )
-    return tokenizer(as_text(prompt))["input_ids"]
+    return tokenizer(plain_prompt(prompt))["input_ids"]
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> EncodedPair:
@@ -63,7 +83,8 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: st
 
     The boundary is the longest common prefix of the tokens of the prompt and those of prompt plus
     response: if a merge or the template changes the prompt's last tokens, they count as response
-    (as in TRL). The end token closes the response: by the chat template, else appended here.
+    (as in TRL; `spans_boundary` finds such rows). The end token closes the response: by the chat
+    template, else appended here.
 
     Raises ValueError if the tokenizer has no end token, or if the prompt has no token of its own.
     """
@@ -73,12 +94,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: st
             "the token that closes an answer in the model's chat template"
         )
     prompt_ids = encode_prompt(tokenizer, prompt)
-    if tokenizer.chat_template:
-        turns = [*as_messages(prompt), {"role": "assistant", "content": response}]
-        ids = tokenizer.apply_chat_template(turns, return_dict=False)
-    else:
-        end = "" if response.endswith(tokenizer.eos_token) else tokenizer.eos_token
-        ids = tokenizer(as_text(prompt) + response + end)["input_ids"]
+    (ids,) = encode_whole(tokenizer, [prompt], [response])
     boundary = common_prefix_length(prompt_ids, ids)
     if boundary == 0:
         raise ValueError(
@@ -86,6 +102,34 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: st
             "first token needs at least one token before it (a BOS token, for instance)"
         )
     return EncodedPair(ids[:boundary], ids[boundary:])
+
+
+def encode_whole(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> list[list[int]]:
+    """Token ids of each prompt with its response and the end token, tokenised together."""
+    pairs = list(zip(prompts, responses, strict=True))
+    if tokenizer.chat_template:
+        conversations = [
+            [*as_messages(prompt), {"role": "assistant", "content": response}]
+            for prompt, response in pairs
+        ]
+        return tokenizer.apply_chat_template(conversations, return_dict=False) if pairs else []
+    end = tokenizer.eos_token
+    texts = [
+        plain_prompt(prompt) + plain_response(response).removesuffix(end) + end
+        for prompt, response in pairs
+    ]
+    return tokenizer(texts)["input_ids"] if texts else []
+
+
+def spans_boundary(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str) -> bool:
+    """Whether a token holds the end of the prompt and the beginning of the response.
+
+    The model would then be trained on another end of the prompt than it is asked with.
+    """
+    pair = encode_pair(tokenizer, prompt, response)
+    return len(pair.prompt_ids) < len(encode_prompt(tokenizer, prompt))
 
 
 def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -216,9 +260,14 @@ def score_tokens(
     return rows
 
 
+def context_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model's context holds, if its configuration says so."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def check_lengths(model: PreTrainedModel, lengths: Sequence[int], what: str) -> None:
     """Raise ValueError if a row of `lengths` tokens does not fit the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model)
     for row, length in enumerate(lengths):
         if context is not None and length > context:
             raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -
     runs = _runs(profile, folder)
     if (runs / BROUGHT).is_file():
         return _brought(runs / BROUGHT, profile)
-    demonstrations = sample_demonstrations(profile.demonstrations, seed=seed)
+    demonstrations = sample_demonstrations(profile.demonstrations, profile, seed=seed)
     return train_sft(profile.base_model, demonstrations, runs / "sft", profile, seed=seed).folder
 
 
@@ -86,8 +87,14 @@ def _brought(note: Path, profile: Profile) -> str:
     except OSError as error:
         raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
     changed = "" if identity == model_identity(sft, profile) else "; it has changed since"
-    print(f"SFT: the model that you brought, {sft}{changed}")
+    _tell(f"SFT: the model that you brought, {sft}{changed}")
     return sft
+
+
+@cache
+def _tell(text: str) -> None:
+    """Print it; a second time in the same process it is no news."""
+    print(text)
 
 
 def ensure_triples(

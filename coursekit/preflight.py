@@ -6,20 +6,24 @@ tokenizer renders them, the trainer as `train_dpo` would build it.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .logprobs import Prompt, encode_pair
+from .logprobs import Prompt, as_text, context_of, encode_pair, encode_whole, spans_boundary
 from .memory import adapter_training, frozen, full_training
 from .preferences import audit, check_triples
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
 from .training import (
     PROBES,
+    asked_path,
     assert_reference,
     one_batch_loss,
     one_batch_trainer,
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
 Rows = Sequence[dict[str, Any]]
 
 # Learning rates outside are nearly always a slip. Adapters take more than whole models.
-ADAPTER_RATES = (1e-7, 9e-4)
-WHOLE_RATES = (1e-8, 5e-5)
+ADAPTER_RATES = (1e-6, 5e-4)
+WHOLE_RATES = (1e-7, 5e-5)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,20 @@ class _Run:
     settings: TrainingSettings
     tokenizer: PreTrainedTokenizerBase
     reference: PreTrainedModel | None
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The SFT model, for looking at."""
+        from .models import load_model
+
+        return load_model(self.sft, self.profile)
+
+    @property
+    def responses(self) -> Iterator[tuple[int, Prompt, str]]:
+        """Number of the row (from 1), prompt and response, of every triple both."""
+        for number, row in enumerate(self.train, start=1):
+            for side in ("chosen", "rejected"):
+                yield number, row["prompt"], row[side]
 
 
 def preflight(
@@ -203,6 +221,68 @@ def _template(run: _Run) -> tuple[bool, str]:
 
 
 @_item(
+    "boundary",
+    why=(
+        "a token that holds the end of the prompt and the beginning of the response drops that end "
+        "from training; in generation the model sees it."
+    ),
+    fix=(
+        "take white space off the responses' beginnings; or give the tokenizer a chat template "
+        "that closes the prompt with a special token."
+    ),
+)
+def _boundary(run: _Run) -> tuple[bool, str]:
+    rows = {n for n, prompt, text in run.responses if spans_boundary(run.tokenizer, prompt, text)}
+    first = f", row {min(rows)} the first" if rows else ""
+    return not rows, f"a token spans it in {len(rows)} of {len(run.train)} rows{first}"
+
+
+@_item(
+    "asked alike",
+    why="SFT taught the model to answer one way of asking; DPO and evaluation would use another.",
+    fix="make demonstrations and triples from prompts that are built alike, and train SFT again.",
+)
+def _asked_alike(run: _Run) -> tuple[bool, str]:
+    path = asked_path(run.sft)
+    if not path.is_file():
+        return True, "not known: the SFT folder does not say how it was asked"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    taught = _frame([json.loads(line)["prompt"] for line in lines])
+    asked = _frame([row["prompt"] for row in run.train])
+    if not taught or not asked:
+        return True, "not known: one prompt alone does not show how it is asked"
+    if taught == asked:
+        return True, f"the {sum(map(len, asked))} lines that all prompts share are SFT's"
+    ours, theirs = next(
+        (" / ".join(one), " / ".join(other))
+        for one, other in zip(asked, taught, strict=True)
+        if one != other
+    )
+    return False, f"all prompts have {_short(ours)} where SFT's had {_short(theirs)}"
+
+
+def _frame(prompts: Sequence[Prompt]) -> tuple[list[str], list[str]] | None:
+    """What all prompts begin with and end with, in whole lines: how they are asked.
+
+    None if there are no two prompts, which alone tell the asking from what is asked about.
+    """
+    texts = [text.split("\n") for text in {as_text(prompt).strip() for prompt in prompts}]
+    if len(texts) < 2:
+        return None
+    return _shared(texts), _shared([lines[::-1] for lines in texts])[::-1]
+
+
+def _shared(texts: Sequence[list[str]]) -> list[str]:
+    """The lines that all texts begin with."""
+    columns = zip(*texts, strict=False)
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+@_item(
     "end token",
     why="without it in the responses the policy is never taught to stop, and runs on.",
     fix="set tokenizer.eos_token to the token that closes an answer in the chat template.",
@@ -222,23 +302,24 @@ def _end_token(run: _Run) -> tuple[bool, str]:
 @_item(
     "lengths",
     why=(
-        "what is longer than max_length is cut: the end of the answer, its end token, and "
-        "with it what the preference was about."
+        "what is longer than max_length would be cut: the end of the answer, its end token, and "
+        "with it what the preference was about; train_dpo refuses it."
     ),
-    fix="raise max_length (memory grows with it), or drop the rows.",
+    fix="raise max_length (up to the model's context; memory grows with it), or drop the rows.",
 )
 def _lengths(run: _Run) -> tuple[bool, str]:
     import numpy as np
 
-    lengths = []
-    for row in run.train:
-        for side in ("chosen", "rejected"):
-            pair = encode_pair(run.tokenizer, row["prompt"], row[side])
-            lengths.append(len(pair.prompt_ids) + len(pair.response_ids))
-    limit = run.settings.max_length
-    over = sum(length > limit for length in lengths)
+    _, prompts, texts = zip(*run.responses, strict=True)
+    lengths = [len(ids) for ids in encode_whole(run.tokenizer, prompts, texts)]
     found = f"95 % have at most {np.percentile(lengths, 95):.0f} tokens, the longest {max(lengths)}"
-    return over == 0, f"{found}; {over} over max_length = {limit}" if over else found
+    for name, limit in (
+        ("max_length", run.settings.max_length),
+        ("the model's context", context_of(run.model) or math.inf),
+    ):
+        if over := sum(length > limit for length in lengths):
+            return False, f"{found}; {over} over {name} = {limit}"
+    return True, found
 
 
 @_item(
@@ -276,10 +357,8 @@ def _rows(run: _Run) -> tuple[bool, str]:
 def _reference(run: _Run) -> tuple[bool, str]:
     import torch
 
-    from .models import load_model
-
     probes = list(run.train[:PROBES])
-    expected = pair_logps(load_model(run.sft, run.profile), run.tokenizer, probes)
+    expected = pair_logps(run.model, run.tokenizer, probes)
     model, peft_config, reference = policy_and_reference(run.sft, run.settings, run.profile)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         trainer = one_batch_trainer(
@@ -309,14 +388,11 @@ def _reference(run: _Run) -> tuple[bool, str]:
     fix="name the model's own linear layers in lora_targets (print(model) shows them).",
 )
 def _trainable(run: _Run) -> tuple[bool, str]:
-    from .models import load_model
-
-    model = load_model(run.sft, run.profile)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(parameter.numel() for parameter in run.model.parameters())
     if run.settings.lora_rank == 0:
         return True, f"all {total:,} weights"
     shapes: dict[str, list[tuple[int, int]]] = {}
-    for name, module in model.named_modules():
+    for name, module in run.model.named_modules():
         last = name.removesuffix(".base_layer").rsplit(".", 1)[-1]
         if hasattr(module, "in_features") and "lora_" not in name:
             shapes.setdefault(last, []).append((module.in_features, module.out_features))
@@ -334,7 +410,7 @@ def _trainable(run: _Run) -> tuple[bool, str]:
 @_item(
     "learning rate",
     why="too high, and the gap grows while the answers fall apart; too low, and nothing moves.",
-    fix="an adapter takes 1e-6 to 5e-4, all weights 1e-7 to 1e-5; begin low, and sweep.",
+    fix="begin low within what is usual, and sweep; look that the exponent is the one you meant.",
 )
 def _learning_rate(run: _Run) -> tuple[bool, str]:
     adapter = run.settings.lora_rank > 0
@@ -368,9 +444,7 @@ def _precision(run: _Run) -> tuple[bool, str]:
     fix="an adapter in place of all weights, 4-bit weights, a smaller model.",
 )
 def _memory(run: _Run) -> tuple[bool, str]:
-    from .models import load_model
-
-    n = sum(parameter.numel() for parameter in load_model(run.sft, run.profile).parameters())
+    n = sum(parameter.numel() for parameter in run.model.parameters())
     if run.settings.lora_rank:
         parts = [
             frozen(n, 0.5 if run.profile.four_bit else _bytes(run)),

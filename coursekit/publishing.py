@@ -5,7 +5,6 @@ Nothing is sent unless `dry_run=False` says so, and nothing that holds a secret.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .markup import as_code, as_markdown
+from .models.weights import SUMS_FILE, check_checksums, write_checksums
 from .profile import Profile
 from .secret_scan import assert_no_secrets
 
@@ -30,7 +30,16 @@ _SETTINGS = "settings.json"
 # What a release consists of, and all that is ever sent: no pickles, which run code when loaded.
 _TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja")
-_PARTS = (_WEIGHTS, _CONFIG, _SETTINGS, "README.md", "DATA.md", *_TOKENIZER, *_VOCABULARY)
+_PARTS = (
+    _WEIGHTS,
+    SUMS_FILE,
+    _CONFIG,
+    _SETTINGS,
+    "README.md",
+    "DATA.md",
+    *_TOKENIZER,
+    *_VOCABULARY,
+)
 _SHOWN_SETTINGS = (
     *("learning_rate", "epochs", "batch_size", "accumulation", "warmup"),
     *("lora_rank", "lora_alpha", "max_length", "beta"),
@@ -86,8 +95,9 @@ def make_release(
     (work / "README.md").write_text(card, encoding="utf-8")
     if data_card:
         (work / "DATA.md").write_text(data_card, encoding="utf-8")
-    settings = {"base_model": _public_name(base), "runs": runs, "sha256": _digest(work / _WEIGHTS)}
+    settings = {"base_model": _public_name(base), "runs": runs}
     (work / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    write_checksums(work)
     assert_whole(work)
     assert_no_secrets(work)
     if folder.is_dir():
@@ -184,8 +194,8 @@ def assert_whole(folder: str | Path) -> None:
     """Raise ValueError if an adapter's folder is cut or damaged: cheaper than to load it.
 
     Looked at: every JSON file; the header of the weights and whether the file is as long as it
-    says; that all numbers are finite, that each A has its B and every layer the same of them; and,
-    in a release, the check sum that was taken when it was made.
+    says; that all numbers are finite, that each A has its B and every layer the same of them; and
+    the check sums that were taken when it was saved.
     """
     from safetensors import SafetensorError
 
@@ -203,11 +213,9 @@ def assert_whole(folder: str | Path) -> None:
         problem = _problem_with(folder / _WEIGHTS, said[_CONFIG])
     except SafetensorError as error:
         problem = f"cut or damaged ({error})"
-    sha256 = said.get(_SETTINGS, {}).get("sha256")
-    if not problem and sha256 and sha256 != _digest(folder / _WEIGHTS):
-        problem = "not those of which the check sum was taken"
     if problem:
         raise ValueError(f"the weights in {folder.name} are {problem}")
+    check_checksums(folder)
 
 
 def _problem_with(weights: Path, config: Mapping[str, Any]) -> str:
@@ -233,11 +241,6 @@ def _problem_with(weights: Path, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def load_release(folder: str | Path, profile: Profile, base: str | Path | None = None) -> PeftModel:
     """The model that others get from a release: its base model with its adapter.
 
@@ -245,11 +248,13 @@ def load_release(folder: str | Path, profile: Profile, base: str | Path | None =
     """
     from peft import PeftModel
 
-    from .models import load_model
+    from .models import adapter_config, load_model
     from .quiet import quiet
 
-    named = json.loads((Path(folder) / _CONFIG).read_text())["base_model_name_or_path"]
-    base = base or (ROOT / named if (ROOT / named).is_dir() else named)
+    config = adapter_config(folder)
+    if config is None:
+        raise FileNotFoundError(f"{folder} is no release: it has no {_CONFIG}")
+    base = base or config["base_model_name_or_path"]
     with quiet():
         return PeftModel.from_pretrained(load_model(base, profile), str(folder)).eval()
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ from .logprobs import Prompt, encode_pair, pad_right, sequence_logps
 from .made_from import only_here
 from .models import adapter_config, load_model, load_tokenizer, merge_adapter
 from .models.identity import model_identity
+from .models.weights import load_whole
 from .preferences import check_triples, to_trl
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
 from .training import (
     TrainingRun,
+    check_rows_fit,
     close_run,
     finished_run,
     is_finished,
@@ -59,7 +61,10 @@ def train_reward_model(
     saved is whole. `load_reward_model(folder)` gives it back. A run that is finished in `folder`,
     from the same of everything, is not made anew.
 
-    Raises ValueError for a row that is no triple, and for 4-bit weights.
+    A profile with 4-bit weights is followed in all else: into 4-bit weights neither the SFT adapter
+    nor the trained one could be merged without loss, so both stand on the unquantised base.
+
+    Raises ValueError for a row that is no triple, or is too long.
     """
     from peft import LoraConfig
     from transformers import AutoModelForSequenceClassification
@@ -67,8 +72,6 @@ def train_reward_model(
     from trl import RewardConfig, RewardTrainer
 
     triples = check_triples(triples)
-    if profile.four_bit:
-        raise ValueError("a reward model is not trained on 4-bit weights here: four_bit=False")
     settings = settings or profile.dpo
     folder = Path(folder)
     with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
@@ -85,7 +88,7 @@ def train_reward_model(
         }
         if run := finished_run(folder, made_from):
             return run
-        whole = load_model(sft, profile)
+        whole = load_model(sft, replace(profile, four_bit=False))
         if adapter_config(sft):
             whole = merge_adapter(whole)
         whole.save_pretrained(start)
@@ -94,11 +97,18 @@ def train_reward_model(
         logging.set_verbosity_error()  # a head is missing and another left over: as it should be
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
-                start, num_labels=1, dtype=whole.dtype, pad_token_id=tokenizer.pad_token_id
+                start,
+                num_labels=1,
+                dtype=whole.dtype,
+                pad_token_id=tokenizer.pad_token_id,
+                use_safetensors=True,
+                trust_remote_code=False,
             ).to(whole.device)
         finally:
             logging.set_verbosity(spoken)
         del whole
+        for rows in (triples, validation or []):
+            check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), settings.max_length)
         trainer = RewardTrainer(
             model=model,
             args=RewardConfig(
@@ -186,10 +196,9 @@ def load_reward_model(folder: str | Path, profile: Profile) -> RewardModel:
 
     if not is_finished(folder):
         raise FileNotFoundError(f"no reward model in {folder}: train one with train_reward_model")
-    with quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=getattr(torch, profile.dtype), use_safetensors=True
-        )
+    model = load_whole(
+        AutoModelForSequenceClassification, folder, dtype=getattr(torch, profile.dtype)
+    )
     if torch.cuda.is_available():
         model = model.to("cuda")
     return RewardModel(model, load_tokenizer(folder, profile))

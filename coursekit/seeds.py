@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
+from contextlib import redirect_stdout
 
 from .pipeline import three_way
 from .profile import load_profile
@@ -32,7 +34,8 @@ def main() -> None:
     found: list[tuple[float, ...]] = []
     for seed in range(options.seeds):
         folder = profile.artifacts / profile.name / f"seed{seed}"
-        result = three_way(profile, seed=seed, folder=folder)
+        with redirect_stdout(sys.stderr):  # what is told on the way is no part of the table
+            result = three_way(profile, seed=seed, folder=folder)
         mean, wins, overall = result.means, result.wins.estimate, result.overall
         cells = (
             str(seed),

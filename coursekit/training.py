@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .logprobs import sequence_logps
+from .logprobs import context_of, encode_whole, sequence_logps
 from .made_from import (
     MadeFrom,
     differences,
@@ -37,9 +37,11 @@ from .made_from import (
     versions,
     write_record,
 )
-from .models import adapter_config, load_model, load_tokenizer, merge_adapter
+from .models import adapter_config, base_name, load_model, load_tokenizer, merge_adapter
 from .models.identity import model_identity
+from .models.weights import write_checksums
 from .preferences import COLUMNS, check_triples, save_jsonl, to_trl
+from .preferences.triples import sft_row
 from .profile import Profile, TrainingSettings
 from .progress import progress
 from .quiet import quiet
@@ -52,7 +54,11 @@ if TYPE_CHECKING:
 
 HISTORY_FILE = "history.jsonl"
 CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs
+# A folder with one of these holds a model, whoever has put it there.
+_SIGNS = (HISTORY_FILE, "adapter_config.json", "config.json")
+ASKED_FILE = "asked.jsonl"  # in an SFT run's: some of its prompts, for what is asked later
 PROBES = 8  # rows on which the reference is checked
+_known: set[Path] = set()  # runs that this process has finished, or has told to be
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def train_sft(
 
     A run that is finished in `folder`, from the same of everything, is given back.
 
-    Raises ValueError if there are no rows.
+    Raises ValueError if there are no rows, or for a row that is too long.
     """
     if not demonstrations:
         raise ValueError("no demonstrations: SFT needs rows with a prompt and a response")
@@ -107,7 +113,9 @@ def train_sft(
             return run
         trainer = _sft_trainer(base, tokenizer, demonstrations, folder, profile, settings, seed)
         run_training(trainer, "SFT", profile, folder, made_from)
-        return _save(trainer, tokenizer, folder, made_from, started_from=base)
+        asked = ({"prompt": row["prompt"]} for row in demonstrations[:PROBES])
+        save_jsonl(asked, asked_path(folder))
+        return _save(trainer, tokenizer, folder, made_from, base, profile.artifacts)
 
 
 def _sft_trainer(
@@ -122,19 +130,13 @@ def _sft_trainer(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    model = load_model(base, profile)
     chat = bool(tokenizer.chat_template)
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": row["prompt"]}] if chat else row["prompt"],
-            "completion": (
-                [{"role": "assistant", "content": row["response"]}] if chat else row["response"]
-            ),
-        }
-        for row in demonstrations
-    ]
+    rows = [sft_row(row, chat) for row in demonstrations]
+    check_rows_fit(model, tokenizer, demonstrations, ("response",), settings.max_length)
     with quiet():
         return SFTTrainer(
-            model=load_model(base, profile),
+            model=model,
             args=SFTConfig(**run_arguments(settings, profile, folder, seed)),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
@@ -175,7 +177,7 @@ def train_dpo(
         overrides: further fields of TRL's `DPOConfig` (`loss_type`, `label_smoothing`, ...).
 
     Raises:
-        ValueError: a row that is no triple.
+        ValueError: a row that is no triple, or is too long.
         ReferenceError: the reference is not the SFT model, or changed while the policy trained.
     """
     triples = check_triples(triples)
@@ -204,6 +206,9 @@ def train_dpo(
         chat = bool(tokenizer.chat_template)
         expected = pair_logps(load_model(sft, profile), tokenizer, probes)
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
+        limit = overrides.get("max_length", settings.max_length)
+        for rows in (triples, validation or []):
+            check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), limit)
         if wrong_reference:
             reference = load_model(wrong_reference, profile)
         trainer = _make_dpo_trainer(
@@ -226,7 +231,7 @@ def train_dpo(
         run_training(trainer, "DPO", profile, folder, made_from)
         if not wrong_reference:
             assert_reference(trainer, tokenizer, probes, expected, "after training")
-        return _save(trainer, tokenizer, folder, made_from, started_from=sft)
+        return _save(trainer, tokenizer, folder, made_from, sft, profile.artifacts)
 
 
 def rows_fingerprint(triples: Sequence[dict[str, Any]]) -> str:
@@ -395,6 +400,43 @@ def pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float],
     )
 
 
+def check_rows_fit(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    sides: Sequence[str],
+    max_length: int | None,
+) -> None:
+    """Raise ValueError if a response is too long with its prompt, in any row.
+
+    A trainer would cut it unseen, and its end token with it; beyond the context it would train on
+    positions that the model does not have. `sides`: the columns that hold responses.
+    """
+    limit = min((bound for bound in (max_length, context_of(model)) if bound), default=math.inf)
+    prompts = [row["prompt"] for row in rows]
+    over = [
+        (number, side, len(ids))
+        for side in sides
+        for number, ids in enumerate(
+            encode_whole(tokenizer, prompts, [row[side] for row in rows]), start=1
+        )
+        if len(ids) > limit
+    ]
+    if over:
+        number, side, length = over[0]
+        raise ValueError(
+            f"row {number}, column {side!r}: {length} tokens with its prompt, where max_length is "
+            f"{max_length} and the model's context {context_of(model)} ({len(over)} of "
+            f"{len(sides) * len(rows)} responses are too long): the end would be cut unseen. Raise "
+            "max_length (up to the context), or shorten or leave out the rows"
+        )
+
+
+def asked_path(folder: str | Path) -> Path:
+    """Where an SFT run notes some of its prompts."""
+    return Path(folder) / ASKED_FILE
+
+
 def _lora(settings: TrainingSettings):
     from peft import LoraConfig
 
@@ -466,11 +508,13 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
             run = load_run(folder)
             differ = differences(run.made_from, made_from)
             if not differ:
-                print(f"{folder.name}: finished before, from the same of everything: not made anew")
+                if folder.absolute() not in _known:
+                    print(f"{folder.name}: finished before, from the same; not made anew")
+                    _known.add(folder.absolute())
                 return run
         elif checkpoints.is_dir():
             differ = differences(read_record(checkpoints), made_from)
-        elif (folder / HISTORY_FILE).is_file():
+        elif any((folder / name).is_file() for name in _SIGNS):
             differ = differences(None, made_from)
         else:
             return None
@@ -478,12 +522,24 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
         differ = [str(error)]
     if differ:
         aside = set_aside(folder, f"made from something else ({'; '.join(differ)})")
-        for path in aside.parent.glob("*/adapter_config.json"):
-            config = json.loads(path.read_text())
-            if Path(config["base_model_name_or_path"]).absolute() == folder.absolute():
-                config["base_model_name_or_path"] = str(aside)
-                path.write_text(json.dumps(config, indent=2, sort_keys=True))
+        _follow(folder, aside)
     return None
+
+
+def _follow(folder: Path, aside: Path) -> None:
+    """Let the adapters beside `folder` that name it as their base name `aside`."""
+    for path in aside.parent.glob("*/adapter_config.json"):
+        try:
+            base = adapter_config(path.parent)["base_model_name_or_path"]
+        except ValueError:  # a damaged one belongs to nothing
+            continue
+        if Path(base).absolute() == folder.absolute():
+            name = base_name(aside, path.parent, aside.parent)
+            config = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(
+                json.dumps(config | {"base_model_name_or_path": name}, indent=2, sort_keys=True),
+                encoding="utf-8",
+            )
 
 
 def run_training(
@@ -585,18 +641,25 @@ def _progress_callback(label: str) -> TrainerCallback:
 
 
 def _save(
-    trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom, started_from: str | Path
+    trainer: Any,
+    tokenizer: Any,
+    folder: Path,
+    made_from: MadeFrom,
+    started_from: str | Path,
+    artifacts: Path,
 ) -> TrainingRun:
     """Save adapter (or model), tokenizer and history; say what the adapter belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "peft_config"):
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
-        model.save_pretrained(folder, selected_adapters=["default"])
+        # Without False, peft looks on the hub whether the base's vocabulary has grown.
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         continued = adapter_config(started_from) if "ref" in model.peft_config else None
-        belongs_to = continued["base_model_name_or_path"] if continued else str(started_from)
+        belongs_to = continued["base_model_name_or_path"] if continued else started_from
+        name = base_name(belongs_to, folder, artifacts)
         path = folder / "adapter_config.json"
-        config = json.loads(path.read_text()) | {"base_model_name_or_path": belongs_to}
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": name}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
     else:
         trainer.save_model(folder)
@@ -605,6 +668,7 @@ def _save(
 
 def close_run(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -> TrainingRun:
     """What every run saves after its weights; from then on it counts as finished."""
+    write_checksums(folder)
     tokenizer.save_pretrained(folder)
     # The trainer's last entry is the run's summary, not a step.
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
@@ -615,6 +679,7 @@ def close_run(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -
     notes = {"versions": versions(), "history": fingerprint(history)}
     made_from = write_record(folder, made_from | notes)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    _known.add(folder.absolute())
     return TrainingRun(folder, history, made_from)
 
 

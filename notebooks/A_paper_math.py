@@ -71,7 +71,7 @@ tokenizer = load_tokenizer(profile.base_model)
 # %%
 quick_sft = train_sft(
     profile.base_model,
-    sample_demonstrations(400),
+    sample_demonstrations(400, profile),
     profile.artifacts / profile.name / "sft_quick",
     profile,
 )
@@ -571,7 +571,7 @@ prompt, response = prompts[0], responses["SFT"][0]
 pair = encode_pair(tokenizer, prompt, response)
 input_ids = torch.tensor([pair.prompt_ids + pair.response_ids])  # (1, T)
 with torch.no_grad():
-    logits = sft(input_ids).logits  # (1, T, V)
+    logits = sft(input_ids.to(sft.device)).logits.cpu()  # (1, T, V)
 print(f"{len(pair.prompt_ids)} tokens of the prompt, {len(pair.response_ids)} of the response")
 print("the last token of the response:", tokenizer.decode(pair.response_ids[-1]))
 
@@ -631,7 +631,7 @@ def logp(prompt_ids: list[int], response_ids: list[int], dtype=torch.float32) ->
     """log pi(response | prompt) from token ids, with the log-softmax taken in `dtype`."""
     ids = torch.tensor([prompt_ids + response_ids])
     with torch.no_grad():
-        scores = sft(ids).logits.to(dtype).log_softmax(-1)
+        scores = sft(ids.to(sft.device)).logits.cpu().to(dtype).log_softmax(-1)
     picked = scores[:, :-1].gather(-1, ids[:, 1:, None])[0, :, 0]
     return picked[len(prompt_ids) - 1 :].float().sum().item()
 

@@ -137,7 +137,7 @@ print("guesses:     ", cause_clause(None, "suspected deploy 412"))
 # Here are three demonstrations as the team wrote them. They are what SFT will learn from.
 
 # %%
-demonstrations = sample_demonstrations(profile.demonstrations)
+demonstrations = sample_demonstrations(profile.demonstrations, profile)
 side_by_side(demonstrations[:3], {"demonstration": [row["response"] for row in demonstrations[:3]]})
 
 # %% [markdown]

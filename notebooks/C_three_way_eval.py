@@ -849,7 +849,7 @@ Markdown((release / "README.md").read_text().split("---\n", 2)[2])
 
 # %%
 published = load_release(release, profile)
-probe = tokenizer(evaluation[0]["prompt"], return_tensors="pt").input_ids
+probe = tokenizer(evaluation[0]["prompt"], return_tensors="pt").input_ids.to(published.device)
 with torch.no_grad():
     apart = (published(probe).logits - loaded["SFT+DPO"](probe).logits).abs().max().item()
 claim(apart < 1e-3, f"the joined adapter gives the same logits (largest difference {apart:.0e})")

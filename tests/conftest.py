@@ -71,5 +71,5 @@ def sft_folder(quick):
     from coursekit.triage import sample_demonstrations
 
     return train_sft(
-        quick.base_model, sample_demonstrations(64), quick.artifacts / "sft", quick
+        quick.base_model, sample_demonstrations(64, quick), quick.artifacts / "sft", quick
     ).folder

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import ROOT
 
 from coursekit import answers as answers_module
 from coursekit.answers import answer
@@ -137,6 +138,32 @@ def test_what_was_answered_before_a_stop_is_kept(small, copied, monkeypatch):
     assert calls == [4, 4, 2, 2] and len(done) == 10
     monkeypatch.undo()
     assert answer({"SFT": copied}, rows, small, folder=small.artifacts / "x")["SFT"] == done
+
+
+def test_edited_answers_are_generated_again(small, copied, capsys):
+    rows = alert_rows("evaluation", 2, small)
+    first = answer({"SFT": copied}, rows, small)
+    (path,) = (small.artifacts / "tiny" / "answers").glob("*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["response"] = "mine"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert answer({"SFT": copied}, rows, small) == first
+    assert "line 1 was edited" in capsys.readouterr().out
+
+
+def test_other_sampling_code_is_other_answers(small, copied, loads, monkeypatch, tmp_path):
+    from coursekit import generation
+
+    rows = alert_rows("evaluation", 2, small)
+    answer({"SFT": copied}, rows, small)
+    changed = tmp_path / "generation.py"
+    source = (ROOT / "coursekit" / "generation.py").read_text()
+    changed.write_text(source.replace("was_training = model.training", "was_training = False"))
+    monkeypatch.setattr(generation, "__file__", str(changed))
+    loads.clear()
+    answer({"SFT": copied}, rows, small)
+    assert loads
+    assert len(list((small.artifacts / "tiny" / "answers").glob("*.jsonl"))) == 2
 
 
 def test_the_seed_of_a_prompt_is_its_own():

@@ -231,21 +231,25 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbe
     assert not (folder / "checkpoints").exists() and os.path.isfile(folder / "history.jsonl")
 
 
-def test_a_checkpoint_of_another_run_is_not_used(quick, sft_folder, triples, tmp_path, capsys):
-    from coursekit.training import CHECKPOINTS, _checkpoint_of
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
+    from coursekit.made_from import write_record
+    from coursekit.training import CHECKPOINTS, _last_checkpoint, finished_run
 
-    folder = tmp_path / CHECKPOINTS
+    folder = tmp_path / "dpo" / CHECKPOINTS
     whole = folder / "checkpoint-5"
     whole.mkdir(parents=True)
     (whole / "trainer_state.json").write_text("{}")
-    (folder / "run.txt").write_text("a")
-    assert _checkpoint_of("a", folder) == str(whole)
+    write_record(folder, {"seed": 1})
+    assert finished_run(folder.parent, {"seed": 1}) is None
+    assert _last_checkpoint(folder) == str(whole)
     half = folder / "checkpoint-9"
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global')
-    assert _checkpoint_of("a", folder) == str(whole) and not half.exists()
-    assert _checkpoint_of("b", folder) is None and not whole.exists()
-    assert (folder / "run.txt").read_text() == "b"
+    assert _last_checkpoint(folder) == str(whole) and not half.exists()
+    assert finished_run(folder.parent, {"seed": 2}) is None
+    assert "seed was 1, now 2" in capsys.readouterr().out
+    assert _last_checkpoint(folder) is None
+    assert (tmp_path / "dpo-old1" / CHECKPOINTS / "checkpoint-5").is_dir()
 
 
 def test_a_tracker_gets_what_the_monitor_measures(quick, sft_folder, triples, tmp_path):

@@ -1,10 +1,12 @@
 """Triples: made, split, saved, read back, refused."""
 
+import copy
 import random
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -277,6 +279,7 @@ def test_killed_ten_times_while_triples_are_made(tmp_path):
     code = """
 import os, random, signal, sys, time
 from dataclasses import replace
+from types import SimpleNamespace
 from coursekit.judging import RubricJudge
 from coursekit.models import load_model, load_tokenizer
 from coursekit.preferences import alert_rows, make_triples, sampling
@@ -314,9 +317,12 @@ print(killed)
     for name in ("candidates.jsonl", "pairs.jsonl", "triples.jsonl"):
         whole = (tmp_path / "whole" / name).read_bytes()
         assert whole and (tmp_path / "killed" / name).read_bytes() == whole
-    assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [
+    files = [file.name for file in (tmp_path / "killed").iterdir()]
+    assert sorted(name for name in files if not name.startswith(".")) == [
         "candidates.jsonl",
+        "candidates.made_from.json",
         "pairs.jsonl",
+        "pairs.made_from.json",
         "triples",
         "triples.jsonl",
     ]
@@ -335,14 +341,88 @@ def test_candidates_of_another_run_are_kept_and_not_used(
     assert first != second
     assert "kept as candidates-" in capsys.readouterr().out
     assert len(list(tmp_path.glob("candidates-*.jsonl"))) == 1
+    assert (tmp_path / "candidates-old1.made_from.json").is_file()
     assert sample_candidates(model, tokenizer, rows, quick, seed=1, path=path) == second
+
+
+def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
+    model, tokenizer, profile, tmp_path, monkeypatch
+):
+    from coursekit import generation
+    from coursekit.preferences import sampling
+
+    asked = []
+
+    def chunk(model, tokenizer, rows, *rest):
+        asked.append(len(rows))
+        return [[] for _ in rows]
+
+    monkeypatch.setattr(sampling, "_sample_chunk", chunk)
+    rows = alert_rows("preferences", 3, profile)
+    sample = lambda rows, tokenizer: sample_candidates(  # noqa: E731
+        model, tokenizer, rows, profile, path=tmp_path / "candidates.jsonl"
+    )
+    sample(rows, tokenizer), sample(rows, tokenizer)
+    assert len(asked) == 1
+    turned = [row | {"alert": rows[0]["alert"]} for row in rows]
+    assert sample(turned, tokenizer)[2]["alert"] == rows[0]["alert"] and len(asked) == 2
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = "Hello. " + other.chat_template
+    sample(turned, other)
+    assert len(asked) == 3
+    changed = tmp_path / "generation.py"
+    changed.write_text((ROOT / "coursekit" / "generation.py").read_text() + "\nX = 1\n")
+    monkeypatch.setattr(generation, "__file__", str(changed))
+    sample(turned, other)
+    assert len(asked) == 4
+
+
+def test_weights_of_the_same_sum_are_another_model(model, tokenizer, profile, tmp_path):
+    from coursekit.preferences.sampling import _weights
+
+    before = _weights(model)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.lm_head.weight.flip(0))
+    assert _weights(model) != before
+
+
+def test_kept_pairs_are_of_one_judge(triples, tmp_path, capsys):
+    """A judge whose preferences are turned round answers for itself, under the same name too."""
+
+    class Turned:
+        name = "rubric"
+        identity = "turned round"
+
+        def compare(self, row, first, second):
+            return {"first": "second", "second": "first"}.get(
+                winner := RubricJudge().compare(row, first, second), winner
+            )
+
+    rows = [candidates(triples[0], triples[0]["chosen"], triples[0]["rejected"])]
+    path = tmp_path / "pairs.jsonl"
+    ask = lambda judge, scorer=None: judge_pairs(  # noqa: E731
+        rows, judge, ALL_PAIRS, path=path, scorer=scorer
+    )[0]
+    assert ask(RubricJudge())["winner"] == "first"
+    assert ask(Turned())["winner"] == "second"
+    assert "judge was" in capsys.readouterr().out
+    assert "score" in ask(Turned(), RubricJudge())["first"]  # another scorer, other points
+    assert len(list(tmp_path.glob("pairs-old*.jsonl"))) == 2
+    nameless = SimpleNamespace(name="mine", compare=lambda row, first, second: "tie")
+    with pytest.raises(ValueError, match="'mine' has no `identity`"):
+        ask(nameless)
+    assert judge_pairs(rows, nameless, ALL_PAIRS)[0]["winner"] == "tie"
 
 
 @pytest.mark.parametrize("damage", [b'{"row": ', b"[1]", b'{"journal": 3}', b"\xff"])
 def test_a_damaged_journal_is_kept_and_not_used(damage, tmp_path, capsys):
     path = tmp_path / "work.jsonl"
-    Journal(path, "run").append([{"row": 1}])
+    with Journal(path, {"seed": 1}) as journal:
+        journal.append([{"row": 1}])
     path.write_bytes(damage + b"\n" + path.read_bytes())
-    assert Journal(path, "run").done == []
-    assert "kept as work-unknown.jsonl" in capsys.readouterr().out
-    assert damage in (tmp_path / "work-unknown.jsonl").read_bytes() and not path.exists()
+    with Journal(path, {"seed": 1}) as journal:
+        assert journal.done == []
+    assert "line 1 is damaged, or of another kind of file: kept as work-old1.jsonl" in (
+        capsys.readouterr().out
+    )
+    assert damage in (tmp_path / "work-old1.jsonl").read_bytes() and not path.exists()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from coursekit import preflight as module
 from coursekit.models import load_model, load_tokenizer
 from coursekit.preferences import alert_rows
 from coursekit.preflight import ITEMS, preflight
@@ -14,80 +15,150 @@ def evaluation(quick):
     return [row["prompt"] for row in alert_rows("evaluation", 10, quick)]
 
 
-def look(quick, sft_folder, triples, evaluation, **changes):
-    options = {
-        "train": triples[:12],
-        "validation": triples[12:],
-        "evaluation": evaluation,
-        "settings": replace(quick.dpo, learning_rate=5e-4),
-    }
-    options |= changes
-    profile = options.pop("profile", quick)
-    return preflight(sft_folder, options.pop("train"), profile, **options)
+@pytest.fixture()
+def look(quick, sft_folder, triples, evaluation, monkeypatch):
+    """Run the checklist on a sound run with `changes`: one item alone, or all."""
+
+    def run(item=None, **changes):
+        if item:
+            monkeypatch.setattr(module, "ITEMS", [each for each in ITEMS if each.name == item])
+        options = {
+            "train": triples[:12],
+            "validation": triples[12:],
+            "evaluation": evaluation,
+            "settings": replace(quick.dpo, learning_rate=5e-4),
+            "profile": quick,
+        } | changes
+        return preflight(sft_folder, **options)
+
+    return run
 
 
-def test_a_sound_run_passes(quick, sft_folder, triples, evaluation):
-    found = look(quick, sft_folder, triples, evaluation)
+def test_a_sound_run_passes(look):
+    found = look()
     assert found.passed, found.table().to_string()
-    assert len(found.checks) == len(ITEMS) == 11
+    assert len(found.checks) == len(ITEMS) == 13
     assert "first loss 0.6931" in found["reference"].found
     assert "no prompt in two splits" in found["splits"].found
     assert found.table().loc["columns", "found"] == "12 triples to train on, 4 held out"
+    assert found["boundary"].found == "a token spans it in 0 of 12 rows"
+    assert found["asked alike"].found == "the 1 lines that all prompts share are SFT's"
 
 
-def faults(quick, sft_folder, triples):
-    """What is done to a run, by the item that must notice."""
-    other = load_tokenizer(sft_folder, quick)
-    other.chat_template = other.chat_template.replace("<|assistant|>", "Answer: ")
-    twice = load_tokenizer(sft_folder, quick)
-    twice.chat_template = "{{ bos_token }}" + twice.chat_template
-    endless = load_tokenizer(sft_folder, quick)
-    endless.chat_template = endless.chat_template.replace("{{ eos_token }}", "")
-    leaked = [*triples[:11], {**triples[11], "prompt": triples[12]["prompt"]}]
-    wrong = load_model(quick.base_model, quick)
-    settings = quick.dpo
-    return [
-        ("columns", {"train": [*triples[:11], {**triples[11], "rejected": ""}]}, "row 12"),
-        ("chat template", {"tokenizer": other}, "other tokens"),
-        ("chat template", {"tokenizer": twice}, "two BOS"),
-        ("end token", {"tokenizer": endless}, "16 of 16 responses end without it"),
-        ("lengths", {"settings": replace(settings, max_length=100)}, "over max_length = 100"),
-        ("splits", {"train": leaked}, "validation leak: 1 of 12 rows"),
-        ("rows", {"train": [*triples[:12], triples[0]]}, "doubled rows: 1"),
-        ("reference", {"reference": wrong}, "the loss would compare with another model"),
-        (
-            "trainable weights",
-            {"settings": replace(settings, lora_targets=("q_proj", "c_attn"))},
-            "no layer called c_attn; there are: q_proj",
+def other_template(change):
+    """The SFT model's tokenizer with another chat template."""
+
+    def make(quick, sft_folder, triples):
+        tokenizer = load_tokenizer(sft_folder, quick)
+        tokenizer.chat_template = change(tokenizer.chat_template)
+        return {"tokenizer": tokenizer}
+
+    return make
+
+
+def other_settings(**changes):
+    return lambda quick, sft_folder, triples: {"settings": replace(quick.dpo, **changes)}
+
+
+def other_row(**changes):
+    """The twelfth row changed; a value may be made from all triples."""
+
+    def make(quick, sft_folder, triples):
+        made = {key: change(triples) for key, change in changes.items()}
+        return {"train": [*triples[:11], {**triples[11], **made}]}
+
+    return make
+
+
+def asked_in_full(quick, sft_folder, triples):
+    rows = alert_rows("preferences", 12, replace(quick, full_instruction=True))
+    return {"train": [{**old, **row} for old, row in zip(triples, rows, strict=False)]}
+
+
+# What is done to a run, by the item that must notice, and what it finds.
+FAULTS = [
+    ("columns", other_row(rejected=lambda triples: ""), "row 12"),
+    (
+        "chat template",
+        other_template(lambda text: text.replace("<|assistant|>", "Answer: ")),
+        "other tokens",
+    ),
+    ("chat template", other_template(lambda text: "{{ bos_token }}" + text), "two BOS"),
+    (
+        "boundary",  # as where a template ends with a space and a response begins with a word
+        other_template(lambda text: text.replace("'<|assistant|>'", "' '")),
+        "in 12 of 12 rows, row 1 the first",
+    ),
+    ("asked alike", asked_in_full, "where SFT's had 'Write the triage report.'"),
+    (
+        "end token",
+        other_template(lambda text: text.replace("{{ eos_token }}", "")),
+        "16 of 16 responses end without it",
+    ),
+    ("lengths", other_settings(max_length=100), "over max_length = 100"),
+    (
+        "lengths",
+        lambda *_: (
+            other_settings(max_length=5000)(*_)
+            | other_row(chosen=lambda triples: "wait " * 2000)(*_)
         ),
-        ("learning rate", {"settings": replace(settings, learning_rate=5e-3)}, "0.005"),
-        ("learning rate", {"settings": replace(settings, learning_rate=1e-9)}, "1e-09"),
-        (
-            "learning rate",
-            {"settings": replace(settings, lora_rank=0, learning_rate=5e-4)},
-            "for all weights",
-        ),
-        ("precision", {"profile": replace(quick, dtype="bfloat16")}, "bfloat16 on a CPU"),
-    ]
+        "1 over the model's context = 1024",
+    ),
+    (
+        "splits",
+        other_row(prompt=lambda triples: triples[12]["prompt"]),
+        "validation leak: 1 of 12 rows",
+    ),
+    (
+        "rows",
+        lambda quick, sft, triples: {"train": [*triples[:12], triples[0]]},
+        "doubled rows: 1",
+    ),
+    (
+        "reference",
+        lambda quick, sft, triples: {"reference": load_model(quick.base_model, quick)},
+        "the loss would compare with another model",
+    ),
+    (
+        "trainable weights",
+        other_settings(lora_targets=("q_proj", "c_attn")),
+        "no layer called c_attn; there are: q_proj",
+    ),
+    ("learning rate", other_settings(learning_rate=6e-4), "0.0006"),
+    ("learning rate", other_settings(learning_rate=1e-9), "1e-09"),
+    ("learning rate", other_settings(lora_rank=0, learning_rate=5e-4), "for all weights"),
+    (
+        "precision",
+        lambda quick, sft, triples: {"profile": replace(quick, dtype="bfloat16")},
+        "bfloat16 on a CPU",
+    ),
+]
 
 
-@pytest.mark.parametrize("index", range(13))
-def test_each_item_notices_its_fault(index, quick, sft_folder, triples, evaluation):
-    cases = faults(quick, sft_folder, triples)
-    assert len(cases) == 13
-    name, changes, expected = cases[index]
-    found = look(quick, sft_folder, triples, evaluation, **changes)
+@pytest.mark.parametrize(("name", "make", "expected"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_each_item_notices_its_fault(name, make, expected, look, quick, sft_folder, triples):
+    found = look(name, **make(quick, sft_folder, triples))
     assert not found[name].passed and expected in found[name].found
     line = found.table().loc[name]
     assert line[""] == "✗" and line["why"] and line["fix"]
 
 
-def test_memory_that_is_not_there(quick, sft_folder, triples, evaluation, monkeypatch):
-    monkeypatch.setattr("coursekit.preflight._free_memory", lambda: 0.001)
-    found = look(quick, sft_folder, triples, evaluation)
+def test_memory_that_is_not_there(look, monkeypatch):
+    monkeypatch.setattr(module, "_free_memory", lambda: 0.001)
+    found = look("memory")
     assert not found["memory"].passed and "0.0 GiB free" in found["memory"].found
 
 
-def test_each_item_has_a_planted_fault(quick, sft_folder, triples):
-    planted = {name for name, _, _ in faults(quick, sft_folder, triples)} | {"memory"}
-    assert planted == {item.name for item in ITEMS}
+def test_each_item_has_a_planted_fault():
+    assert {name for name, _, _ in FAULTS} | {"memory"} == {item.name for item in ITEMS}
+
+
+def test_one_range_of_learning_rates_is_told():
+    """Numbers stand in what was found alone, so that no second range can contradict it."""
+    (rate,) = [item for item in ITEMS if item.name == "learning rate"]
+    assert not any(character.isdigit() for character in rate.fix + rate.why)
+
+
+def test_one_prompt_does_not_show_how_it_is_asked(look, triples):
+    found = look("asked alike", train=[triples[0]] * 3)["asked alike"]
+    assert found.passed and found.found.startswith("not known")

@@ -1,6 +1,5 @@
 """A release: one adapter that equals two, a card, no secrets; pushed and tagged only if asked."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coursekit import publishing
-from coursekit.models import load_model
+from coursekit.models import adapter_config, load_model
 from coursekit.publishing import assert_whole, git_tag, make_release, push_to_hub
 from coursekit.training import load_run, train_dpo
 
@@ -48,7 +47,7 @@ def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer
     with torch.no_grad():
         assert torch.allclose(joined(ids).logits, ours(ids).logits, atol=1e-4)
         sft_alone = load_model(
-            json.loads((dpo_folder / "adapter_config.json").read_text())["base_model_name_or_path"],
+            adapter_config(dpo_folder)["base_model_name_or_path"],
             here,
         )
         assert not torch.allclose(joined(ids).logits, sft_alone(ids).logits, atol=1e-3)
@@ -79,7 +78,7 @@ def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here,
     assert f"| {record['sft']} |" in card and record["rows"] in card
     assert f"trl {record['versions']['trl']}" in card
     # Trained elsewhere: nothing is claimed.
-    strange = shutil.copytree(dpo_folder, tmp_path / "strange")
+    strange = shutil.copytree(dpo_folder, dpo_folder.with_name("strange"))
     (strange / "made_from.json").unlink()
     card = (release(strange, changed, "v0.2") / "README.md").read_text()
     assert "| | SFT | adapter 2 |" in card and "| learning_rate | 0.002 | not recorded |" in card
@@ -108,7 +107,8 @@ def test_no_path_of_this_machine_is_in_it(dpo_folder, here):
 def test_a_version_is_not_changed_afterwards(dpo_folder, here, tmp_path):
     folder = release(dpo_folder, here)
     assert release(dpo_folder, here) == folder  # the same weights: the card may be written anew
-    other = shutil.copytree(dpo_folder, tmp_path / "other")
+    other = shutil.copytree(dpo_folder, dpo_folder.with_name("other"))
+    (other / "SHA256SUMS").unlink()
     weights = other / "adapter_model.safetensors"
     save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
     before = (folder / "README.md").read_bytes()
@@ -188,7 +188,7 @@ DAMAGE = {
     r"adapter_config.json in .* is damaged": lambda folder: cut(folder, CONFIG, 3),
     r"has no adapter_config.json": lambda folder: (folder / CONFIG).unlink(),
     r"has no adapter_model": lambda folder: (folder / WEIGHTS).unlink(),
-    r"not those of which": lambda folder: (folder / "settings.json").write_text('{"sha256": "0"}'),
+    r"SHA-256 is not the one": lambda folder: (folder / "SHA256SUMS").write_text(f"0  {WEIGHTS}"),
 }
 
 
@@ -266,8 +266,8 @@ def test_a_secret_or_damage_that_comes_later_is_not_pushed(dpo_folder, here):
     with pytest.raises(ValueError, match=r"more.txt holds a Hugging Face token"):
         push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     (folder / "more.txt").unlink()
-    change(folder, layers_0=torch.zeros(1))
-    with pytest.raises(ValueError, match="not those of which the check sum was taken"):
+    change(folder, layers_0=torch.zeros(1, 1))
+    with pytest.raises(ValueError, match="SHA-256 is not the one"):
         push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     assert not hub.calls
     with pytest.raises(ValueError, match="is no release"):

@@ -4,10 +4,11 @@ The thresholds were set on seeds 0 and 1; the rules were not written on the othe
 """
 
 import math
+import shutil
 
 import pytest
 
-from coursekit.gallery import CONDITIONS, load_recorded
+from coursekit.gallery import CONDITIONS, RECORDED_RUNS, load_recorded
 from coursekit.monitoring import red_flags
 from coursekit.monitoring.red_flags import KL_A_TOKEN
 
@@ -105,3 +106,34 @@ def test_a_frozen_policy_and_one_that_never_stops_have_collapsed(healthy):
 def test_metrics_without_a_monitor_are_told(healthy):
     with pytest.raises(ValueError, match="train with monitor="):
         red_flags(healthy[healthy["step"] == 1], 0.1)
+
+
+DAMAGE = {
+    "cut at a line": ("healthy.0.csv", lambda path: path.write_text(path.read_text()[:1500])),
+    "a number changed": (
+        "healthy.1.csv",
+        lambda path: path.write_text(path.read_text().replace("0.6931", "0.6932", 1)),
+    ),
+    "missing": ("healthy.0.csv", lambda path: path.unlink()),
+    "its end missing": ("healthy.0.json", lambda path: path.unlink()),
+    "one too many": ("healthy.9.csv", lambda path: path.write_text("step,loss\n1,0.7\n")),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_recorded_runs_are_read_whole_or_not_at_all(how, tmp_path):
+    folder = shutil.copytree(RECORDED_RUNS, tmp_path / "recorded")
+    name, damage = DAMAGE[how]
+    damage(folder / name)
+    with pytest.raises(ValueError, match=f"{name} is (cut|missing).*git checkout"):
+        load_recorded(folder)
+
+
+def test_recorded_runs_need_their_checksums_and_no_special_line_ends(tmp_path):
+    folder = shutil.copytree(RECORDED_RUNS, tmp_path / "recorded")
+    path = folder / "healthy.0.csv"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(load_recorded(folder)) == len(RUNS)
+    (folder / "sums.json").unlink()
+    with pytest.raises(ValueError, match=r"sums.json cannot be read"):
+        load_recorded(folder)

@@ -249,6 +249,15 @@ def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
     assert table.loc["preferred", "SFT"] == 0.5 and table.loc["preferred", "SFT+DPO"] == 1
 
 
+@pytest.mark.parametrize("damage", ['{"models": ', "[]", '{"n": 3}'])
+def test_a_damaged_record_says_what_to_do(damage, tmp_path):
+    from coursekit.evaluation import load_three_way
+
+    (tmp_path / "three_way.json").write_text(damage)
+    with pytest.raises(ValueError, match=r"three_way.json is damaged .*section 10 again"):
+        load_three_way(tmp_path)
+
+
 def test_the_table_for_reading(saved):
     html = comparison(saved[2]).to_html()
     assert "95 % interval" in html and "16 prompts" in html and "what it shows" in html

@@ -18,6 +18,7 @@ from coursekit.logprobs import sequence_logps
 from coursekit.losses import dpo_loss
 from coursekit.models import frozen_copy, load_model, merge_adapter
 from coursekit.preferences import to_trl
+from coursekit.profile import load_profile
 from coursekit.training import (
     ReferenceError,
     assert_first_loss,
@@ -121,7 +122,7 @@ def test_reference_is_the_sft_model(path, quick, sft_folder, triples, tokenizer,
 def _demonstrations(n):
     from coursekit.triage import sample_demonstrations
 
-    return sample_demonstrations(n)
+    return sample_demonstrations(n, load_profile("tiny"))
 
 
 def test_reference_stays_while_the_policy_moves(quick, sft_folder, triples, tokenizer, tmp_path):

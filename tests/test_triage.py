@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from coursekit.profile import load_profile
 from coursekit.triage import (
     FIELDS,
     METRICS,
@@ -175,7 +176,7 @@ def test_each_vice_comes_at_its_rate():
 
 
 def test_without_vices_demonstrations_are_faultless():
-    rows = sample_demonstrations(50, vices=Vices(0, 0, 0, 0, 0, 0))
+    rows = sample_demonstrations(50, load_profile("tiny"), vices=Vices(0, 0, 0, 0, 0, 0))
     assert all(score_report(Alert(**row["alert"]), row["response"]).overall == 1 for row in rows)
 
 

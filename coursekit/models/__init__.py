@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..profile import Profile, load_profile
-from ..quiet import quiet
+from ..profile import TINY_MODEL, Profile, load_profile
+from .weights import IF_SHIPPED, WHOLE_WEIGHTS, load_adapter, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
-
-_IF_SHIPPED = (
-    "If it is the shipped model, run `git checkout -- coursekit/models/tiny`, or build it anew: "
-    "`python -m coursekit model`."
-)
+SHIPPED = "coursekit/models/tiny"  # how adapters name the shipped model, wherever the course lies
 
 
 def load_model(
@@ -33,40 +29,43 @@ def load_model(
     adapters deep: each but the last is merged (in 4-bit, where merging rounds, it stays on top
     of the base and may be the only one). `trainable` leaves the last adapter open for training.
 
-    Raises FileNotFoundError if a folder lacks its weights, ValueError if they are damaged.
+    Raises FileNotFoundError if a folder lacks its weights or its base's, ValueError if they are
+    damaged: cut, changed since they were saved, not finite, of other names or shapes than the
+    model's, or an adapter that changes nothing.
     """
-    from safetensors import SafetensorError
-
     profile = profile or load_profile()
     _prepare(profile)
     adapter = adapter_config(source)
-    base = load_model(adapter["base_model_name_or_path"], profile) if adapter else None
-    try:
-        with quiet():
-            if base is None:
-                return _load_plain(source, profile).eval()
-            from peft import PeftModel
-
-            if hasattr(base, "peft_config"):
-                base = merge_adapter(base)
-            return PeftModel.from_pretrained(base, str(source), is_trainable=trainable).eval()
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights in {source} are damaged ({error}): delete the folder and train or "
-            f"download it again. {_IF_SHIPPED}"
-        ) from error
+    if adapter is None:
+        return _load_plain(source, profile).eval()
+    name = adapter["base_model_name_or_path"]
+    _check_base(source, name, profile)
+    base = load_model(name, profile)
+    if hasattr(base, "peft_config"):
+        base = merge_adapter(base)
+    return load_adapter(source, base, trainable).eval()
 
 
 def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of `source`. A missing pad token becomes the end token.
 
-    Raises ValueError if there is no end token.
+    Raises FileNotFoundError if a folder has none, ValueError if it is damaged or has no end token.
     """
     from transformers import AutoTokenizer
 
     profile = profile or load_profile()
     _check_folder(source, ("tokenizer.json", "tokenizer.model", "vocab.json"))
-    tokenizer = AutoTokenizer.from_pretrained(str(source), revision=_revision(source, profile))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), revision=_revision(source, profile), trust_remote_code=False
+        )
+    except Exception as error:  # a damaged file raises whatever its parser does
+        if not Path(source).is_dir():
+            raise
+        raise ValueError(
+            f"the tokenizer in {source} is damaged ({type(error).__name__}: {error}): copy "
+            f"tokenizer.json and tokenizer_config.json anew from its base model. {IF_SHIPPED}"
+        ) from error
     if tokenizer.eos_token is None:
         raise ValueError(
             f"the tokenizer of {source} has no end token, so no response could ever end: set "
@@ -78,9 +77,63 @@ def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTra
 
 
 def adapter_config(source: str | Path) -> dict[str, Any] | None:
-    """The adapter's configuration if `source` is a folder with an adapter, else None."""
+    """The adapter's configuration if `source` is a folder with an adapter, else None.
+
+    Its `base_model_name_or_path` is the hub name or the folder as it is found from here; the file
+    may name it from its own place (see `base_name`).
+
+    Raises ValueError if the file is damaged, or if an adapter stands on itself.
+    """
+    config = _read_adapter_config(source)
+    chain, link = [Path(source).resolve()], config
+    while link:
+        base = link["base_model_name_or_path"]
+        if Path(base).resolve() in chain:
+            raise ValueError(
+                f"the adapter in {source} stands on itself: {Path(base)} is its base, and stands "
+                "on it. Name the model it was trained on in its adapter_config.json"
+            )
+        chain.append(Path(base).resolve())
+        link = _read_adapter_config(base)
+    return config
+
+
+def _read_adapter_config(source: str | Path) -> dict[str, Any] | None:
     path = Path(source) / "adapter_config.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+        if not (isinstance(base, str) and base):
+            raise ValueError(f"base_model_name_or_path is {base!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): it should be a JSON object that "
+            "names the adapter's base model; train the adapter again, or copy the folder anew"
+        ) from error
+    if base == SHIPPED:
+        base = TINY_MODEL
+    elif base.startswith("."):
+        base = os.path.abspath(Path(source) / base)
+    return config | {"base_model_name_or_path": base}
+
+
+def base_name(base: str | Path, folder: str | Path, artifacts: Path) -> str:
+    """How the adapter in `folder` names its base, so that both may move.
+
+    The shipped model by its name in the course; a base that lies in `artifacts` as the adapter
+    does, by the way from one to the other; any other folder in full; a hub name as it is.
+    """
+    if not Path(base).is_dir():
+        return str(base)
+    path, own, shared = (Path(place).resolve() for place in (base, folder, artifacts))
+    if path == Path(TINY_MODEL).resolve():
+        return SHIPPED
+    if path.is_relative_to(shared) and own.is_relative_to(shared):
+        way = Path(os.path.relpath(path, own)).as_posix()
+        return way if way.startswith(".") else f"./{way}"
+    return str(path)
 
 
 def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
@@ -131,11 +184,31 @@ def _keep_freed_memory() -> None:
         pass  # macOS, Windows, musl
 
 
+def _check_base(source: str | Path, base: str, profile: Profile) -> None:
+    """Raise if the base that the adapter in `source` names is not there, or must not be asked for.
+
+    An adapter's file is no reason to ask the hub for a model: the profile names that.
+    """
+    if Path(base).is_dir() or base == profile.base_model:
+        return
+    if Path(base).is_absolute():
+        raise FileNotFoundError(
+            f"the adapter in {source} was trained on {base}, which is not there: put it back, or "
+            "name its new place as base_model_name_or_path in the adapter's adapter_config.json"
+        )
+    raise ValueError(
+        f"the adapter in {source} was trained on {base!r}, a name on the hub that the profile "
+        f"{profile.name!r} does not name: to load it from there, set base_model={base!r} in the "
+        "profile; or name a folder as base_model_name_or_path in adapter_config.json"
+    )
+
+
 def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    _check_folder(source, _WEIGHTS)
+    _check_folder(source, WHOLE_WEIGHTS)
+    _refuse_hub_adapter(source, profile)
     dtype = getattr(torch, profile.dtype)
     options: dict[str, Any] = {"dtype": dtype, "revision": _revision(source, profile)}
     if profile.four_bit:
@@ -145,7 +218,7 @@ def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    model = AutoModelForCausalLM.from_pretrained(str(source), use_safetensors=True, **options)
+    model = load_whole(AutoModelForCausalLM, source, **options)
     if profile.four_bit:
         # On some CPUs bitsandbytes repacks weights at the first pass in evaluation mode, for
         # a kernel without gradients: training after an evaluation would silently lose most of them.
@@ -155,6 +228,22 @@ def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
     elif torch.cuda.is_available():  # where 4-bit weights are already
         model = model.to("cuda")
     return model
+
+
+def _refuse_hub_adapter(source: str | Path, profile: Profile) -> None:
+    """Raise ValueError for an adapter on the hub: its file would choose a base to load from there.
+
+    In a folder, an adapter has been met before.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    if Path(source).is_dir():
+        return
+    if find_adapter_config_file(str(source), revision=_revision(source, profile)):
+        raise ValueError(
+            f"{source} on the hub is an adapter: download it into a folder (hf download {source} "
+            "--local-dir FOLDER), look at the base it names, and give that folder"
+        )
 
 
 def _revision(source: str | Path, profile: Profile) -> str | None:
@@ -170,5 +259,5 @@ def _check_folder(source: str | Path, wanted: tuple[str, ...]) -> None:
     if not any((folder / name).is_file() for name in wanted):
         raise FileNotFoundError(
             f"no {' or '.join(wanted)} in {folder}: give a folder that `save_pretrained` wrote or "
-            f"a name on the hub. {_IF_SHIPPED}"
+            f"a name on the hub. {IF_SHIPPED}"
         )

@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ..logprobs import EncodedPair, as_messages, pad_right
 from ..profile import TINY_MODEL
 from ..triage import corpus
+from .weights import write_checksums
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 SAVE_EVERY = 250  # steps
@@ -293,6 +294,7 @@ def main() -> None:
     done = train(recipe, model, tokenizer, checkpoint)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_checksums(folder)
     write_card(folder, recipe, model, done)
     checkpoint.unlink()
     print(f"saved in {folder}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 
 from ..made_from import RECORD
 from ..profile import Profile
 from . import adapter_config
+from .weights import digest_of
 
 # Whatever decides what a model answers; notes, histories and checkpoints do not.
 _KINDS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -26,7 +26,7 @@ def model_identity(source: str | Path, profile: Profile) -> str:
     folder = Path(source)
     if folder.is_dir():
         parts += [
-            f"{path.name} {_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}"
+            f"{path.name} {digest_of(path)}"
             for path in sorted(folder.iterdir())
             if path.is_file() and path.suffix in _KINDS and path.name != RECORD
         ]
@@ -36,13 +36,6 @@ def model_identity(source: str | Path, profile: Profile) -> str:
         revision = profile.revision if str(source) == profile.base_model else None
         parts += [str(source), _commit(str(source), revision)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-@lru_cache(maxsize=256)
-def _digest(path: Path, size: int, modified: int) -> str:
-    """SHA-256 of a file; read again only when its size or time has changed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _commit(name: str, revision: str | None) -> str:

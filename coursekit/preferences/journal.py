@@ -59,18 +59,17 @@ class Journal:
         """Add one group and see that it is on the disk before anything else happens."""
         rows = list(rows)
         if self.path:
-            place = [len(self.done), len(rows)]
+            place = [self.run, len(self.done), len(rows)]
             # A group without rows is a line of its own: else it would be made again.
-            lines = [self._line(row, *place) for row in rows or [{}]]
+            lines = [
+                json.dumps({**row, "journal": [*place, fingerprint(place, index, row)]}) + "\n"
+                for index, row in enumerate(rows or [{}])
+            ]
             with self.path.open("ab") as file:
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
         self.done.append(rows)
-
-    def _line(self, row: dict[str, Any], group: int, rows: int) -> str:
-        place = [self.run, group, rows]
-        return json.dumps({**row, "journal": [*place, _seal(*place, row)]}) + "\n"
 
     def _open(self, path: Path) -> None:
         if path.is_file():
@@ -94,10 +93,15 @@ class Journal:
 def read_journal(path: str | Path) -> list[dict[str, Any]]:
     """The rows of all groups that were written whole; none if there is no file.
 
-    Raises ValueError for a line that is damaged or was edited.
+    Raises ValueError for a line that is damaged or was edited, and for a file that the record
+    beside it is not about.
     """
     path = Path(path)
-    groups = _read(path)[1] if path.is_file() else []
+    if not path.is_file():
+        return []
+    run, groups, _ = _read(path)
+    if run and run != fingerprint(read_record(path)):
+        raise ValueError(f"{path.name} is not of the run that {record_path(path).name} tells of")
     return [row for group in groups for row in group]
 
 
@@ -111,11 +115,11 @@ def _read(path: Path) -> tuple[str, list[list[dict[str, Any]]], int]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            run, place, rows, sealed = row.pop("journal")
-        except (ValueError, KeyError, TypeError, AttributeError):
+            *place, seal = row.pop("journal")
+            of, rows = of or place[0], place[2]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             raise ValueError(f"line {number} is damaged, or of another kind of file") from None
-        of = of or run
-        if sealed != _seal(run, place, rows, row) or (of, len(groups)) != (run, place):
+        if place != [of, len(groups), rows] or seal != fingerprint(place, len(group), row):
             raise ValueError(f"line {number} was edited or moved, or one before it is missing")
         read += len(line) + 1
         if rows:
@@ -124,8 +128,3 @@ def _read(path: Path) -> tuple[str, list[list[dict[str, Any]]], int]:
             groups.append(group)
             group, whole = [], read
     return of, groups, whole
-
-
-def _seal(run: str, group: int, rows: int, row: dict[str, Any]) -> str:
-    """Differs where a line or its place was changed after it was written."""
-    return fingerprint(run, group, rows, row)

@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..logprobs import Prompt, as_messages, as_text
+from ..logprobs import Prompt, as_messages, plain_prompt, plain_response
 from ..profile import Profile
-from ..triage import INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, sample_alerts
+from ..triage import ask, sample_alerts
 from ..triage.reports import expected_values, write_report
 
 if TYPE_CHECKING:
@@ -30,10 +30,9 @@ def alert_rows(
 
     references: with a report without fault beside each, as an expert would write it (`reference`).
     """
-    instruction = INSTRUCTION_IN_FULL if profile.full_instruction else INSTRUCTION
     rows = []
     for alert in sample_alerts(pool, n, seed):
-        row = {"prompt": build_prompt(alert, instruction), "alert": alert.to_dict()}
+        row = {"prompt": ask(alert, profile), "alert": alert.to_dict()}
         if references:
             row["reference"] = write_report(expected_values(alert))
         rows.append(row)
@@ -134,18 +133,34 @@ def _short(value: Any) -> str:
 def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
     """The three columns as TRL's trainers read them.
 
-    chat: as conversations, which get the tokenizer's chat template; without, as plain text, to
-    which TRL appends the end token.
+    chat: as conversations, which get the tokenizer's chat template; without, as plain text (see
+    `logprobs.plain_prompt`), to which TRL appends the end token.
     """
     from datasets import Dataset
 
     return Dataset.from_list([trl_row(row, chat) for row in triples])
 
 
+def sft_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
+    """A demonstration `{"prompt", "response"}` as TRL's `SFTTrainer` reads it; see `to_trl`."""
+    if not chat:
+        return {
+            "prompt": plain_prompt(row["prompt"]),
+            "completion": plain_response(row["response"]),
+        }
+    return {
+        "prompt": as_messages(row["prompt"]),
+        "completion": [{"role": "assistant", "content": row["response"]}],
+    }
+
+
 def trl_row(row: dict[str, Any], chat: bool) -> dict[str, Any]:
     """One row of `to_trl`."""
     if not chat:
-        return {**{name: row[name] for name in COLUMNS}, "prompt": as_text(row["prompt"])}
+        return {
+            "prompt": plain_prompt(row["prompt"]),
+            **{name: plain_response(row[name]) for name in ("chosen", "rejected")},
+        }
     return {
         "prompt": as_messages(row["prompt"]),
         **{name: [{"role": "assistant", "content": row[name]}] for name in ("chosen", "rejected")},

@@ -4,7 +4,7 @@ from .alerts import METRICS, POOLS, Alert, sample_alerts
 from .corpus import Document, corpus
 from .demonstrations import sample_demonstrations
 from .policy import SEVERITIES, severity_policy
-from .reports import FIELDS, INSTRUCTION, INSTRUCTION_IN_FULL, build_prompt, parse_report
+from .reports import FIELDS, INSTRUCTION, INSTRUCTION_IN_FULL, ask, build_prompt, parse_report
 from .rubric import Scores, fact_accuracy, report_faults, score_report
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Alert",
     "Document",
     "Scores",
+    "ask",
     "build_prompt",
     "corpus",
     "fact_accuracy",

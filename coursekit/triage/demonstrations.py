@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .alerts import METRICS, Alert, draw_change, draw_value, sample_alerts
 from .policy import SEVERITIES
-from .reports import INSTRUCTION, build_prompt, expected_values, write_report
+from .reports import ask, expected_values, write_report
+
+if TYPE_CHECKING:
+    from ..profile import Profile
 
 PADDING = (
     ", then keep a close eye on it",
@@ -41,12 +44,14 @@ class Vices:
     broken_format: float = 0.03
 
 
-def sample_demonstrations(n: int, seed: int = 0, vices: Vices = Vices()) -> list[dict[str, Any]]:
-    """`n` rows `{"prompt", "response", "alert"}` from the demonstrations pool."""
+def sample_demonstrations(
+    n: int, profile: Profile, seed: int = 0, vices: Vices = Vices()
+) -> list[dict[str, Any]]:
+    """`n` rows `{"prompt", "response", "alert"}` of their own pool, asked as the profile asks."""
     rng = random.Random(f"demonstrations/{seed}")
     return [
         {
-            "prompt": build_prompt(alert, INSTRUCTION),
+            "prompt": ask(alert, profile),
             "response": write_imperfectly(alert, rng, vices),
             "alert": alert.to_dict(),
         }

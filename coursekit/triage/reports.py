@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .alerts import METRICS, Alert, undo_step
 from .policy import severity_policy
+
+if TYPE_CHECKING:
+    from ..profile import Profile
 
 FIELDS = ("service", "region", "time", "metric", "users", "severity", "cause", "next")
 UNKNOWN = "unknown"
@@ -37,6 +41,11 @@ class ParsedReport:
 def build_prompt(alert: Alert, instruction: str = INSTRUCTION) -> str:
     """The user's turn: the instruction, a line break, the alert's text."""
     return f"{instruction}\n{alert.text}"
+
+
+def ask(alert: Alert, profile: Profile) -> str:
+    """The user's turn as the profile asks, in demonstrations, preferences and evaluation alike."""
+    return build_prompt(alert, INSTRUCTION_IN_FULL if profile.full_instruction else INSTRUCTION)
 
 
 def fitting_steps(alert: Alert) -> tuple[str, ...]:

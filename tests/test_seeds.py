@@ -1,0 +1,63 @@
+"""The table over seeds: a folder and a line for each, mean and SD at the end."""
+
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+
+from coursekit import seeds
+from coursekit.evaluation import Estimate
+from coursekit.pipeline import ThreeWay
+
+
+def result(seed):
+    means = pd.DataFrame(
+        {"severity": [0.1, 0.6, 0.8], "faithfulness": [0.2, 0.5, 0.9], "format": [0.3, 1.0, 1.0]},
+        index=["base", "SFT", "SFT+DPO"],
+    )
+    wins = SimpleNamespace(estimate=Estimate(0.7 + 0.1 * seed, 0.6, 0.9))
+    return ThreeWay(
+        means, Estimate(0.1, 0.05, 0.15), wins, Estimate(1.5, 1.0, 2.0), copied=0.97, margin=0.4
+    )
+
+
+def test_a_line_a_seed_and_their_mean(profile, monkeypatch, capsys):
+    asked = []
+
+    def three_way(given, *, seed, folder):
+        print("sft: finished before")
+        asked.append((seed, folder))
+        return result(seed)
+
+    monkeypatch.setattr(seeds, "three_way", three_way)
+    monkeypatch.setattr(seeds, "load_profile", lambda: profile)
+    monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "3"])
+    seeds.main()
+    assert asked == [(seed, profile.artifacts / "tiny" / f"seed{seed}") for seed in range(3)]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert {len(line) for line in lines} == {9}
+    head, _, first, _, third, mean = lines
+    assert dict(zip(head, first, strict=True)) == {
+        "seed": "0",
+        "win rate, SFT+DPO against SFT": "70.0% (60.0% to 90.0%)",
+        "overall, SFT+DPO over SFT": "+0.100 (+0.050 to +0.150)",
+        "severity SFT, +DPO": "0.60, 0.80",
+        "faithfulness SFT, +DPO": "0.50, 0.90",
+        "KL, nats": "1.50",
+        "margin": "0.40",
+        "format base, SFT": "0.30, 1.00",
+        "facts copied": "97.0%",
+    }
+    assert third[1].startswith("90.0%")
+    assert mean[:2] == ["mean ± SD", "80.0% ± 10.0%"]
+
+
+def test_one_seed_has_no_mean(profile, monkeypatch, capsys):
+    monkeypatch.setattr(seeds, "three_way", lambda profile, *, seed, folder: result(seed))
+    monkeypatch.setattr(seeds, "load_profile", lambda: profile)
+    monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "1"])
+    seeds.main()
+    assert "mean" not in capsys.readouterr().out
