@@ -165,7 +165,7 @@ def change(folder, **changes):
     weights = load_file(path)
     for part, value in changes.items():
         for name in [name for name in weights if part in name.replace(".", "_")]:
-            weights[name] = value
+            weights[name] = value if value is None else value.clone()
     save_file({name: value for name, value in weights.items() if value is not None}, path)
 
 

@@ -38,9 +38,9 @@ def test_no_jobs():
 
 
 def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
-    profile = replace(quick, threads=1, max_new_tokens=16, dpo=replace(quick.dpo, epochs=1))
+    profile = replace(quick, threads=1, max_new_tokens=16)
     rows = alert_rows("validation", 4, profile)
-    options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 8, "path": tmp_path / "b.jsonl"}
+    options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 16, "path": tmp_path / "b.jsonl"}
     table = beta_sweep(sft_folder, triples, rows, profile, **options)
     rate = profile.dpo.learning_rate
     assert table[["beta", "learning_rate"]].to_numpy().tolist() == [
