@@ -8,6 +8,7 @@ otherwise set aside and made anew (see `made_from`).
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,20 @@ from typing import Any
 
 from .judging import Judge
 from .models.identity import model_identity
-from .profile import Profile
+from .profile import TINY_MODEL, Profile
 
 BROUGHT = "brought_sft.json"  # in the run's folder: whose SFT model it is about
+
+
+def is_the_courses_own(profile: Profile) -> bool:
+    """Whether the sessions run on what the course ships: its base model and settings, its own SFT,
+    its judge. What holds there was tried; with anything else, whether it holds is to be found out.
+    """
+    return (
+        (profile.name, profile.base_model) == ("tiny", TINY_MODEL)
+        and (os.environ.get("COURSE_JUDGE") or "rubric") == "rubric"
+        and not (_runs(profile, None) / BROUGHT).is_file()
+    )
 
 
 def _runs(profile: Profile, folder: Path | None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .evaluation.record import ThreeWayRecord, load_three_way
+from .markup import as_markdown
 from .profile import Profile
 
 if TYPE_CHECKING:
@@ -97,14 +98,18 @@ def reflection(record: ThreeWayRecord, profile: Profile) -> Notes:
 
     Says so where an existing one carries the table of another run.
     """
-    template = REFLECTION.format(table=record.markdown, pairwise=record.pairwise)
+    template = _reflection_template(record)
     made = _from_template(profile.artifacts / "notes" / "reflection.md", template)
-    if record.pairwise not in made.path.read_text(encoding="utf-8"):
+    if as_markdown(record.pairwise) not in made.path.read_text(encoding="utf-8"):
         print(
             f"{made.path.name} carries the table of an earlier run. It is yours, and stays as it "
             "is; the new table is in three_way.md"
         )
     return made
+
+
+def _reflection_template(record: ThreeWayRecord) -> str:
+    return REFLECTION.format(table=record.markdown, pairwise=as_markdown(record.pairwise))
 
 
 def _from_template(path: Path, template: str) -> Notes:
@@ -129,65 +134,61 @@ def count_words(text: str, template: str) -> int:
 # What there is at the end of the week.
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One piece of the portfolio. state: `sound`, `unfinished` or `missing`."""
-
-    name: str
-    state: str
-    found: str
-    where: str
+# What is said of a piece: its state (`sound`, `unfinished`, `missing`), and what was found.
+State = tuple[str, str]
 
 
 def portfolio(profile: Profile) -> pd.DataFrame:
     """What of the week's output exists and is sound: a line a piece.
 
     Columns: `state` (`sound`, `unfinished`, `missing`), `found`, and `where` to make or mend it.
-    Nothing is written or trained; the adapter is loaded and asked, the triples are audited.
+    Nothing is written or trained. What is called sound was looked at: the triples are audited, the
+    adapter is loaded and asked, weights are read to the end.
     """
     import pandas as pd
 
     runs = profile.artifacts / profile.name
-    checks: list[Callable[[], Piece]] = [
-        lambda: _notes("notes on DPO", profile, "dpo", 500),
-        lambda: _notes("notes on InstructGPT", profile, "instructgpt", 200),
-        lambda: _triples(runs),
-        lambda: _data_card(runs),
-        lambda: _adapter(runs, profile),
-        lambda: _evaluation(runs, profile),
-        lambda: _reflection(runs, profile),
-        lambda: _release(runs),
-    ]
-    table = pd.DataFrame([vars(check()) for check in checks])
-    return table.set_index("name").rename_axis(None)
+    checks: dict[str, tuple[str, Callable[[], State]]] = {
+        "notes on DPO": ("session A, section 9", lambda: _notes(profile, "dpo", 500)),
+        "notes on InstructGPT": (
+            "session A, section 9",
+            lambda: _notes(profile, "instructgpt", 200),
+        ),
+        "preference triples": ("session B, section 3", lambda: _triples(runs)),
+        "data card": ("session B, section 4", lambda: _data_card(runs)),
+        "DPO adapter": ("session B, section 6", lambda: _adapter(runs, profile)),
+        "three-way evaluation": ("session C", lambda: _evaluation(runs, profile)),
+        "reflection": ("session C, section 10", lambda: _reflection(runs, profile)),
+        "release": ("session C, section 10", lambda: _release(runs)),
+    }
+    lines = []
+    for name, (where, check) in checks.items():
+        try:
+            state, found = check()
+        except (OSError, ValueError) as error:  # damaged: the message says which file, and how
+            state, found = "unfinished", str(error)
+        lines.append({"piece": name, "state": state, "found": found, "where": where})
+    return pd.DataFrame(lines).set_index("piece").rename_axis(None)
 
 
-def _notes(name: str, profile: Profile, kind: str, wanted: int) -> Piece:
-    where = "session A, section 9"
+def _notes(profile: Profile, kind: str, wanted: int) -> State:
     path = profile.artifacts / "notes" / f"{kind}.md"
     if not path.is_file():
-        return Piece(name, "missing", f"no {path.name}", where)
-    return _written(
-        name, count_words(path.read_text(encoding="utf-8"), TEMPLATES[kind]), wanted, where
-    )
+        return "missing", f"no {path.name}"
+    return _written(count_words(path.read_text(encoding="utf-8"), TEMPLATES[kind]), wanted)
 
 
-def _written(name: str, words: int, wanted: int, where: str) -> Piece:
-    state = "sound" if words >= wanted else "unfinished"
-    return Piece(name, state, f"{words} words, at least {wanted} wanted", where)
+def _written(words: int, wanted: int) -> State:
+    return "sound" if words >= wanted else "unfinished", f"{words} words, at least {wanted} wanted"
 
 
-def _triples(runs: Path) -> Piece:
+def _triples(runs: Path) -> State:
     from .preferences import audit, load_triples, split_by_prompt
 
-    name, where = "preference triples", "session B, section 3"
     path = runs / "triples.jsonl"
     if not path.is_file():
-        return Piece(name, "missing", f"no {path.name}", where)
-    try:
-        rows = load_triples(path)
-    except ValueError as error:
-        return Piece(name, "unfinished", str(error), where)
+        return "missing", f"no {path.name}"
+    rows = load_triples(path)
     train, validation = split_by_prompt(rows)
     faults = [
         item for item in audit(train, validation=validation).findings if item.outcome == "fault"
@@ -196,80 +197,66 @@ def _triples(runs: Path) -> Piece:
     found = f"{len(rows)} triples; the audit finds {named or 'no faulty row'}"
     # A guess at a few rows is no reason to make them anew; a twentieth of the data is.
     faulty = len({row for item in faults for row in item.rows})
-    sound = len(rows) >= 500 and faulty <= len(rows) / 20
-    return Piece(name, "sound" if sound else "unfinished", found, where)
+    return "sound" if len(rows) >= 500 and faulty <= len(rows) / 20 else "unfinished", found
 
 
-def _data_card(runs: Path) -> Piece:
-    name, where = "data card", "session B, section 4"
+def _data_card(runs: Path) -> State:
     path = runs / "triples" / "README.md"
     if not path.is_file():
-        return Piece(name, "missing", "no README.md beside the triples", where)
-    return Piece(name, "sound", f"{len(path.read_text(encoding='utf-8').split())} words", where)
+        return "missing", "no README.md beside the triples"
+    return "sound", f"{len(path.read_text(encoding='utf-8').split())} words"
 
 
-def _adapter(runs: Path, profile: Profile) -> Piece:
+def _adapter(runs: Path, profile: Profile) -> State:
     from .generation import generate
     from .models import load_model, load_tokenizer
     from .preferences import alert_rows
+    from .publishing import assert_whole
     from .training import is_finished
 
-    name, where = "DPO adapter", "session B, section 6"
     folder = runs / "dpo"
     if not is_finished(folder):
-        return Piece(name, "missing", "no finished run", where)
-    try:
-        (row,) = alert_rows("evaluation", 1, profile)
-        (text,) = generate(
-            load_model(folder, profile),
-            load_tokenizer(folder, profile),
-            [row["prompt"]],
-            max_new_tokens=profile.max_new_tokens,
-            label=None,
-        )
-    except (OSError, ValueError) as error:
-        return Piece(name, "unfinished", f"does not load: {error}", where)
-    return Piece(name, "sound", f"loads and answers ({len(text)} characters)", where)
+        return "missing", "no finished run"
+    assert_whole(folder)
+    (row,) = alert_rows("evaluation", 1, profile)
+    (text,) = generate(
+        load_model(folder, profile),
+        load_tokenizer(folder, profile),
+        [row["prompt"]],
+        max_new_tokens=profile.max_new_tokens,
+        label=None,
+    )
+    return "sound", f"loads and answers ({len(text)} characters)"
 
 
-def _evaluation(runs: Path, profile: Profile) -> Piece:
+def _evaluation(runs: Path, profile: Profile) -> State:
     from .models.identity import model_identity
 
-    name, where = "three-way evaluation", "session C"
     record = load_three_way(runs)
     if record is None:
-        return Piece(name, "missing", "no three_way.json", where)
+        return "missing", "no three_way.json"
     current = model_identity(runs / "dpo", profile) if (runs / "dpo").is_dir() else ""
-    if list(record.models.values())[-1] != current:
-        return Piece(
-            name, "unfinished", "of another adapter than the one here: run it again", where
-        )
-    return Piece(name, "sound", record.pairwise, where)
+    if current not in record.models.values():
+        return "unfinished", "of another adapter than the one here: run it again"
+    return "sound", record.pairwise
 
 
-def _reflection(runs: Path, profile: Profile) -> Piece:
-    name, where = "reflection", "session C, section 10"
+def _reflection(runs: Path, profile: Profile) -> State:
     path = profile.artifacts / "notes" / "reflection.md"
     record = load_three_way(runs)
     if not path.is_file() or record is None:
-        return Piece(name, "missing", "no reflection.md", where)
-    template = REFLECTION.format(table=record.markdown, pairwise=record.pairwise)
-    return _written(name, count_words(path.read_text(encoding="utf-8"), template), 250, where)
+        return "missing", "no reflection.md"
+    template = _reflection_template(record)
+    return _written(count_words(path.read_text(encoding="utf-8"), template), 250)
 
 
-def _release(runs: Path) -> Piece:
-    from .publishing import assert_no_secrets
+def _release(runs: Path) -> State:
+    from .publishing import assert_whole, find_releases
+    from .secret_scan import assert_no_secrets
 
-    name, where = "release", "session C, section 10"
-    releases = [
-        path.parent
-        for path in sorted(runs.glob("releases/*/README.md"), key=lambda path: path.stat().st_mtime)
-        if (path.parent / "adapter_model.safetensors").is_file()
-    ]
-    if not releases:
-        return Piece(name, "missing", "no release folder", where)
-    try:
-        assert_no_secrets(releases[-1])
-    except ValueError as error:
-        return Piece(name, "unfinished", str(error), where)
-    return Piece(name, "sound", f"{releases[-1].name}, ready to push", where)
+    found = find_releases(runs / "releases")
+    if not found:
+        return "missing", "no release folder"
+    assert_whole(found[-1])
+    assert_no_secrets(found[-1])
+    return "sound", f"{found[-1].name}, ready to push"

@@ -6,16 +6,18 @@ Nothing is sent unless `dry_run=False` says so, and nothing that holds a secret.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .markup import as_code, as_markdown
+from .models.weights import SUMS_FILE, check_checksums, write_checksums
 from .profile import Profile
+from .secret_scan import assert_no_secrets
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,13 +25,26 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 _VERSION = re.compile(r"v\d+\.\d+(\.\d+)?")
 _WEIGHTS = "adapter_model.safetensors"
-_SECRETS = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
-    "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"),
-    "an AWS key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-}
+_CONFIG = "adapter_config.json"
+_SETTINGS = "settings.json"
+# What a release consists of, and all that is ever sent: no pickles, which run code when loaded.
+_TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja")
+_PARTS = (
+    _WEIGHTS,
+    SUMS_FILE,
+    _CONFIG,
+    _SETTINGS,
+    "README.md",
+    "DATA.md",
+    *_TOKENIZER,
+    *_VOCABULARY,
+)
+_SHOWN_SETTINGS = (
+    *("learning_rate", "epochs", "batch_size", "accumulation", "warmup"),
+    *("lora_rank", "lora_alpha", "max_length", "beta"),
+)
+_NOT_RECORDED = "not recorded"
 
 
 def make_release(
@@ -54,27 +69,36 @@ def make_release(
             same weights, or the next.
         evaluation: markdown by heading, for the model card: the table, the pairwise line.
         data_card: markdown; goes into the folder as `DATA.md`.
-        limits: sentences, beside those that hold for every model of the course.
+        limits: sentences in markdown, beside those that hold for every model of the course.
         releases: where the folder named by the version goes;
             `profile.artifacts / profile.name / "releases"` if none is given.
 
+    The card says how the weights were trained by the runs' own records, not by the profile, which
+    may have changed since; what was not recorded, it calls that.
+
     Raises:
-        ValueError: a version of another form, or a secret in what would be published.
+        ValueError: a version of another form, weights that are damaged, or a secret in what would
+            be published.
         FileExistsError: there is a release of that version, with other weights.
     """
     releases = Path(releases or profile.artifacts / profile.name / "releases")
     work = releases / "unfinished"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    _one_adapter(dpo, profile, work)
+    base, adapters = _adapters(dpo)
+    _one_adapter(base, adapters, profile, work)
     version = version or _next_version(releases, work)
     _check_version(version)
     folder = releases / version
-    card = _model_card(profile, version, name, license, evaluation, limits, bool(data_card))
+    runs = [_record(adapter) for adapter in adapters]
+    card = _model_card(base, runs, version, name, license, evaluation, limits, bool(data_card))
     (work / "README.md").write_text(card, encoding="utf-8")
     if data_card:
         (work / "DATA.md").write_text(data_card, encoding="utf-8")
-    (work / "settings.json").write_text(json.dumps(_settings(profile), indent=2))
+    settings = {"base_model": _public_name(base), "runs": runs}
+    (work / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    write_checksums(work)
+    assert_whole(work)
     assert_no_secrets(work)
     if folder.is_dir():
         if not _same_weights(folder, work):
@@ -94,9 +118,9 @@ def _same_weights(one: Path, other: Path) -> bool:
     ).read_bytes()
 
 
-def _next_version(releases: Path, work: Path) -> str:
+def _next_version(folder: Path, work: Path) -> str:
     """The version under which these weights are released already, or the next: v0.1, v0.2, ..."""
-    found = {path.name: path for path in releases.iterdir() if _VERSION.fullmatch(path.name)}
+    found = {path.name: path for path in folder.iterdir() if _VERSION.fullmatch(path.name)}
     same = [name for name, path in found.items() if _same_weights(path, work)]
     if same:
         return max(same, key=_parts)
@@ -104,29 +128,44 @@ def _next_version(releases: Path, work: Path) -> str:
     return f"v0.{max(minors, default=0) + 1}"
 
 
+def find_releases(folder: str | Path) -> list[Path]:
+    """The releases in `folder`, the latest made last."""
+    found = [
+        path for path in Path(folder).glob("*/README.md") if _VERSION.fullmatch(path.parent.name)
+    ]
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
 def _parts(version: str) -> list[int]:
     return [int(part) for part in version[1:].split(".")]
 
 
-def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:
-    """The model in `dpo` as one adapter on the base model, with the tokenizer, in `folder`."""
-    from peft import PeftModel
+def _adapters(dpo: str | Path) -> tuple[str | Path, list[Path]]:
+    """The model at the bottom, and the adapters on it up to the one in `dpo`."""
+    from .models import adapter_config
 
-    from .models import adapter_config, load_model, load_tokenizer
-    from .quiet import quiet
-
-    chain: list[Path] = []
+    adapters: list[Path] = []
     source: str | Path = dpo
     while config := adapter_config(source):
-        chain.insert(0, Path(source))
+        adapters.insert(0, Path(source))
         source = config["base_model_name_or_path"]
-    if not chain:
+    if not adapters:
         raise ValueError(f"{dpo} holds no adapter: a whole model is published with save_pretrained")
+    return source, adapters
+
+
+def _one_adapter(base: str | Path, adapters: list[Path], profile: Profile, folder: Path) -> None:
+    """All adapters as one on the base model, with the tokenizer, in `folder`."""
+    from peft import PeftModel
+
+    from .models import load_model, load_tokenizer
+    from .quiet import quiet
+
     # Not digits: PEFT takes an adapter's name out of the names of weights, "layers.0" included.
-    names = [f"part{number}" for number in range(len(chain))]
+    names = [f"part{number}" for number in range(len(adapters))]
     with quiet():
-        model = PeftModel.from_pretrained(load_model(source, profile), str(chain[0]), names[0])
-        for name, adapter in zip(names[1:], chain[1:], strict=True):
+        model = PeftModel.from_pretrained(load_model(base, profile), str(adapters[0]), names[0])
+        for name, adapter in zip(names[1:], adapters[1:], strict=True):
             model.load_adapter(str(adapter), name)
         # W + s1 B1 A1 + s2 B2 A2 is one adapter of the summed rank: nothing is rounded.
         model.add_weighted_adapter(names, [1.0] * len(names), "joined", combination_type="cat")
@@ -135,48 +174,103 @@ def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:
         if path.suffix in (".json", ".safetensors"):
             path.replace(folder / path.name)
     shutil.rmtree(folder / "all")
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": _public_name(source)}
+    path = folder / _CONFIG
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": _public_name(base)}
     path.write_text(json.dumps(config, indent=2, sort_keys=True))
-    load_tokenizer(dpo, profile).save_pretrained(folder)
+    load_tokenizer(adapters[-1], profile).save_pretrained(folder)
 
 
-def load_release(folder: str | Path, profile: Profile) -> PeftModel:
-    """The model that others get from a release: the profile's base model with its adapter."""
+def _record(adapter: Path) -> dict[str, Any]:
+    """What the run that trained the adapter says it was made from; nothing where it says none."""
+    from .training import load_run
+
+    try:
+        return load_run(adapter).made_from
+    except (FileNotFoundError, ValueError):  # not trained here, or the record is damaged
+        return {}
+
+
+def assert_whole(folder: str | Path) -> None:
+    """Raise ValueError if an adapter's folder is cut or damaged: cheaper than to load it.
+
+    Looked at: every JSON file; the header of the weights and whether the file is as long as it
+    says; that all numbers are finite, that each A has its B and every layer the same of them; and
+    the check sums that were taken when it was saved.
+    """
+    from safetensors import SafetensorError
+
+    folder = Path(folder)
+    said = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            said[path.name] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path.name} in {folder.name} is damaged ({error})") from error
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder.name} has no {name}")
+    try:
+        problem = _problem_with(folder / _WEIGHTS, said[_CONFIG])
+    except SafetensorError as error:
+        problem = f"cut or damaged ({error})"
+    if problem:
+        raise ValueError(f"the weights in {folder.name} are {problem}")
+    check_checksums(folder)
+
+
+def _problem_with(weights: Path, config: Mapping[str, Any]) -> str:
+    """What is wrong with an adapter's weights, or an empty text."""
+    from safetensors import safe_open
+
+    modules: dict[str, set[str]] = {}  # adapted modules by layer
+    with safe_open(weights, "pt") as file:
+        names = set(file.keys())
+        for name in names:
+            if not file.get_tensor(name).isfinite().all():
+                return f"not all finite ({name})"
+            if "lora_A" in name and name.replace("lora_A", "lora_B") not in names:
+                return f"not whole ({name} has no B)"
+            if layer := re.search(r"\.layers\.(\d+)\.(.+)", name):
+                modules.setdefault(layer[1], set()).add(layer[2])
+    if not names:
+        return "none at all"
+    everywhere = set().union(*modules.values())
+    lacking = [layer for layer, found in modules.items() if found != everywhere]
+    if lacking and not config.get("layers_to_transform") and not config.get("layers_pattern"):
+        return f"not whole (layer {min(lacking, key=int)} has fewer than others)"
+    return ""
+
+
+def load_release(folder: str | Path, profile: Profile, base: str | Path | None = None) -> PeftModel:
+    """The model that others get from a release: its base model with its adapter.
+
+    base: where that lies, for a release that names a folder which is not the course's.
+    """
     from peft import PeftModel
 
-    from .models import load_model
+    from .models import adapter_config, load_model
     from .quiet import quiet
 
+    config = adapter_config(folder)
+    if config is None:
+        raise FileNotFoundError(f"{folder} is no release: it has no {_CONFIG}")
+    base = base or config["base_model_name_or_path"]
     with quiet():
-        return PeftModel.from_pretrained(
-            load_model(profile.base_model, profile), str(folder)
-        ).eval()
+        return PeftModel.from_pretrained(load_model(base, profile), str(folder)).eval()
 
 
 def _public_name(base: str | Path) -> str:
     """A hub name as it is; a folder of the course by its name there: no path of this machine."""
     path = Path(base)
-    if not path.is_absolute():
+    if not path.is_dir() and not path.is_absolute():
         return str(base)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-
-
-def _settings(profile: Profile) -> dict[str, Any]:
-    """What was trained how, by which versions."""
-    from importlib.metadata import version
-
-    packages = ("torch", "transformers", "trl", "peft", "datasets")
-    return {
-        "profile": profile.name,
-        "sft": asdict(profile.sft),
-        "dpo": asdict(profile.dpo),
-        "versions": {package: version(package) for package in packages},
-    }
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
 def _model_card(
-    profile: Profile,
+    base_model: str | Path,
+    runs: Sequence[Mapping[str, Any]],
     version: str,
     name: str,
     license: str,
@@ -184,31 +278,25 @@ def _model_card(
     limits: Sequence[str],
     has_data_card: bool,
 ) -> str:
-    base = _public_name(profile.base_model)
-    on_hub = not Path(profile.base_model).is_absolute()
-    front = [
-        "---",
-        f"license: {license}",
-        "library_name: peft",
-        *([f"base_model: {base}"] if on_hub else []),
-        "pipeline_tag: text-generation",
-        "tags: [dpo, trl, lora, preference-data]",
-        "---",
-    ]
-    settings = _settings(profile)
-    rows = [
-        f"| {field} | {settings['sft'][field]} | {settings['dpo'][field]} |"
-        for field in ("learning_rate", "epochs", "batch_size", "accumulation", "lora_rank", "beta")
-    ]
-    packages = ", ".join(f"{package} {number}" for package, number in settings["versions"].items())
-    if on_hub:
-        load = f'AutoModelForCausalLM.from_pretrained("{base}")'
-    else:
-        load = f'AutoModelForCausalLM.from_pretrained("{base}")  # in the course\'s repository'
+    from huggingface_hub import ModelCardData
+
+    base, on_hub = _public_name(base_model), not Path(base_model).is_dir()
+    front = ModelCardData(
+        license=license,
+        library_name="peft",
+        base_model=base if on_hub else None,
+        pipeline_tag="text-generation",
+        tags=["dpo", "trl", "lora", "preference-data"],
+    ).to_yaml()
+    ours = (ROOT / base).is_dir() and not on_hub
+    load = f"AutoModelForCausalLM.from_pretrained({json.dumps(base)})" + (
+        "  # in the course's repository" if ours else ""
+    )
     sections = {
         f"{name} {version}": (
-            f"A LoRA adapter on `{base}`: SFT on demonstrations, then DPO on preference triples, "
-            "in one adapter. It writes triage reports for incident alerts. Made in a course on DPO."
+            f"A LoRA adapter on {as_code(base)}: SFT on demonstrations, then DPO on preference "
+            "triples, in one adapter. It writes triage reports for incident alerts. Made in a "
+            "course on DPO."
         ),
         "Use": (
             "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
@@ -219,10 +307,10 @@ def _model_card(
             "Preference triples sampled from the SFT model and chosen by a judge"
             + (": `DATA.md` says how, and what an audit found." if has_data_card else ".")
         ),
-        "Training": "| | SFT | DPO |\n|---|---:|---:|\n" + "\n".join(rows) + f"\n\n{packages}",
+        "Training": _training(runs),
         **evaluation,
         "Limits": "\n".join(
-            f"- {limit}"
+            f"- {' '.join(limit.split())}"
             for limit in (
                 "Evaluated on made-up alerts by a program that knows their facts; nothing is known "
                 "of other texts.",
@@ -231,37 +319,45 @@ def _model_card(
                 *limits,
             )
         ),
-        "Licence": f"{license}; the base model's own terms hold besides.",
+        "Licence": f"{as_markdown(license)}; the base model's own terms hold besides.",
     }
     text = [
-        f"{'#' if place == 0 else '##'} {head}\n\n{body}"
+        f"{'#' if place == 0 else '##'} {as_markdown(head)}\n\n{body}"
         for place, (head, body) in enumerate(sections.items())
     ]
-    return "\n".join(front) + "\n" + "\n\n".join(text) + "\n"
+    return f"---\n{front}\n---\n" + "\n\n".join(text) + "\n"
 
 
-def assert_no_secrets(folder: str | Path) -> None:
-    """Raise ValueError if a file in `folder` holds a key, a token or this machine's paths.
+def _training(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each adapter, in order, of what its run recorded."""
 
-    Looked for: the usual forms of keys, the values of environment variables whose names say KEY,
-    TOKEN, SECRET or PASSWORD, and the home folder's path. The message does not repeat the secret.
-    """
-    known = {
-        f"the value of {name}": re.compile(re.escape(value))
-        for name, value in os.environ.items()
-        if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(value) >= 8
-    }
-    home = {"the path of your home folder": re.compile(re.escape(str(Path.home())) + r"[/\\]")}
-    for path in sorted(Path(folder).rglob("*")):
-        if not path.is_file():
-            continue
-        text = path.read_bytes().decode("utf-8", errors="ignore")
-        for kind, pattern in (_SECRETS | known | home).items():
-            if pattern.search(text):
-                raise ValueError(
-                    f"{path.name} holds {kind}: take it out, and if it was a key, revoke it. "
-                    "Nothing was published"
-                )
+    def cells(name: str, values: Sequence[object]) -> str:
+        shown = (_NOT_RECORDED if value is None else as_markdown(value) for value in values)
+        return f"| {name} | {' | '.join(shown)} |"
+
+    stages = [run.get("stage", f"adapter {number}") for number, run in enumerate(runs, start=1)]
+    lines = [
+        f"| | {' | '.join(map(as_markdown, stages))} |",
+        "|---|" + "---:|" * len(runs),
+        cells("started from", [run.get("base") or run.get("sft") for run in runs]),
+        cells("rows", [run.get("n") for run in runs]),
+        cells("rows' fingerprint", [run.get("rows") for run in runs]),
+        *(cells(field, [_setting(run, field) for run in runs]) for field in _SHOWN_SETTINGS),
+        cells("seed", [run.get("seed") for run in runs]),
+    ]
+    versions = [
+        ", ".join(f"{package} {number}" for package, number in run.get("versions", {}).items())
+        or f"Versions: {_NOT_RECORDED}."
+        for run in runs
+    ]
+    lines += ["", *dict.fromkeys(map(as_markdown, versions))]
+    return "\n".join(lines)
+
+
+def _setting(run: Mapping[str, Any], field: str) -> object:
+    if field == "beta" and run.get("stage") == "SFT":
+        return "none"  # recorded as the settings have it, but SFT knows no beta
+    return run.get("settings", {}).get(field)
 
 
 def push_to_hub(
@@ -275,31 +371,58 @@ def push_to_hub(
 ) -> list[str]:
     """Send a release to the hub and tag it there; by default only say what would be sent.
 
+    Sent are the files of which a release consists, and no others that lie in the folder.
+
     Args:
         repo_id: `you/name`. api: a `huggingface_hub.HfApi`, which takes the token from your login
             or `HF_TOKEN`; never pass a token in a notebook.
 
-    Returns the files, as paths within the folder. Raises ValueError for a secret in them, a version
-    of another form, or a folder that is no release.
+    Returns the files, as paths within the folder. Raises ValueError for a secret or damage in them,
+    a version of another form, a folder that is no release, and, before anything is sent, for a
+    repository that is public where a private one was asked for, or that has the tag already.
     """
     folder = Path(folder)
     _check_version(version)
-    if not (folder / "adapter_model.safetensors").is_file() or not (folder / "README.md").is_file():
+    if not (folder / _WEIGHTS).is_file() or not (folder / "README.md").is_file():
         raise ValueError(f"{folder} is no release: make one with make_release")
+    assert_whole(folder)
     assert_no_secrets(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    parts = [path for path in files if _is_part(path)]
     visible = "private" if private else "public"
     print(f"{'Would send' if dry_run else 'Sending'} to {repo_id} ({visible}), tag {version}:")
     for path in files:
-        print(f"  {path.relative_to(folder)}  {path.stat().st_size / 1024:,.0f} kB")
+        size = f"{(folder / path).stat().st_size / 1024:,.0f} kB"
+        print(f"  {path}  {size if path in parts else 'stays here: no part of a release'}")
+    names = [path.as_posix() for path in parts]
     if not dry_run:
         from huggingface_hub import HfApi
 
-        api = api or HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message=version)
-        api.create_tag(repo_id, tag=version)
-    return [str(path.relative_to(folder)) for path in files]
+        _send(api or HfApi(), folder, names, repo_id, version, private)
+    return names
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file, by its path within a release, is a part of it."""
+    return len(path.parts) == 1 and any(fnmatch(path.name, part) for part in _PARTS)
+
+
+def _send(
+    api: Any, folder: Path, names: list[str], repo_id: str, version: str, private: bool
+) -> None:
+    if api.repo_exists(repo_id):
+        if private and not api.repo_info(repo_id).private:
+            raise ValueError(
+                f"{repo_id} is public: nothing was sent. Take another name, or pass private=False"
+            )
+        if version in [tag.name for tag in api.list_repo_refs(repo_id).tags]:
+            raise ValueError(f"{repo_id} has a tag {version} already: choose the next version")
+    else:
+        api.create_repo(repo_id, private=private)
+    api.upload_folder(
+        repo_id=repo_id, folder_path=str(folder), commit_message=version, allow_patterns=names
+    )
+    api.create_tag(repo_id, tag=version)
 
 
 def git_tag(

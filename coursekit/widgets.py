@@ -10,6 +10,8 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from .pipeline import is_the_courses_own
+from .profile import load_profile
 from .triage import Alert, report_faults, score_report
 
 if TYPE_CHECKING:
@@ -197,6 +199,8 @@ def comparison(table: pd.DataFrame) -> Styler:
 
     A difference whose interval leaves out zero is bold.
     """
+    from .markup import styled
+
     shown = table.drop(columns=["low", "high", "n", "p", "conclusion"]).rename_axis(None)
     shown["95 % interval"] = [
         f"{low:+.2f} to {high:+.2f}" for low, high in zip(table["low"], table["high"], strict=True)
@@ -211,8 +215,11 @@ def comparison(table: pd.DataFrame) -> Styler:
         {"selector": f"th.col{shown.columns.get_loc(name)}", "props": "text-align:left"}
         for name in texts
     ]
+    candidate, baseline = table.attrs.get("candidate"), table.attrs.get("baseline")
+    difference = f"difference: {candidate} over {baseline}; " if candidate and baseline else ""
     return (
-        shown.style.format(precision=2, subset=list(shown.columns[1:-3]))
+        styled(shown)
+        .format(precision=2, subset=list(shown.columns[1:-3]))
         .format("{:+.2f}", subset=["difference"])
         .apply(
             lambda column: ["font-weight:bold" if is_clear else "" for is_clear in clear],
@@ -222,7 +229,8 @@ def comparison(table: pd.DataFrame) -> Styler:
         .set_properties(subset=["95 % interval", "p"], **{"white-space": "nowrap"})
         .set_table_styles(to_the_left)
         .set_caption(
-            f"{table['n'].iloc[0]} prompts; p: McNemar's exact test, for yes or no metrics"
+            f"{table['n'].iloc[0]} prompts; {escape(difference)}p: McNemar's exact test, for yes "
+            "or no metrics"
         )
     )
 
@@ -254,7 +262,7 @@ def findings(audit: Audit) -> HTML:
 
 def _table(lines: Sequence[Sequence[str]], head: Sequence[str] = (), width: int = 1000) -> str:
     """A table of cells that are HTML already, in small print, `width` pixels at most."""
-    top = "".join(f'<th style="{_CELL}">{name}</th>' for name in head)
+    top = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in head)
     body = "".join(
         "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
         for cells in lines
@@ -291,7 +299,7 @@ def flags(raised: Sequence[Flag]) -> HTML:
         lines.append(
             (
                 f"<span{style}>{name}</span>",
-                str(flag.since),
+                escape(str(flag.since)),
                 *(escape(text) for text in (flag.certainty, flag.evidence, flag.advice)),
             )
         )
@@ -340,11 +348,11 @@ def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> 
     picture = BytesIO()
     plot_exhibit(run.metrics).savefig(picture, format="png", dpi=90)
     image = b64encode(picture.getvalue()).decode()
-    alert, end = Alert(**row["alert"]), run.end
+    alert, end, letter = Alert(**row["alert"]), run.end, escape(letter)
     scores = _table(
         [
             (
-                metric,
+                escape(metric),
                 *(
                     f"{end.scores[model][metric]:.{0 if metric == 'length' else 2}f}"
                     for model in ("SFT", "this run")
@@ -454,7 +462,10 @@ def _show_widget(widget: Widget, instead: str) -> None:
     """Display `widget`; where widgets do not work (a page, a saved notebook) the text `instead`."""
     from IPython.display import display
 
-    bundle = widget._repr_mimebundle_() | {"text/plain": instead}
+    # Spelt out: ipywidgets 8 would give it by `_repr_mimebundle_`, which ipywidgets 7 (Colab's)
+    # does not have.
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": instead}
     display(bundle, raw=True)
 
 
@@ -488,10 +499,17 @@ def quiz(questions: Sequence[tuple[str, str]]) -> HTML:
 
 
 def claim(holds: bool, sentence: str) -> None:
-    """State a result of this run and check it: prints the sentence, or raises AssertionError."""
-    if not holds:
+    """State a result of this run and check it.
+
+    What does not hold is a finding, and is shown as one; but on the course's own run, where it was
+    seen to hold (`is_the_courses_own`), it is a fault, and raises AssertionError.
+    """
+    if holds:
+        print(f"✓ {sentence}")
+    elif is_the_courses_own(load_profile()):
         raise AssertionError(f"This run does not show it: {sentence}")
-    print(f"✓ {sentence}")
+    else:
+        print(f"✗ This run does not show it: {sentence}")
 
 
 def beta_slider(world: World, prompt: int = 0) -> None:

@@ -51,6 +51,7 @@ from coursekit.judging import RubricJudge, compare_judges, load_judge, load_rubr
 from coursekit.label_noise import label_noise_sweep, noise_table
 from coursekit.labelling import Labelling
 from coursekit.logprobs import score_tokens, token_logps
+from coursekit.markup import styled
 from coursekit.models import load_model, load_tokenizer
 from coursekit.models.verify import verify_saved
 from coursekit.monitoring import Monitor, estimate_kl, load_metrics, red_flags, sample_responses
@@ -715,7 +716,7 @@ for letter, run in cases.items():
 
 # %%
 detection = detection_table(recorded)
-detection.style
+styled(detection)
 
 # %%
 ill = detection[~detection["disease"].isin(["healthy", ""])]
@@ -910,7 +911,7 @@ judges = [
 ]
 items = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in pairs]
 compared = compare_judges(items, judges, truth=RubricJudge())
-compared.style.format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
+styled(compared).format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
 
 # %%
 once, kept = "wrong, asked once", "wrong, of those kept"

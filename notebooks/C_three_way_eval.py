@@ -71,6 +71,7 @@ from coursekit.judging import (
     load_rubric,
     parse_answer,
 )
+from coursekit.markup import styled
 from coursekit.models import load_model, load_tokenizer
 from coursekit.models.identity import model_identity
 from coursekit.pipeline import ensure_dpo, ensure_sft, ensure_triples
@@ -282,7 +283,7 @@ claim(
 
 # %%
 pairs = all_pairs(evaluation, responses, judge)
-pairs.style.format("{:.1%}", subset=["win_rate", "low", "high"]).format(
+styled(pairs).format("{:.1%}", subset=["win_rate", "low", "high"]).format(
     "{:.3f}", subset=["se"]
 ).hide(axis="index")
 
@@ -427,7 +428,7 @@ for name, items in (("rubric", compare(result)), ("likes length", compare(liked)
         | {"low": fair.low, "high": fair.high}
     )
 by_judge = pd.DataFrame(lines).set_index("judge")
-by_judge.style.format("{:.1%}")
+styled(by_judge).format("{:.1%}")
 
 # %%
 claim(
@@ -598,7 +599,7 @@ others = [
 if not isinstance(judge, RubricJudge):
     others.append(judge)
 beside = compare_judges(contested, others, truth=RubricJudge())
-beside.rename_axis(None).style.format("{:.0%}").format(
+styled(beside.rename_axis(None)).format("{:.0%}").format(
     "{:+.1%}", subset=["win rate off by"]
 ).format("{:.2f}", subset=["kappa", "low", "high"])
 
@@ -608,7 +609,7 @@ beside.rename_axis(None).style.format("{:.0%}").format(
 
 # %%
 by_difference = calibration(contested, others, RubricJudge())
-by_difference.style.format("{:.0%}", subset=list(by_difference.columns[2:]), na_rep="").format(
+styled(by_difference).format("{:.0%}", subset=list(by_difference.columns[2:]), na_rep="").format(
     "up to {:.2f}", subset=["difference"]
 ).hide(axis="index")
 
@@ -678,7 +679,7 @@ final = points.groupby(["run", "seed"], as_index=False).last()
 final = final[final["seed"] == 0].reset_index(drop=True)
 at = final.index[final["run"] == "healthy"][0]
 final["lied"] = gap_lied(final["gap"].tolist(), final["win_rate"].tolist(), int(at))
-final.sort_values("gap")[["run", "gap", "accuracy", "kl", "win_rate", "lied"]].style.format(
+styled(final.sort_values("gap")[["run", "gap", "accuracy", "kl", "win_rate", "lied"]]).format(
     {"gap": "{:.1f}", "accuracy": "{:.0%}", "kl": "{:.2f}", "win_rate": "{:.0%}"}
 ).hide(axis="index")
 
@@ -870,7 +871,7 @@ except (RuntimeError, ValueError) as error:
 # **Your portfolio**: what there is, what is sound, and where to make the rest.
 
 # %%
-portfolio(profile).style.set_properties(**{"text-align": "left"})
+styled(portfolio(profile)).set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## 11 · Can you answer these?

@@ -1,6 +1,7 @@
 """Scores, intervals, win rates and the KL estimate."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from coursekit.evaluation import (
 from coursekit.judging import RubricJudge
 from coursekit.losses import dpo_loss
 from coursekit.models import frozen_copy
+from coursekit.pipeline import use_sft
+from coursekit.profile import TINY_MODEL, load_profile
 from coursekit.widgets import claim, comparison, side_by_side
 
 
@@ -133,8 +136,53 @@ def test_side_by_side_marks_faults_and_escapes(triples):
     assert "<script>" not in html and "&lt;script&gt;" in html
 
 
-def test_a_claim_that_does_not_hold_stops(capsys):
+@pytest.fixture()
+def at_home(monkeypatch, tmp_path):
+    """The course's own run: nothing is set but where it is kept."""
+    for name in ("COURSE_PROFILE", "COURSE_JUDGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COURSE_ARTIFACTS", str(tmp_path))
+    return tmp_path / "tiny"
+
+
+def test_on_the_courses_own_run_a_claim_that_does_not_hold_stops(at_home, capsys):
     claim(True, "it holds")
     assert capsys.readouterr().out == "✓ it holds\n"
     with pytest.raises(AssertionError, match="does not show it: no"):
+        claim(False, "no")
+
+
+def another_model(monkeypatch, runs):
+    tiny = load_profile("tiny")
+    monkeypatch.setattr(
+        "coursekit.widgets.load_profile", lambda: replace(tiny, base_model="my/model")
+    )
+
+
+def another_sft(monkeypatch, runs):
+    use_sft(TINY_MODEL, load_profile())
+
+
+ELSEWHERE = {
+    "profile": lambda monkeypatch, runs: monkeypatch.setenv("COURSE_PROFILE", "gpu"),
+    "model": another_model,
+    "SFT": another_sft,
+    "judge": lambda monkeypatch, runs: monkeypatch.setenv("COURSE_JUDGE", "anthropic"),
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_elsewhere_it_is_a_finding(what, at_home, monkeypatch, capsys):
+    ELSEWHERE[what](monkeypatch, at_home)
+    claim(False, "SFT wins")
+    claim(True, "it ranks")
+    assert capsys.readouterr().out == "✗ This run does not show it: SFT wins\n✓ it ranks\n"
+
+
+def test_with_what_the_course_names_itself_it_is_still_its_own(at_home, monkeypatch):
+    use_sft(TINY_MODEL, load_profile())
+    use_sft(at_home / "sft", load_profile())  # the course's own again
+    monkeypatch.setenv("COURSE_PROFILE", "tiny")
+    monkeypatch.setenv("COURSE_JUDGE", "rubric")
+    with pytest.raises(AssertionError):
         claim(False, "no")

@@ -140,6 +140,17 @@ def test_markdown_has_a_line_for_each_metric():
     assert line.startswith("| x | 0.33 | 1.00 | +0.67 |")
 
 
+def test_the_difference_is_named_by_its_models_and_not_by_their_columns():
+    table = comparison_table(
+        scores(DPO=[1.0, 1.0, 1.0], SFT=[0.0, 1.0, 0.0]), candidate="DPO", baseline="SFT"
+    )
+    head, _, line = to_markdown(table).splitlines()
+    assert head.startswith("| metric | DPO | SFT | DPO over SFT |")
+    assert line.startswith("| x | 1.00 | 0.33 | +0.67 |")
+    table.attrs.clear()  # made by hand: nothing is claimed
+    assert "| DPO | SFT | difference |" in to_markdown(table)
+
+
 def test_with_fewer_prompts_the_interval_is_wider_and_shows_less():
     rng = np.random.default_rng(0)
     table = interval_by_prompts(points_with_ties(rng, 300) - 0.55, [30, 100, 300], repeats=50)

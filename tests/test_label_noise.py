@@ -39,7 +39,10 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
         [0.0, "robust DPO"],  # no run of its own: without wrong labels it is DPO
     ]
     assert frame["wrong"].tolist()[0] == 0 and 0.1 < frame["wrong"].tolist()[1] < 0.8
-    assert all(len(points) == 4 for points in frame["points"])
+    assert frame["wrong"][1] == frame["wrong"][2]  # the same labels for both losses
+    assert frame["margin"][3] == frame["margin"][0] > frame["margin"][1]
+    assert frame["margin"][1] != pytest.approx(frame["margin"][2], rel=0.01)
+    assert frame["win_rate"].tolist() == [sum(points) / 4 for points in frame["points"]]
 
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 3

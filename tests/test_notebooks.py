@@ -141,6 +141,7 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     finally:
         server.process.kill()
     assert "openai/local: at most" in said
+    assert "This run does not show it" not in said  # the server judges as the rubric does
     verdicts = sqlite3.connect(tmp_path / "verdicts.sqlite").execute(
         "SELECT COUNT(*), SUM(value = 'null') FROM verdicts"
     )

@@ -1,18 +1,20 @@
 """A release: one adapter that equals two, a card, no secrets; pushed and tagged only if asked."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from coursekit import publishing
 from coursekit.models import adapter_config, load_model
 from coursekit.models.weights import write_checksums
-from coursekit.publishing import assert_no_secrets, git_tag, make_release, push_to_hub
-from coursekit.training import train_dpo
+from coursekit.publishing import assert_whole, git_tag, make_release, push_to_hub
+from coursekit.training import load_run, train_dpo
 
 SECTIONS = {
     "Evaluation on 30 prompts": "| a |\n|---|\n| 1 |",
@@ -66,6 +68,36 @@ def test_the_card(dpo_folder, here):
     assert "PeftModel.from_pretrained" in body and "coursekit/models/tiny" in body
 
 
+def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here, tmp_path):
+    """The weights never saw what the profile says by now."""
+    changed = replace(here, dpo=replace(here.dpo, learning_rate=0.123, beta=0.77))
+    card = (release(dpo_folder, changed) / "README.md").read_text()
+    record = load_run(dpo_folder).made_from
+    assert "0.123" not in card and "0.77" not in card
+    assert "| | SFT | DPO |" in card and f"| rows | 64 | {record['n']} |" in card
+    assert f"| learning_rate | 0.002 | {record['settings']['learning_rate']} |" in card
+    assert f"| {record['sft']} |" in card and record["rows"] in card
+    assert f"trl {record['versions']['trl']}" in card
+    # Trained elsewhere: nothing is claimed.
+    strange = shutil.copytree(dpo_folder, dpo_folder.with_name("strange"))
+    (strange / "made_from.json").unlink()
+    card = (release(strange, changed, "v0.2") / "README.md").read_text()
+    assert "| | SFT | adapter 2 |" in card and "| learning_rate | 0.002 | not recorded |" in card
+    assert "0.123" not in card and "Versions: not recorded." in card
+
+
+def test_names_are_values_of_the_front_matter_and_text_of_the_card(dpo_folder, here):
+    import yaml
+
+    hostile = "mit\nevil: true # <script>alert(1)</script>"
+    folder = release(dpo_folder, here, license=hostile, name="<img src=x> | *a*")
+    head, body = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    front = yaml.safe_load(head)
+    assert front["license"] == hostile and "evil" not in front and "base_model" not in front
+    assert body.startswith("# \\<img src=x\\> \\| \\*a\\* v0.1\n")
+    assert not re.search(r"(?<!\\)<(script|img)", body)
+
+
 def test_no_path_of_this_machine_is_in_it(dpo_folder, here):
     folder = release(dpo_folder, here)
     for path in folder.rglob("*"):
@@ -78,8 +110,6 @@ def test_a_version_is_not_changed_afterwards(dpo_folder, here, tmp_path):
     assert release(dpo_folder, here) == folder  # the same weights: the card may be written anew
     other = shutil.copytree(dpo_folder, dpo_folder.with_name("other"))  # beside its base
     weights = other / "adapter_model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
     write_checksums(other)
     before = (folder / "README.md").read_bytes()
@@ -102,40 +132,90 @@ def test_a_whole_model_is_no_adapter(here):
         release(here.base_model, here)
 
 
-# Made up, and put together here so that no scanner takes this file for a leak.
-PLANTED = {
-    "a Hugging Face token": "hf_" + "aB3" * 10,
-    "an API key": "sk-" + "ant-" + "x9" * 12,
-    "a GitHub token": "ghp_" + "Z7" * 15,
-    "an AWS key": "AKIA" + "ABCD" * 4,
-    "a private key": "-----BEGIN RSA " + "PRIVATE KEY-----",
-}
+SECRET = "hf_" + "aB3" * 10  # made up, and put together so that no scanner takes it for a leak
 
 
-@pytest.mark.parametrize("kind", PLANTED)
-def test_a_secret_stops_the_release(dpo_folder, here, kind):
-    with pytest.raises(ValueError, match=f"README.md holds {kind}") as caught:
-        release(dpo_folder, here, limits=[f"my key is {PLANTED[kind]}"])
-    assert PLANTED[kind] not in str(caught.value)
+def test_a_secret_stops_the_release(dpo_folder, here):
+    with pytest.raises(ValueError, match=r"README.md holds a Hugging Face token \(line") as caught:
+        release(dpo_folder, here, limits=[f"my key is {SECRET}"])
+    assert SECRET not in str(caught.value)
     assert not (here.artifacts / here.name / "releases" / "v0.1").exists()
 
 
-def test_the_value_of_a_key_in_the_environment_is_found_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("SOME_API_KEY", "correct horse battery")
-    (tmp_path / "notes.md").write_text("as I said, correct horse battery")
-    with pytest.raises(ValueError, match="the value of SOME_API_KEY") as caught:
-        assert_no_secrets(tmp_path)
-    assert "battery" not in str(caught.value)
-    (tmp_path / "notes.md").write_text(f"see {Path.home()}/mine")
-    with pytest.raises(ValueError, match="home folder"):
-        assert_no_secrets(tmp_path)
+# Whole or not, by the files alone.
+
+
+@pytest.fixture()
+def adapter(tmp_path):
+    """A folder that looks like an adapter of two layers, without a model."""
+    module = "base_model.model.model.layers.{}.self_attn.{}_proj.lora_{}.weight"
+    weights = {
+        module.format(layer, name, part): torch.ones(2, 3)
+        for layer in range(2)
+        for name in "qv"
+        for part in "AB"
+    }
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"r": 2}')
+    return tmp_path
+
+
+def change(folder, **changes):
+    """Save the adapter anew: tensors whose names hold `name` changed, or left out for None."""
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    for part, value in changes.items():
+        for name in [name for name in weights if part in name.replace(".", "_")]:
+            weights[name] = value if value is None else value.clone()
+    save_file({name: value for name, value in weights.items() if value is not None}, path)
+
+
+def cut(folder, name, bytes_):
+    (folder / name).write_bytes((folder / name).read_bytes()[:bytes_])
+
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+DAMAGE = {
+    "cut or damaged": lambda folder: cut(folder, WEIGHTS, -5),
+    r"cut or damaged \(": lambda folder: cut(folder, WEIGHTS, 4),
+    r"not all finite \(.*layers.1.self_attn.q": lambda folder: change(
+        folder, layers_1_self_attn_q_proj_lora_A=torch.tensor([[1.0, float("nan")]])
+    ),
+    r"q_proj.lora_A.weight has no B": lambda folder: change(
+        folder, layers_0_self_attn_q_proj_lora_B=None
+    ),
+    r"layer 1 has fewer": lambda folder: change(folder, layers_1_self_attn_v_proj=None),
+    r"none at all": lambda folder: change(folder, layers=None),
+    r"adapter_config.json in .* is damaged": lambda folder: cut(folder, CONFIG, 3),
+    r"has no adapter_config.json": lambda folder: (folder / CONFIG).unlink(),
+    r"has no adapter_model": lambda folder: (folder / WEIGHTS).unlink(),
+    r"SHA-256 is not the one": lambda folder: (folder / "SHA256SUMS").write_text(f"0  {WEIGHTS}"),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGE)
+def test_what_is_cut_or_damaged_is_not_whole(adapter, said):
+    assert_whole(adapter)
+    DAMAGE[said](adapter)
+    with pytest.raises(ValueError, match=said):
+        assert_whole(adapter)
 
 
 class Hub:
-    """Stands in for `HfApi`: remembers what it was asked."""
+    """Stands in for `HfApi`: remembers what it was asked to change."""
 
-    def __init__(self):
+    def __init__(self, exists=False, private=True, tags=()):
         self.calls = []
+        self.exists, self.private, self.tags = exists, private, tags
+
+    def repo_exists(self, repo_id):
+        return self.exists
+
+    def repo_info(self, repo_id):
+        return SimpleNamespace(private=self.private)
+
+    def list_repo_refs(self, repo_id):
+        return SimpleNamespace(tags=[SimpleNamespace(name=name) for name in self.tags])
 
     def __getattr__(self, name):
         return lambda *args, **options: self.calls.append((name, args, options))
@@ -150,20 +230,45 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would(dpo_folder, here, capsys
     assert all(name in out for name in files) and "adapter_model.safetensors" in files
 
 
-def test_a_push_makes_the_repository_sends_and_tags(dpo_folder, here):
+def test_a_push_makes_the_repository_sends_what_it_said_and_tags(dpo_folder, here, capsys):
     folder, hub = release(dpo_folder, here), Hub()
-    push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
-    names = [name for name, _, _ in hub.calls]
-    assert names == ["create_repo", "upload_folder", "create_tag"]
-    assert hub.calls[0][2] == {"private": True, "exist_ok": True}
+    (folder / "optimizer.pt").write_bytes(b"a pickle")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "README.md").write_text("old")
+    names = push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
+    assert [name for name, _, _ in hub.calls] == ["create_repo", "upload_folder", "create_tag"]
+    assert hub.calls[0][2] == {"private": True}
     assert hub.calls[1][2]["folder_path"] == str(folder)
+    assert hub.calls[1][2]["allow_patterns"] == names
     assert hub.calls[2][2] == {"tag": "v0.1"}
+    assert "optimizer.pt" not in names and ".ipynb_checkpoints/README.md" not in names
+    assert {"adapter_model.safetensors", "README.md", "tokenizer.json"} <= set(names)
+    assert capsys.readouterr().out.count("stays here: no part of a release") == 2
 
 
-def test_a_secret_added_later_is_not_pushed(dpo_folder, here):
+def test_what_is_public_or_tagged_already_is_not_touched(dpo_folder, here):
+    folder = release(dpo_folder, here)
+    public = Hub(exists=True, private=False)
+    with pytest.raises(ValueError, match="me/mine is public: nothing was sent"):
+        push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=public)
+    tagged = Hub(exists=True, tags=["v0.1"])
+    with pytest.raises(ValueError, match=r"has a tag v0.1 already"):
+        push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=tagged)
+    assert not public.calls and not tagged.calls
+    push_to_hub(folder, "me/mine", "v0.1", dry_run=False, private=False, api=public)
+    push_to_hub(folder, "me/mine", "v0.2", dry_run=False, api=tagged)
+    for hub in (public, tagged):
+        assert [name for name, _, _ in hub.calls] == ["upload_folder", "create_tag"]
+
+
+def test_a_secret_or_damage_that_comes_later_is_not_pushed(dpo_folder, here):
     folder, hub = release(dpo_folder, here), Hub()
-    (folder / "more.txt").write_text(PLANTED["an API key"])
-    with pytest.raises(ValueError, match=r"more.txt holds an API key"):
+    (folder / "more.txt").write_text(SECRET)
+    with pytest.raises(ValueError, match=r"more.txt holds a Hugging Face token"):
+        push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
+    (folder / "more.txt").unlink()
+    change(folder, layers_0=torch.zeros(1, 1))
+    with pytest.raises(ValueError, match="SHA-256 is not the one"):
         push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     assert not hub.calls
     with pytest.raises(ValueError, match="is no release"):

@@ -10,6 +10,7 @@ import pytest
 
 from coursekit.gallery import CONDITIONS, RECORDED_RUNS, load_recorded
 from coursekit.monitoring import red_flags
+from coursekit.monitoring.red_flags import KL_A_TOKEN
 
 RUNS = load_recorded()
 HEALTHY = [run for run in RUNS if run.condition.disease == "healthy"]
@@ -53,11 +54,14 @@ def test_every_rule_but_displacement_has_a_disease():
 
 
 def test_displacement_is_flagged_and_told_harmless_where_it_is():
-    found = [flag for run in RUNS for flag in red_flags(run.metrics, run.beta)]
-    displaced = [flag for flag in found if flag.name == "likelihood displacement"]
-    assert displaced
-    for flag in displaced:
+    found = [(run, flag) for run in RUNS for flag in red_flags(run.metrics, run.beta)]
+    displaced = [(run, flag) for run, flag in found if flag.name == "likelihood displacement"]
+    assert {flag.harmless for _, flag in displaced} == {True, False}
+    for run, flag in displaced:
+        last = run.metrics.dropna(subset="kl/k1").iloc[-1]
+        assert flag.harmless == (last["kl/k1"] / last["policy/length"] < KL_A_TOKEN)
         assert flag.harmless == ("the KL is small" in flag.evidence)
+        assert last["held/chosen_shift"] < 0 < last["held/margin"]
 
 
 def test_each_flag_says_when_how_sure_why_and_what_to_try():

@@ -132,8 +132,19 @@ def test_implicit_rewards_are_log_ratios(quick, sft_folder, triples, tokenizer):
     policy, reference = load_model(sft_folder, quick), load_model(quick.base_model, quick)
     prompts, texts = [r["prompt"] for r in triples[:3]], [r["chosen"] for r in triples[:3]]
     found = implicit_rewards(policy, reference, tokenizer, prompts, texts, beta=0.5)
-    twice = implicit_rewards(policy, reference, tokenizer, prompts, texts, beta=1.0)
-    assert torch.tensor(found).mul(2).tolist() == pytest.approx(twice, rel=1e-4)
+
+    def by_hand(model, prompt, text):
+        """log pi(y | x), end token included, from the logits themselves."""
+        pair = encode_pair(tokenizer, prompt, text)
+        ids = torch.tensor([[*pair.prompt_ids, *pair.response_ids]], device=model.device)
+        with torch.no_grad():
+            logps = model(ids).logits[0].log_softmax(-1)
+        start = len(pair.prompt_ids)
+        return sum(logps[i - 1, ids[0, i]].item() for i in range(start, ids.shape[1]))
+
+    for reward, prompt, text in zip(found, prompts, texts, strict=True):
+        ratio = by_hand(policy, prompt, text) - by_hand(reference, prompt, text)
+        assert abs(ratio) > 0.01 and reward == pytest.approx(0.5 * ratio, abs=1e-3)
     assert implicit_rewards(reference, reference, tokenizer, prompts, texts, beta=1.0) == [0.0] * 3
 
 

@@ -1,5 +1,8 @@
 """What session A shows: memory arithmetic, predictions, strips, revisions, notes, figures."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -98,12 +101,33 @@ def test_the_slider_redraws(shown, monkeypatch):
     assert drawn == [1.0, pytest.approx(0.1)]
 
 
-def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
+def test_a_widget_is_shown_by_its_public_name_alone(monkeypatch):
+    """ipywidgets 7, which Colab has, knows no `_repr_mimebundle_`."""
+    from types import SimpleNamespace
+
+    from coursekit import widgets
+
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    widgets._show_widget(SimpleNamespace(model_id="abc"), "Run this cell.")
+    view = bundles[0]["application/vnd.jupyter.widget-view+json"]
+    assert view == {"version_major": 2, "version_minor": 0, "model_id": "abc"}
+
+
+def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
+    """Else it is what ipywidgets itself would show."""
+    from coursekit import widgets
+
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    shown = []
+    real = widgets._show_widget
+    monkeypatch.setattr(
+        widgets, "_show_widget", lambda box, text: (shown.append(box), real(box, text))
+    )
     predict("Up or down?", ["up", "down"])
+    assert bundles[0] == {**shown[0]._repr_mimebundle_(), "text/plain": bundles[0]["text/plain"]}
     assert "add choice=" in bundles[0]["text/plain"]
-    assert "application/vnd.jupyter.widget-view+json" in bundles[0]
 
 
 def test_revision_mends_what_breaks_a_principle_and_nothing_else():
@@ -151,20 +175,45 @@ def test_estimators_differ_as_their_classes_do():
     assert set(CONDITIONS) >= {"plenty of pairs", "half never seen"}
 
 
-def test_the_figures_draw():
+def test_the_figures_show_what_they_are_given():
+    from matplotlib.text import Text
+
     from coursekit import plotting_math as figures
     from coursekit.bandit import sample_pairs
 
     world = make_world()
     assert sample_pairs(world, 3).prompts.dtype == torch.int64
-    drawn = [
-        figures.plot_pipeline(),
-        figures.plot_reward_fit({"a": world.reward, "b": world.reward}, world.reward),
-        figures.plot_optima(world, [1, 0.1]),
-        figures.plot_beta(world, [0.1, 0.5, 1, 3]),
-        figures.plot_loss_family(),
-        figures.plot_margins({"DPO": [0.1, 0.2], "IPO": [0.5, 1.0]}, {"IPO": 1.67}),
-        figures.plot_group_advantages([1, 0.5, 0.5, 0]),
-        figures.plot_group_advantages([1, 1, 1]),
-    ]
-    assert all(figure.axes for figure in drawn)
+    assert "DPO" in {text.get_text() for text in figures.plot_pipeline().findobj(Text)}
+
+    shifted = figures.plot_reward_fit({"a": world.reward, "b": world.reward + 5}, world.reward)
+    for (
+        axes
+    ) in shifted.axes:  # a constant for each prompt is no error: on the diagonal all the same
+        true, fitted = axes.collections[0].get_offsets().T
+        assert fitted.tolist() == pytest.approx(true.tolist(), abs=1e-6) and true.std() > 0.1
+
+    far, near = figures.plot_optima(world, [0.1, 10]).axes
+    for axes in (far, near):
+        reference, optimum = ([bar.get_height() for bar in bars] for bars in axes.containers)
+        assert sum(reference) == pytest.approx(1) and sum(optimum) == pytest.approx(1)
+    assert optimum == pytest.approx(reference, abs=0.1)  # a high beta keeps it near
+
+    gradient, distance, frontier = figures.plot_beta(world, [0.1, 0.5, 1, 3]).axes
+    assert list(gradient.lines[0].get_ydata()) == [0.05, 0.25, 0.5, 1.5]
+    assert list(distance.lines[0].get_ydata()) == list(frontier.lines[0].get_xdata())
+    kl, reward = frontier.lines[0].get_xydata().T
+    assert sorted(kl, reverse=True) == list(kl) and sorted(reward, reverse=True) == list(reward)
+
+    of_a_pair = {line.get_label(): line for line in figures.plot_loss_family(0.5).axes[0].lines}
+    h, loss = (np.asarray(values) for values in of_a_pair["DPO"].get_data())
+    assert loss[np.abs(h).argmin()] == pytest.approx(math.log(2))
+    h, loss = (np.asarray(values) for values in of_a_pair["IPO, divided by 50"].get_data())
+    assert h[loss.argmin()] == pytest.approx(1 / (2 * 0.5))
+
+    (axes,) = figures.plot_margins({"DPO": [0.1, 0.2], "IPO": [0.5, 1.0]}, {"IPO": 1.67}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.2], [0.5, 1.0], [1.67, 1.67]]
+
+    for rewards, expected in (([1, 0, 0, 1], [1, -1, -1, 1]), ([1, 1, 1], [0, 0, 0])):
+        given, advantages = figures.plot_group_advantages(rewards).axes
+        assert [bar.get_height() for bar in given.patches] == rewards
+        assert [bar.get_height() for bar in advantages.patches] == expected

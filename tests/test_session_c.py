@@ -309,12 +309,61 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     content["models"]["SFT+DPO"] = model_identity(runs / "dpo", here)
     path.write_text(json.dumps(content))
     assert portfolio(here).loc["three-way evaluation", "found"] == record.pairwise
-    (runs / "dpo" / "adapter_model.safetensors").write_bytes(b"damaged")
-    assert "does not load" in portfolio(here).loc["DPO adapter", "found"]
+    path.write_text(path.read_text()[:100])
+    for piece in ("three-way evaluation", "reflection"):
+        line = portfolio(here).loc[piece]
+        assert line["state"] == "unfinished" and "three_way.json is damaged" in line["found"]
 
 
-def test_the_figures_draw():
-    by_prompts = pd.DataFrame(
-        [{"n": 30, "low": 0, "high": 1, "estimate low": 0, "estimate high": 1, "shown": 0.5}]
+def test_a_cut_adapter_or_release_is_not_called_sound(profile, tmp_path):
+    """By the files alone: what is cut is found before anything is loaded."""
+    import torch
+    from safetensors.torch import save_file
+
+    from coursekit.made_from import write_record
+
+    here = replace(profile, artifacts=tmp_path)
+    runs = tmp_path / here.name
+    weights = {
+        f"base_model.model.model.layers.{layer}.q_proj.lora_{part}.weight": torch.ones(2, 3)
+        for layer in range(3)
+        for part in "AB"
+    }
+    for folder in (runs / "dpo", runs / "releases" / "v0.1", runs / "releases" / "unfinished"):
+        folder.mkdir(parents=True)
+        save_file(weights, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+        (folder / "README.md").write_text("# Card")
+    write_record(runs / "dpo", {})
+    assert portfolio(here).loc["release", "found"] == "v0.1, ready to push"
+    for folder in (runs / "dpo", runs / "releases" / "v0.1"):
+        path = folder / "adapter_model.safetensors"
+        path.write_bytes(path.read_bytes()[:-8])
+    found = portfolio(here).loc[["DPO adapter", "release"]]
+    assert set(found["state"]) == {"unfinished"}
+    assert found["found"].str.contains("are cut or damaged").all()
+
+
+def test_the_intervals_are_drawn_as_they_are():
+    line = {"low": 0.1, "high": 0.6, "estimate low": 0.2, "estimate high": 0.5, "shown": 0.25}
+    by_prompts = pd.DataFrame([{"n": 30} | line, {"n": 300} | line | {"low": 0.3, "shown": 1.0}])
+    intervals, shown = plot_intervals(by_prompts, "lead").axes
+    bars = intervals.containers[0].lines[2][0].get_segments()
+    assert [bar[:, 1].tolist() for bar in bars] == [
+        pytest.approx([10, 60]),
+        pytest.approx([30, 60]),
+    ]
+    assert [bar[0, 0] for bar in bars] == [30, 300]
+    (band,) = (
+        intervals.collections[-1:]
+        if len(intervals.collections) == 1
+        else [
+            part
+            for part in intervals.collections
+            if part is not intervals.containers[0].lines[2][0]
+        ]
     )
-    assert len(plot_intervals(by_prompts, "lead").axes) == 2
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((20, 50))
+    assert shown.lines[0].get_ydata().tolist() == pytest.approx([25, 100])
+    assert intervals.get_ylabel() == "lead"

@@ -38,9 +38,9 @@ def test_no_jobs():
 
 
 def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
-    profile = replace(quick, threads=1, max_new_tokens=16, dpo=replace(quick.dpo, epochs=1))
+    profile = replace(quick, threads=1, max_new_tokens=16)
     rows = alert_rows("validation", 4, profile)
-    options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 8, "path": tmp_path / "b.jsonl"}
+    options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 16, "path": tmp_path / "b.jsonl"}
     table = beta_sweep(sft_folder, triples, rows, profile, **options)
     rate = profile.dpo.learning_rate
     assert table[["beta", "learning_rate"]].to_numpy().tolist() == [
@@ -48,8 +48,11 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
         [0.1, rate],
         [0.1, 3 * rate],
     ]
-    assert (table["gap"] * table["beta"]).tolist() == pytest.approx(table["margin"].tolist())
-    assert {"kl", "kl_low", "kl_high", "margin", "win_rate", "low", "high"} <= set(table)
+    assert table["win_rate"].tolist() == [sum(points) / 4 for points in table["points"]]
+    assert table["win_rate"].between(table["low"], table["high"]).all()
+    assert table["kl"].between(table["kl_low"], table["kl_high"]).all()
+    # A higher rate, a wider margin: the runs are not one run under three names.
+    assert table["margin"][2] > table["margin"][1] > 0 and table["margin"].nunique() == 3
     before = (tmp_path / "b.jsonl").read_bytes()
     kept = kept_trials(tmp_path / "b.jsonl", sft_folder, profile)
     assert sorted(kept["gap"]) == pytest.approx(sorted(table["gap"]))
@@ -60,11 +63,13 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
 
 def test_other_rows_are_compared_with_answers_to_them(quick, sft_folder, triples):
     """In one process, one after the other: nothing of the first call is served to the second."""
-    profile = replace(quick, threads=1, max_new_tokens=8, dpo=replace(quick.dpo, epochs=1))
-    rows = alert_rows("validation", 3, profile)
-    for few in (rows, rows[:2]):
-        table = beta_sweep(sft_folder, triples, few, profile, betas=(0.1,), rates=(1.0,), n=8)
-        assert len(table["points"][0]) == len(few)
+    # So small a step changes no answer: against its own, to the same rows, a model ties.
+    still = replace(quick.dpo, epochs=1, learning_rate=1e-12)
+    profile = replace(quick, threads=1, dpo=still)
+    rows = alert_rows("validation", 6, profile)
+    for those in (rows[:3], rows[3:]):
+        table = beta_sweep(sft_folder, triples, those, profile, betas=(0.1,), rates=(1.0,), n=8)
+        assert table["points"][0] == [0.5] * 3
 
 
 @pytest.fixture()
@@ -101,6 +106,16 @@ def test_kept_trials_are_of_one_sft_model(runs, quick, triples, tmp_path, capsys
     sweep(other)
     assert runs == [0.1, 0.1] and (tmp_path / "betas-old1.jsonl").is_file()
     assert "sft was" in capsys.readouterr().out
+
+
+def test_the_sweep_varies_one_setting_and_takes_beta_out_of_the_margin(runs, quick, triples):
+    profile = replace(quick, threads=1)
+    rows = alert_rows("validation", 1, profile)
+    table = beta_sweep(
+        profile.base_model, triples, rows, profile, betas=(0.05, 0.1), rates=(1.0, 3.0)
+    )
+    assert sorted(runs) == [0.05, 0.1, 0.1]  # the profile's own is run once
+    assert dict(zip(table["beta"], table["gap"], strict=True)) == {0.05: 10.0, 0.1: 5.0}
 
 
 def test_no_sweep_for_a_model_that_is_not_there(runs, quick, triples, tmp_path):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..markup import as_markdown
 from ..triage.corpus import INSTRUCTIONS, QUESTIONS, Document, corpus, opens_as
 from .intervals import bootstrap_mean
 
@@ -134,7 +135,7 @@ def capability_markdown(table: pd.DataFrame, models: Sequence[str]) -> str:
     """`capability_table` as a markdown table; the change is that of the last of `models`."""
     last = models[-1]
     lines = [
-        f"| | {' | '.join(models)} | change | 95 % interval |",
+        f"| | {' | '.join(map(as_markdown, models))} | change | 95 % interval |",
         "|---|" + "---:|" * (len(models) + 2),
     ]
     for measure, row in table.iterrows():
@@ -144,7 +145,7 @@ def capability_markdown(table: pd.DataFrame, models: Sequence[str]) -> str:
             f"{ratio}{row[f'{last} {end}']:{sign}.2f}" for end in ("change", "low", "high")
         )
         shown = " | ".join(f"{row[model]:.2f}" for model in models)
-        lines.append(f"| {measure} | {shown} | {change} | {low} to {high} |")
+        lines.append(f"| {as_markdown(measure)} | {shown} | {change} | {low} to {high} |")
     return "\n".join(lines)
 
 

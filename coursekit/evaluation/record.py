@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..markup import as_markdown
 from .capability import capability_markdown
 from .intervals import Estimate
 from .pairwise import WinRate
@@ -48,12 +49,14 @@ def save_three_way(
     """Save the evaluation as `three_way.json`, `.md` and `.txt` (for a terminal) in `folder`.
 
     Args:
-        table: as from `comparison_table`. models: identities by name.
+        table: as from `comparison_table`, of whose candidate and baseline the rest is too.
+        models: identities by name.
         capability: as from `capability_table`, what it cost elsewhere.
     """
     folder = Path(folder)
-    candidate = list(models)[-1]
-    baseline = list(models)[-2]
+    *_, before, last = models
+    candidate = table.attrs.get("candidate", last)
+    baseline = table.attrs.get("baseline", before)
     pairwise = f"{candidate} against {baseline}: {wins}"
     lines = [
         pairwise,
@@ -65,13 +68,14 @@ def save_three_way(
     head = f"Evaluation on {n} prompts"
     sections = {
         head: f"{to_markdown(table)}\n\nMeans, and paired differences with 95 % intervals.",
-        "Response against response": "\n".join(f"- {line}" for line in lines)
+        "Response against response": "\n".join(f"- {as_markdown(line)}" for line in lines)
         + "\n\nA tie counts half; both orders were asked.",
     }
     if capability is not None:
         sections["What it cost elsewhere"] = (
-            f"{capability_markdown(capability, list(models))}\n\nChange of {candidate} over "
-            f"{next(iter(models))}, paired by document."
+            f"{capability_markdown(capability, list(models))}\n\nChange of "
+            f"{as_markdown(list(models)[-1])} over {as_markdown(next(iter(models)))}, paired by "
+            "document."
         )
     record = ThreeWayRecord(dict(models), n, sections[head], pairwise, sections)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..markup import as_markdown
 from .intervals import Estimate, bootstrap_mean, mcnemar
 from .scores import HEURISTICS
 
@@ -30,7 +31,8 @@ def comparison_table(
     Returns:
         One row a metric: `kind` (`heuristic` or `judge`), the mean of each model, then
         `difference`, `low`, `high` (95 % interval), `p` (McNemar's exact test, where every score is
-        0 or 1; else missing), `n` (prompts) and `conclusion`, a sentence.
+        0 or 1; else missing), `n` (prompts) and `conclusion`, a sentence. Its `attrs` tell
+        `candidate` and `baseline`.
 
     Raises ValueError where a score is missing: a difference needs both models on every prompt.
     """
@@ -63,7 +65,9 @@ def comparison_table(
                 "conclusion": _conclusion(found, share, candidate, baseline),
             }
         )
-    return pd.DataFrame(lines).set_index("metric")
+    table = pd.DataFrame(lines).set_index("metric")
+    table.attrs |= {"candidate": candidate, "baseline": baseline}
+    return table
 
 
 def _conclusion(found: Estimate, share: bool, candidate: str, baseline: str) -> str:
@@ -80,20 +84,25 @@ def _conclusion(found: Estimate, share: bool, candidate: str, baseline: str) -> 
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """`comparison_table` as a markdown table, for a README or a model card."""
+    """`comparison_table` as a markdown table, for a README or a model card.
+
+    The difference is headed "candidate over baseline", or "difference" where a frame made by hand
+    does not tell them.
+    """
     models = list(table.columns[1 : table.columns.get_loc("difference")])
-    difference = f"{models[-1]} over {models[-2]}" if len(models) > 1 else "difference"
+    candidate, baseline = table.attrs.get("candidate"), table.attrs.get("baseline")
+    difference = f"{candidate} over {baseline}" if candidate and baseline else "difference"
     head = ["metric", *models, difference, "95 % interval", "what it shows"]
-    lines = [head, ["---", *["---:"] * (len(models) + 2), "---"]]
+    lines = [[as_markdown(name) for name in head], ["---", *["---:"] * (len(models) + 2), "---"]]
     for metric, row in table.iterrows():
         digits = 0 if metric == "length" else 2
         lines.append(
             [
-                str(metric),
+                as_markdown(metric),
                 *(f"{row[model]:.{digits}f}" for model in models),
                 f"{row['difference']:+.{digits}f}",
                 f"{row['low']:+.{digits}f} to {row['high']:+.{digits}f}",
-                row["conclusion"],
+                as_markdown(row["conclusion"]),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -21,7 +21,7 @@ class Contest(TrainerCallback):
     Args:
         rows: as the judge wants them, with `prompt`.
         baseline: the answers to beat, usually the SFT model's.
-        times: how often, the last step included.
+        times: about how often, evenly; the last step is always one of them.
     """
 
     def __init__(

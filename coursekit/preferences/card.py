@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..markup import as_code, as_markdown, from_markdown
 from .auditing import Audit
 from .triples import prompt_key
 
@@ -39,7 +39,7 @@ _COLUMNS = {
 def data_card(
     train: Rows, validation: Rows, audit: Audit, *, title: str, pairs: Rows = (), model: str = ""
 ) -> str:
-    """A card in markdown.
+    """A card in markdown. What the rows, the audit and the caller say stands in it as text.
 
     Args:
         train, validation: the triples. audit: of the training triples.
@@ -49,7 +49,7 @@ def data_card(
     return "\n\n".join(
         part
         for part in (
-            f"# {title}",
+            f"# {as_markdown(title)}",
             _summary(train, validation),
             _making(rows, pairs, model),
             _columns(rows),
@@ -66,11 +66,13 @@ def data_card(
 
 def save_card(card: str, folder: str | Path) -> Path:
     """Write the card into the folder as `README.md`, with the header that the hub reads."""
+    from huggingface_hub import DatasetCardData
+
     path = Path(folder) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    title = card.split("\n", 1)[0].removeprefix("# ")
-    header = f"---\npretty_name: {json.dumps(title)}\ntags: [preference, dpo]\n---\n\n"
-    path.write_text(header + card + "\n", encoding="utf-8")
+    title = from_markdown(card.split("\n", 1)[0].removeprefix("# "))
+    header = DatasetCardData(pretty_name=title, tags=["preference", "dpo"]).to_yaml()
+    path.write_text(f"---\n{header}\n---\n\n{card}\n", encoding="utf-8")
     return path
 
 
@@ -89,11 +91,11 @@ def _summary(train: Rows, validation: Rows) -> str:
 def _making(rows: Rows, pairs: Rows, model: str) -> str:
     said = []
     if model:
-        said.append(f"Responses were sampled from {model}.")
+        said.append(f"Responses were sampled from {as_markdown(model)}.")
     for column, what in (("design", "Design"), ("judge", "Judge"), ("seed", "Seed")):
         values = sorted({str(row[column]) for row in rows if column in row})
         if values:
-            said.append(f"{what}: {', '.join(values)}.")
+            said.append(f"{what}: {', '.join(map(as_markdown, values))}.")
     sources: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
         for side in ("chosen", "rejected"):
@@ -104,7 +106,8 @@ def _making(rows: Rows, pairs: Rows, model: str) -> str:
     if sources:
         lines += ["| source | temperature | chosen | rejected |", "|---|---|---|---|"]
         lines += [
-            f"| {source} | {temperature} | {found['chosen']} | {found['rejected']} |"
+            f"| {as_markdown(source)} | {as_markdown(temperature)} | {found['chosen']} | "
+            f"{found['rejected']} |"
             for (source, temperature), found in sorted(sources.items())
         ]
     if pairs:
@@ -127,7 +130,9 @@ def _temperature(value: Any) -> str:
 def _columns(rows: Rows) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["## Columns\n", "| column | what it is |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{name}` | {_COLUMNS.get(name, '')} |" for name in names)])
+    return "\n".join(
+        [*lines, *(f"| {as_code(name)} | {_COLUMNS.get(name, '')} |" for name in names)]
+    )
 
 
 def _lengths(rows: Rows) -> str:
@@ -140,6 +145,7 @@ def _lengths(rows: Rows) -> str:
 
 def _audited(audit: Audit) -> str:
     lines = ["## Audit of the training split\n", "| check | outcome | found |", "|---|---|---|"]
-    return "\n".join(
-        [*lines, *(f"| {item.check} | {item.outcome} | {item.found} |" for item in audit.findings)]
-    )
+    for item in audit.findings:
+        cells = map(as_markdown, (item.check, item.outcome, item.found))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

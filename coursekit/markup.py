@@ -1,0 +1,43 @@
+"""Text that somebody else wrote, put into markdown or HTML as text: it shows, and does nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
+# What CommonMark gives a meaning within a line. A bracket only where it would make a link: before
+# others a backslash is harmless there, but to some renderers it opens a formula.
+_ACTIVE = re.compile(r"[\\`*<>&|$]|\](?=[(\[:])")
+
+
+def as_markdown(text: object) -> str:
+    """`text` in one line of markdown that renders as `text`: within a paragraph, heading or cell.
+
+    Line ends become spaces; markup, HTML, links, formulas and cell borders are escaped
+    (CommonMark 0.31, section 2.4).
+    """
+    return _ACTIVE.sub(r"\\\g<0>", " ".join(str(text).split()))
+
+
+def from_markdown(text: str) -> str:
+    """What `as_markdown` was given, up to white space."""
+    return re.sub(r"\\([\\`*<>&|$\]])", r"\1", text)
+
+
+def as_code(text: object) -> str:
+    """`text` as a code span in a paragraph or a cell; escaped as text where a span cannot hold it.
+
+    A span knows no escapes, so a backquote would end it and a bar the cell.
+    """
+    line = " ".join(str(text).split())
+    return as_markdown(line) if not line or re.search(r"[`|]", line) else f"`{line}`"
+
+
+def styled(frame: pd.DataFrame) -> Styler:
+    """`frame.style` with cells and headers escaped: pandas itself leaves their HTML alive."""
+    styler = frame.style.format(escape="html").format_index(escape="html")
+    return styler.format_index(escape="html", axis="columns")
