@@ -1,9 +1,12 @@
 """The frame: what is installed where, and what an import costs."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
@@ -167,3 +170,63 @@ def test_a_second_run_reuses_the_environment(tmp_path):
     # `venv` puts the program back where the base interpreter has the same name; else we are told.
     mended = python.read_bytes() != b"not a program"
     assert ("With no network it cannot" if mended else "Delete") in damaged.stderr
+
+
+# What ends with what.
+
+SWEEP = """
+import sys, time
+from pathlib import Path
+from coursekit import parallel
+parallel.PRELOAD = []  # nothing that takes long to import
+if __name__ == "__main__":
+    from begun import begun
+    for _ in parallel.run_all(begun, [Path("one"), Path("two")], 2, lambda *a: None):
+        pass
+"""
+JOB = "import time\ndef begun(path):\n    path.touch()\n    time.sleep(600)\n"
+
+
+def wait_until(holds, process, seconds=120):
+    """Until `holds()`; fails, with what the process said, if that ends or takes too long."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture()
+def started():
+    """Start a process in a session of its own, of which nothing is left after the test."""
+    processes = []
+
+    def start(command, **options):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_killed_sweep_leaves_nothing_running(started, tmp_path):
+    """Fork server, workers and whatever else there is: all hold the pipe until they end."""
+    (tmp_path / "begun.py").write_text(JOB, encoding="utf-8")
+    (tmp_path / "sweep.py").write_text(SWEEP, encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    sweep = started(
+        [sys.executable, "sweep.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    wait_until(lambda: all((tmp_path / name).exists() for name in ("one", "two")), sweep)
+    sweep.kill()
+    sweep.communicate(timeout=60)
