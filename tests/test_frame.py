@@ -1,6 +1,7 @@
 """The frame: what is installed where, and what an import costs."""
 
 import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 import tomllib
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -132,7 +134,6 @@ def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
 
 def test_a_second_run_reuses_the_environment(tmp_path):
     """Nothing is installed where the stamp says that these requirements are: works offline."""
-    import hashlib
     import venv
 
     venv.create(tmp_path, with_pip=True)
@@ -230,3 +231,37 @@ def test_a_killed_sweep_leaves_nothing_running(started, tmp_path):
     wait_until(lambda: all((tmp_path / name).exists() for name in ("one", "two")), sweep)
     sweep.kill()
     sweep.communicate(timeout=60)
+
+
+@pytest.fixture()
+def installed(tmp_path):
+    """A folder that passes for the course's environment: its Python is the one that tests."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    for name in ("requirements", "requirements-test"):
+        wanted = hashlib.sha256((ROOT / f"{name}.txt").read_bytes()).hexdigest()
+        (folder / f"course-{name}.sha256").write_text(wanted, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_course_told_to_stop_stops_whole(started, installed, tmp_path):
+    """SIGTERM, from `kill`, systemd, docker or `timeout`, to the one process it goes to."""
+    course = started(
+        [sys.executable, "-m", "coursekit", "course", "--only", "A"],
+        cwd=ROOT,
+        env={**os.environ, "COURSE_VENV": str(installed), "COURSE_ARTIFACTS": str(tmp_path)},
+    )
+
+    def kernel_runs():
+        family = psutil.Process(course.pid).children(recursive=True)
+        return any("ipykernel_launcher" in " ".join(process.cmdline()) for process in family)
+
+    wait_until(kernel_runs, course)
+    course.terminate()
+    output, _ = course.communicate(timeout=60)  # runner and kernel hold the pipe until they end
+    assert course.returncode == 130 and "What was finished is kept" in output
+    assert (tmp_path / "tiny" / "executed" / "A_paper_math.ipynb").is_file()
