@@ -63,7 +63,9 @@ def environment(tests: bool = False) -> Path:
     for name in ("requirements", *(["requirements-test"] if tests else [])):
         wanted = hashlib.sha256((ROOT / f"{name}.txt").read_bytes()).hexdigest()
         stamp = folder / f"course-{name}.sha256"
-        if not (python.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
+        if not (
+            python.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted
+        ):
             _install(ROOT / f"{name}.txt", folder, python)
             stamp.write_text(wanted, encoding="utf-8")
     with contextlib.suppress(OSError):  # an environment of somebody else: `run` names the folder
