@@ -93,6 +93,25 @@ def test_four_bit_loads_and_refuses_to_merge(sft_folder, quick):
         merge_adapter(model)
 
 
+def test_no_function_is_called_first_by_several_threads_at_once(profile, tokenizer):
+    """Else one of them may compute it with low accuracy: each is called for one number before."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from coursekit.logprobs import sequence_logps
+
+    first = {}
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if args and isinstance(args[0], torch.Tensor):
+                first.setdefault(function.overloadpacket.__name__, args[0].numel())
+            return function(*args, **(kwargs or {}))
+
+    with Record():
+        sequence_logps(load_model(profile.base_model, profile), tokenizer, ["a"], ["b"])
+    assert first["cos"] == first["sin"] == first["exp"] == first["sqrt"] == 1
+
+
 def test_frozen_copy_is_independent(model):
     copy = frozen_copy(model)
     assert not any(parameter.requires_grad for parameter in copy.parameters())
