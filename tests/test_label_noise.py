@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from conftest import NATS
 
 from coursekit.label_noise import label_noise_sweep, noise_table
 from coursekit.preferences import alert_rows
@@ -50,7 +51,7 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
     again = label_noise_sweep(sft, candidates, rows, two, path=path, **options)
     assert again["win_rate"][1] == 0.123  # not made anew
     assert again["points"][2] == frame["points"][2]
-    assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=1e-5)
+    assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=NATS)
 
 
 def test_the_table(setting):
