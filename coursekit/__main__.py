@@ -8,6 +8,7 @@ second run reuses the environment and needs no network.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -15,7 +16,8 @@ import sys
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from .profile import ROOT, folder_of
+
 COMMANDS = {
     "course": "run all sessions and print the three-way table",
     "test": "run the tests and, as tests, the notebooks (further arguments go to pytest)",
@@ -56,15 +58,34 @@ def environment(tests: bool = False) -> Path:
             f"This is Python {sys.version.split()[0]}; the course runs on 3.11 or 3.12. Name one: "
             "`make course PYTHON=python3.12`, or `python3.12 -m coursekit course`."
         )
-    folder = Path(os.environ.get("COURSE_VENV") or ROOT / ".venv")
+    folder = folder_of("COURSE_VENV", ".venv")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     for name in ("requirements", *(["requirements-test"] if tests else [])):
         wanted = hashlib.sha256((ROOT / f"{name}.txt").read_bytes()).hexdigest()
         stamp = folder / f"course-{name}.sha256"
-        if not (python.is_file() and stamp.is_file() and stamp.read_text() == wanted):
+        if not (
+            python.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted
+        ):
             _install(ROOT / f"{name}.txt", folder, python)
-            stamp.write_text(wanted)
+            stamp.write_text(wanted, encoding="utf-8")
+    with contextlib.suppress(OSError):  # an environment of somebody else: `run` names the folder
+        _point_here(folder)
     return python
+
+
+def _point_here(folder: Path) -> None:
+    """Let the environment's Python find this package: by a path file, without a build step.
+
+    Written anew if the course was moved or copied since. Where the environment lies in the course's
+    folder the path is relative to the file, and goes along with both.
+    """
+    for packages in (*folder.glob("lib/python3.*/site-packages"), folder / "Lib/site-packages"):
+        if packages.is_dir():
+            inside = packages.resolve().is_relative_to(ROOT)
+            line = f"{os.path.relpath(ROOT, packages.resolve()) if inside else ROOT}\n"
+            file = packages / "coursekit.pth"  # `site` reads it in the locale's encoding
+            if not file.is_file() or file.read_text(encoding="locale") != line:
+                file.write_text(line, encoding="locale")
 
 
 def _install(requirements: Path, folder: Path, python: Path) -> None:
@@ -86,14 +107,6 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
         )
     except OSError as error:
         sys.exit(f"The environment is damaged: {error}. Delete {folder} and run this again.")
-    # The package itself is found by a path file: no build step that would want the network.
-    site_packages = subprocess.run(
-        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    Path(site_packages, "coursekit.pth").write_text(f"{ROOT}\n")
 
 
 def run(python: Path, command: str, rest: list[str]) -> int:
@@ -107,15 +120,34 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "bench": ["-m", "coursekit.bench", *rest],
         "seeds": ["-m", "coursekit.seeds", *rest],
     }[command]
-    # Scripts of the environment (jupyter, jupytext) are found first.
-    path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
-    variables = {**os.environ, "PATH": path}
+    variables = {**os.environ, **_variables(python)}
+    if os.name == "posix":
+        # This process becomes the command: who ends it, by whatever signal, ends the command.
+        os.chdir(ROOT)
+        os.execve(python, [str(python), *arguments], variables)
     process = subprocess.Popen([str(python), *arguments], cwd=ROOT, env=variables)
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
             pass  # the command has received it too, and says what becomes of it
+
+
+def _variables(python: Path) -> dict[str, str]:
+    """Search paths on which this course and the environment of `python` come first.
+
+    Its scripts (jupyter, jupytext), this package and no other clone of it, and the kernel `python3`
+    that is this Python, whatever kernel of that name the user or the machine has.
+    """
+    first = {
+        "PATH": python.parent,
+        "PYTHONPATH": ROOT,
+        "JUPYTER_PATH": python.parent.parent / "share" / "jupyter",
+    }
+    return {
+        name: os.pathsep.join(filter(None, [str(path), os.environ.get(name)]))
+        for name, path in first.items()
+    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +16,8 @@ from .profile import Profile
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+PRELOAD = ["coursekit.quiet", "trl.trainer.dpo_trainer", "peft"]  # by the fork server, once
 
 
 def share_threads(profile: Profile) -> tuple[int, Profile]:
@@ -35,7 +39,8 @@ def run_all(
             jobs share.
         advance: of `progress`: called when a job ends, and every second meanwhile.
 
-    When the caller stops (Ctrl-C, an error) the processes are ended; an error in a job is raised.
+    When the caller stops (Ctrl-C, an error) the processes are ended, and they end by themselves
+    when the caller's process does, however that ends; an error in a job is raised.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -43,7 +48,7 @@ def run_all(
             yield run(job)
             advance()
         return
-    pool = ProcessPoolExecutor(workers, _context(), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, _context(), _begin_worker)
     try:
         waiting: set[Future] = {pool.submit(run, job) for job in jobs}
         start = time.monotonic()
@@ -80,10 +85,19 @@ def _context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["coursekit.quiet", "trl.trainer.dpo_trainer", "peft"])
+    context.set_forkserver_preload(PRELOAD)
     return context
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the parent's to handle: it ends its workers."""
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's to handle: it ends its workers. Should it be killed, they follow."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that made the pool, and end this one: it works for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # in a worker there is one
+    parent.join()
+    os._exit(1)

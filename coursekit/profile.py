@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = str(Path(__file__).parent / "models" / "tiny")
 # Every linear layer of a Llama-like model: adapters here train best for their size.
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -66,9 +67,16 @@ class Profile:
 
 def artifacts_folder() -> Path:
     """Where runs are kept: `COURSE_ARTIFACTS`, or `artifacts` beside the package's sources."""
-    return Path(
-        os.environ.get("COURSE_ARTIFACTS") or Path(__file__).resolve().parent.parent / "artifacts"
-    )
+    return folder_of("COURSE_ARTIFACTS", "artifacts")
+
+
+def folder_of(variable: str, default: str) -> Path:
+    """The folder that the environment variable names, absolute; `default` if it is not set.
+
+    `~` is the home folder. A relative path counts from the folder the package lies in, and not from
+    where a process happens to run: a command and a notebook mean the same folder.
+    """
+    return ROOT / os.path.expanduser(os.environ.get(variable) or default)
 
 
 def _profiles() -> dict[str, Profile]:

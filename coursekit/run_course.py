@@ -7,8 +7,10 @@ and triples, and the three-way table, which is also printed.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import copy
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -63,6 +65,8 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
     What was executed is written even if a cell fails or the run is stopped. Returns whether it ran
     through.
     """
+    # To be told to stop (`kill`, systemd, docker) is Ctrl-C. The client sets both anew in the end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     notebook = jupytext.read(source)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     done = 0
@@ -88,9 +92,11 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
         client.execute()
     except CellExecutionError as error:
         failed = error
-    except (DeadKernelError, AssertionError) as error:
+    except (DeadKernelError, AssertionError, asyncio.CancelledError) as error:
         # Ctrl-C: nbclient ends the kernel, and then stumbles over its absence.
         raise KeyboardInterrupt from error
+    except RuntimeError as error:  # before the first cell
+        failed = f"The kernel does not start: {error}. Delete .venv (or COURSE_VENV) and run again."
     finally:
         _tidy(notebook)
         nbformat.write(notebook, target)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import NATS
 
 from coursekit.evaluation import (
     bootstrap_mean,
@@ -89,7 +90,7 @@ def test_kl_is_zero_from_itself_and_right_where_it_is_known(model, tokenizer):
     reference = frozen_copy(model)
     prompts = ["Tell the team.\nservice: user-db"] * 64
     same = kl_from_reference(model, reference, tokenizer, prompts, max_new_tokens=8)
-    assert same.value == pytest.approx(0, abs=1e-4)
+    assert same.value == pytest.approx(0, abs=NATS)
     # A policy that answers with one token and stops: everything is enumerable.
     policy, other = one_token_model(model, 1.5), one_token_model(model, 0.0)
     p, q = (torch.softmax(torch.tensor([bias, 0.0]), 0) for bias in (1.5, 0.0))

@@ -1,11 +1,21 @@
 """The frame: what is installed where, and what an import costs."""
 
+import contextlib
+import hashlib
+import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+import venv
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -129,10 +139,7 @@ def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
 
 def test_a_second_run_reuses_the_environment(tmp_path):
     """Nothing is installed where the stamp says that these requirements are: works offline."""
-    import hashlib
-    import venv
-
-    venv.create(tmp_path, with_pip=True)
+    venv.create(tmp_path)
     python = next(path for path in tmp_path.glob("*/python*") if path.stem == "python")
     stamp = tmp_path / "course-requirements.sha256"
     wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
@@ -167,3 +174,194 @@ def test_a_second_run_reuses_the_environment(tmp_path):
     # `venv` puts the program back where the base interpreter has the same name; else we are told.
     mended = python.read_bytes() != b"not a program"
     assert ("With no network it cannot" if mended else "Delete") in damaged.stderr
+
+
+# What ends with what.
+
+SWEEP = """
+import sys, time
+from pathlib import Path
+from coursekit import parallel
+parallel.PRELOAD = []  # nothing that takes long to import
+if __name__ == "__main__":
+    from begun import begun
+    for _ in parallel.run_all(begun, [Path("one"), Path("two")], 2, lambda *a: None):
+        pass
+"""
+JOB = "import time\ndef begun(path):\n    path.touch()\n    time.sleep(600)\n"
+
+
+def wait_until(holds, process, seconds=120):
+    """Until `holds()`; fails, with what the process said, if that ends or takes too long."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture()
+def started():
+    """Start a process in a session of its own, of which nothing is left after the test."""
+    processes = []
+
+    def start(command, **options):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_killed_sweep_leaves_nothing_running(started, tmp_path):
+    """Fork server, workers and whatever else there is: all hold the pipe until they end."""
+    (tmp_path / "begun.py").write_text(JOB, encoding="utf-8")
+    (tmp_path / "sweep.py").write_text(SWEEP, encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    sweep = started(
+        [sys.executable, "sweep.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    wait_until(lambda: all((tmp_path / name).exists() for name in ("one", "two")), sweep)
+    sweep.kill()
+    sweep.communicate(timeout=60)
+
+
+@pytest.fixture()
+def installed(tmp_path):
+    """A folder that passes for the course's environment: its Python is the one that tests."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    python = folder / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    for name in ("requirements", "requirements-test"):
+        wanted = hashlib.sha256((ROOT / f"{name}.txt").read_bytes()).hexdigest()
+        (folder / f"course-{name}.sha256").write_text(wanted, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_course_told_to_stop_stops_whole(started, installed, tmp_path):
+    """SIGTERM, from `kill`, systemd, docker or `timeout`, to the one process it goes to."""
+    course = started(
+        [sys.executable, "-m", "coursekit", "course", "--only", "A"],
+        cwd=ROOT,
+        env={**os.environ, "COURSE_VENV": str(installed), "COURSE_ARTIFACTS": str(tmp_path)},
+    )
+
+    def kernel_runs():
+        family = psutil.Process(course.pid).children(recursive=True)
+        return any("ipykernel_launcher" in " ".join(process.cmdline()) for process in family)
+
+    wait_until(kernel_runs, course)
+    course.terminate()
+    output, _ = course.communicate(timeout=60)  # runner and kernel hold the pipe until they end
+    assert course.returncode == 130 and "What was finished is kept" in output
+    assert (tmp_path / "tiny" / "executed" / "A_paper_math.ipynb").is_file()
+
+
+# Which code, which kernel, which folder.
+
+
+def output_of(arguments, **options):
+    result = subprocess.run(arguments, capture_output=True, text=True, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.fixture()
+def course(tmp_path):
+    """A small clone of the course, its environment, what its commands do first, what is found."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
+
+    def clone(name, folder):
+        (tmp_path / name / "coursekit").mkdir(parents=True)
+        shutil.copy(ROOT / "requirements.txt", tmp_path / name)
+        for file in ("__init__.py", "__main__.py", "profile.py"):
+            shutil.copy(ROOT / "coursekit" / file, tmp_path / name / "coursekit")
+        if not (tmp_path / folder).is_dir():
+            venv.create(tmp_path / folder)
+            stamp = tmp_path / folder / "course-requirements.sha256"
+            stamp.write_text(wanted, encoding="utf-8")
+
+    def begin(name, folder):
+        code = "import coursekit.__main__ as m; m.environment()"
+        variables = {**clean, "COURSE_VENV": str(tmp_path / folder)}
+        output_of([sys.executable, "-c", code], cwd=tmp_path / name, env=variables)
+
+    def found(folder):
+        """The clone that the environment's Python imports, as a kernel of VS Code would."""
+        (python,) = (
+            path for path in (tmp_path / folder).glob("*/python*") if path.stem == "python"
+        )
+        code = "import coursekit.profile as p; print(p.artifacts_folder().parent.name)"
+        return output_of([python, "-c", code], cwd=tmp_path, env=clean)
+
+    return SimpleNamespace(clone=clone, begin=begin, found=found)
+
+
+@pytest.mark.parametrize("how", [shutil.copytree, shutil.move])
+def test_a_clone_that_was_copied_or_moved_runs_its_own_code(how, course, tmp_path):
+    course.clone("first", "first/.venv")
+    course.begin("first", "first/.venv")
+    assert course.found("first/.venv") == "first"
+    how(tmp_path / "first", tmp_path / "second")
+    assert course.found("second/.venv") == "second"
+
+
+def test_an_environment_apart_runs_the_clone_that_was_started_last(course):
+    for name in ("first", "second"):
+        course.clone(name, "apart")
+        course.begin(name, "apart")
+        assert course.found("apart") == name
+
+
+def test_commands_run_this_clone_and_the_environments_own_kernel(tmp_path, monkeypatch):
+    """Whatever else is on the search paths: another clone, a kernel `python3` of another Python."""
+    from coursekit.__main__ import _variables
+
+    kernel = tmp_path / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    foreign = {"argv": ["/another/python", "{connection_file}"], "display_name": "x"}
+    (kernel / "kernel.json").write_text(json.dumps(foreign), encoding="utf-8")
+    (tmp_path / "coursekit").mkdir()
+    (tmp_path / "coursekit" / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import coursekit, jupyter_client as j; print(coursekit.__file__)\n"
+    code += "print(j.KernelManager(kernel_name='python3').format_kernel_cmd()[0])"
+    variables = {**os.environ, **_variables(Path(sys.executable))}
+    package, python = output_of(
+        [sys.executable, "-c", code], cwd=tmp_path / "share", env=variables
+    ).splitlines()
+    assert Path(package).parent == ROOT / "coursekit" and python == sys.executable
+
+
+@pytest.mark.parametrize("variable", ["COURSE_ARTIFACTS", "COURSE_VENV"])
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("here/runs", "{root}/here/runs"), ("~/runs", "{home}/runs"), ("{home}/x", "{home}/x")],
+)
+def test_a_folder_means_the_same_from_everywhere(variable, value, meant, tmp_path, monkeypatch):
+    from coursekit.profile import folder_of, load_profile
+
+    places = {"root": ROOT, "home": tmp_path}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv(variable, value.format(**places))
+    for folder in (ROOT, ROOT / "notebooks", tmp_path):
+        monkeypatch.chdir(folder)
+        assert folder_of(variable, "artifacts") == Path(meant.format(**places))
+    if variable == "COURSE_ARTIFACTS":
+        assert load_profile().artifacts == Path(meant.format(**places))

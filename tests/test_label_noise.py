@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from conftest import NATS
 
 from coursekit.label_noise import label_noise_sweep, noise_table
 from coursekit.preferences import alert_rows
@@ -51,7 +52,7 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
     again = label_noise_sweep(sft, candidates, rows, two, path=path, **options)
     assert path.read_bytes().splitlines(keepends=True)[:2] == lines[:2]  # not made anew
     assert again["points"][2] == frame["points"][2]
-    assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=1e-5)
+    assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=NATS)
 
 
 def test_the_table(setting):

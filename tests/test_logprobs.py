@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import NATS
 
 from coursekit.logprobs import (
     EncodedPair,
@@ -38,7 +39,7 @@ def test_agrees_with_one_by_one(model, tokenizer, triples):
     expected = [naive(model, tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
     for batch_size in (1, 4, 64):
         found = sequence_logps(model, tokenizer, prompts, responses, batch_size=batch_size)
-        assert found.tolist() == pytest.approx(expected, abs=1e-4)
+        assert found.tolist() == pytest.approx(expected, abs=NATS)
 
 
 def test_per_token_values_sum_to_it_and_end_with_the_end_token(model, tokenizer, triples):
@@ -48,7 +49,7 @@ def test_per_token_values_sum_to_it_and_end_with_the_end_token(model, tokenizer,
     rows = sequence_logps(model, tokenizer, prompts, responses, per_token=True)
     for prompt, response, total, row in zip(prompts, responses, whole, rows, strict=True):
         assert len(row) == len(encode_pair(tokenizer, prompt, response).response_ids)
-        assert row.sum().item() == pytest.approx(total.item(), abs=1e-4)
+        assert row.sum().item() == pytest.approx(total.item(), abs=NATS)
     assert encode_pair(tokenizer, "a", "b").response_ids[-1] == tokenizer.eos_token_id
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import NATS
 
 from coursekit.models import adapter_config, frozen_copy, load_model, load_tokenizer, merge_adapter
 from coursekit.profile import TINY_MODEL, load_profile
@@ -94,7 +95,7 @@ def test_adapters_stack_and_merge(sft_folder, quick, tokenizer, triples, tmp_pat
     prompts, texts = [[row[key] for row in triples] for key in ("prompt", "chosen")]
     apart = sequence_logps(load_model(run.folder), tokenizer, prompts, texts)
     merged = sequence_logps(merge_adapter(load_model(run.folder)), tokenizer, prompts, texts)
-    assert merged.tolist() == pytest.approx(apart.tolist(), abs=1e-3)
+    assert merged.tolist() == pytest.approx(apart.tolist(), abs=NATS)
 
 
 def test_four_bit_loads_and_refuses_to_merge(sft_folder, quick):
@@ -102,6 +103,25 @@ def test_four_bit_loads_and_refuses_to_merge(sft_folder, quick):
     model = load_model(sft_folder, four_bit)
     with pytest.raises(ValueError, match="4-bit weights without loss"):
         merge_adapter(model)
+
+
+def test_no_function_is_called_first_by_several_threads_at_once(profile, tokenizer):
+    """Else one of them may compute it with low accuracy: each is called for one number before."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from coursekit.logprobs import sequence_logps
+
+    first = {}
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if args and isinstance(args[0], torch.Tensor):
+                first.setdefault(function.overloadpacket.__name__, args[0].numel())
+            return function(*args, **(kwargs or {}))
+
+    with Record():
+        sequence_logps(load_model(profile.base_model, profile), tokenizer, ["a"], ["b"])
+    assert first["cos"] == first["sin"] == first["exp"] == first["sqrt"] == 1
 
 
 def test_frozen_copy_is_independent(model):

@@ -280,10 +280,11 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
 
 
 def test_killed_ten_times_while_triples_are_made(tmp_path):
-    """SIGKILL at ten random moments, resumed each time: the files of an undisturbed run."""
+    """SIGKILL at ten random places, resumed each time: the files of an undisturbed run."""
     code = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from coursekit.judging import RubricJudge
 from coursekit.models import load_model, load_tokenizer
@@ -301,16 +302,25 @@ def start(folder):
         os._exit(0)
     return child
 
-begun = time.monotonic()
+def size(folder):
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
 assert os.waitpid(start(sys.argv[1] + "/whole"), 0)[1] == 0
-whole, rng, killed = time.monotonic() - begun, random.Random(0), 0
-for _ in range(60):
-    child = start(sys.argv[1] + "/killed")
-    time.sleep(rng.uniform(0.01, 0.12) * whole)
-    os.kill(child, signal.SIGKILL)
-    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+whole, rng, killed = size(sys.argv[1] + "/whole"), random.Random(0), 0
+for _ in range(60):  # a kill when the files have grown by up to a tenth
+    child, ended = start(folder := sys.argv[1] + "/killed"), (0, 0)
+    until = size(folder) + rng.uniform(0, 0.1) * whole
+    while size(folder) < until and not ended[0]:
+        time.sleep(0.001)
+        ended = os.waitpid(child, os.WNOHANG)
+    if not ended[0]:
+        os.kill(child, signal.SIGKILL)
+        ended = os.waitpid(child, 0)
+    killed += ended[1] == signal.SIGKILL
     if killed == 10:
         break
+    if ended[1] == 0:  # it was quicker: once more from the start
+        shutil.rmtree(folder)
 assert os.waitpid(start(sys.argv[1] + "/killed"), 0)[1] == 0
 print(killed)
 """

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import NATS
 
 from coursekit.logprobs import encode_pair
 from coursekit.models import load_model, load_tokenizer
@@ -64,8 +65,8 @@ def test_batches_and_padding_change_nothing(trained, triples):
     responses = [row["chosen"] for row in triples]
     together = reward.scores(prompts, responses)
     alone = [reward.scores([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
-    assert together == pytest.approx(alone, abs=1e-4)
-    assert reward.scores(prompts, responses, batch_size=3) == pytest.approx(together, abs=1e-4)
+    assert together == pytest.approx(alone, abs=NATS)
+    assert reward.scores(prompts, responses, batch_size=3) == pytest.approx(together, abs=NATS)
 
 
 def test_the_trainer_reads_what_we_score(quick, sft_folder, triples):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import NATS, ROOT
 
 from coursekit.logprobs import sequence_logps
 from coursekit.losses import dpo_loss
@@ -107,8 +107,8 @@ def test_reference_is_the_sft_model(path, quick, sft_folder, triples, tokenizer,
     rank = chosen.pop("lora_rank", profile.dpo.lora_rank)
     settings = replace(profile.dpo, lora_rank=rank)
     run = train_dpo(sft_folder, triples, tmp_path / "dpo", profile, settings=settings, **chosen)
-    assert assert_first_loss(run.history) == pytest.approx(math.log(2), abs=1e-3)
-    assert run.history[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
+    assert assert_first_loss(run.history) == pytest.approx(math.log(2), abs=NATS)
+    assert run.history[0]["rewards/margins"] == pytest.approx(0, abs=NATS)
     assert run.history[-1]["rewards/margins"] > 0.05
     # What was saved is the policy: it prefers the chosen responses more than the SFT model does.
     before = pair_logps(load_model(sft_folder, profile), tokenizer, triples)
@@ -218,8 +218,8 @@ def test_trl_logs_our_log_probabilities(quick, sft_folder, triples, tokenizer, t
         sft_folder, triples[:8], tmp_path, replace(quick, dpo=replace(quick.dpo, epochs=1))
     )
     chosen, rejected = pair_logps(load_model(sft_folder, quick), tokenizer, triples[:8])
-    assert run.history[0]["logps/chosen"] == pytest.approx(sum(chosen) / 8, abs=1e-3)
-    assert run.history[0]["logps/rejected"] == pytest.approx(sum(rejected) / 8, abs=1e-3)
+    assert run.history[0]["logps/chosen"] == pytest.approx(sum(chosen) / 8, abs=NATS)
+    assert run.history[0]["logps/rejected"] == pytest.approx(sum(rejected) / 8, abs=NATS)
 
 
 def test_trl_loss_is_the_papers(model, tokenizer, triples, tmp_path):
@@ -233,7 +233,7 @@ def test_trl_loss_is_the_papers(model, tokenizer, triples, tmp_path):
     trainer = bare_trainer(
         model, tokenizer, triples[:8], tmp_path, ref_model=reference, beta=0.3, learning_rate=0.0
     )
-    assert first_loss(trainer) == pytest.approx(expected, abs=1e-4)
+    assert first_loss(trainer) == pytest.approx(expected, abs=NATS)
 
 
 def test_padding_side_of_the_tokenizer_does_not_matter_to_dpo(model, tokenizer, triples, tmp_path):
@@ -318,7 +318,7 @@ def test_trap_ln2_holds_for_the_same_wrong_model(quick, sft_folder, triples, tok
     trainer = bare_trainer(wrong, tokenizer, triples, tmp_path, ref_model=frozen_copy(wrong))
     with pytest.raises(ReferenceError, match="Start from the folder"):
         assert_reference(trainer, tokenizer, triples, expected, "before training")
-    assert first_loss(trainer) == pytest.approx(math.log(2), abs=1e-4)
+    assert first_loss(trainer) == pytest.approx(math.log(2), abs=NATS)
 
 
 def test_trap_adapter_passed_in_keeps_its_reference(
@@ -329,7 +329,7 @@ def test_trap_adapter_passed_in_keeps_its_reference(
     adapter = load_model(sft_folder, quick, trainable=True)
     trainer = bare_trainer(adapter, tokenizer, triples, tmp_path)
     assert_reference(trainer, tokenizer, triples, expected, "before training")
-    assert first_loss(trainer) == pytest.approx(math.log(2), abs=1e-4)
+    assert first_loss(trainer) == pytest.approx(math.log(2), abs=NATS)
     assert_reference(trainer, tokenizer, triples, expected, "after training")
 
 
@@ -358,7 +358,7 @@ print(json.dumps(values.tolist()))
         cwd=ROOT,
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == pytest.approx(here, abs=1e-4)
+    assert json.loads(result.stdout) == pytest.approx(here, abs=NATS)
 
 
 def test_training_twice_gives_the_same(quick, sft_folder, triples, tmp_path):
