@@ -28,7 +28,7 @@ class Recipe:
 MASTER_COPY = "bf16, fp32 master copy"
 
 RECIPES = {
-    # Two moments in bf16: small updates are rounded away.
+    # Adam's two moments in bf16 too: updates too small for its digits are rounded away.
     "all bf16": Recipe(BYTES_BF16, BYTES_BF16, 2 * BYTES_BF16),
     # Mixed precision with Adam's two moments and a copy of the weights in fp32 (ZeRO,
     # arXiv:1910.02054, section 3.1).

@@ -205,7 +205,7 @@ claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 # $$J(\pi) = \mathbb{E}_{x, y \sim \pi}\,[r(x, y)]
 # - \beta\,\mathrm{KL}\big(\pi(\cdot|x)\,\|\,\pi_\mathrm{ref}(\cdot|x)\big)$$
 #
-# PPO climbs a clipped surrogate of it with samples, a value model and care. What does the KL term do?
+# PPO climbs a clipped surrogate of it with samples and a value model. What does the KL term do?
 # In the next 20 worlds reward models were fitted on only 40 pairs, and what looks best to them lies
 # where the reference hardly goes.
 
@@ -303,7 +303,7 @@ by_recipe = recipes["total"]
 claim(
     by_recipe["bf16, fp32 master copy"] == table.loc[("7B", "DPO"), "total"],
     f"{by_recipe['bf16, fp32 master copy']:.0f} GiB before activations by the recipe of the table "
-    f"above, {by_recipe['all bf16']:.0f} with everything in bf16 (where Adam's small updates are "
+    f"above, {by_recipe['all bf16']:.0f} with everything in bf16 (where small updates may be "
     f"rounded away), {by_recipe['all fp32']:.0f} for a model loaded in fp32",
 )
 claim(
@@ -737,7 +737,10 @@ print(
     spelt(together[len(asked) :]),
 )
 print("cut as TRL cuts:            ", spelt(together[:cut]), "then", spelt(together[cut:]))
-claim(together[len(asked) :] != answer, "cut by the prompt's length, other tokens are scored")
+claim(
+    together[len(asked) :] != answer,
+    "cut by the prompt's length, it is not the answer that is scored",
+)
 claim(cut < len(asked), f"TRL drops {spelt(asked[cut:])} from the prompt (with a warning)")
 print(
     f"log pi of the answer: {logp(asked, answer):.2f} nats after the prompt as it is asked, "
@@ -818,7 +821,7 @@ apart = bandit.total_variation(stiffer, rlhf_policy).max().item()
 claim(apart > 0.1, f"with ten times the ridge in DPO's fit alone they are not ({apart:.2f})")
 
 # %% [markdown]
-# They part as soon as one of them *generalises* otherwise than the other. Below, the reward model is
+# They part as soon as one of them *generalises* differently from the other. Below, the reward model is
 # linear in three features that do explain the true reward; DPO has a free logit for each response.
 # The ridge is 0.1 for both, on three weights there and on 36 implicit rewards here. Regret is how far
 # $J$ falls short of its maximum.
@@ -878,7 +881,7 @@ claim(by_ridge[0.01].low > by_ridge[0.1].high, "and DPO suffers most from a weak
 # %% [markdown]
 # Neither is better as such. DPO learns about a response from pairs in which it occurs, and from what
 # the network shares between responses. A reward model can score responses that no pair shows, *if*
-# it generalises rightly, and is hacked if it does not (part 2).
+# it generalises rightly, and can be hacked if it does not (part 2).
 
 # %% [markdown]
 # ## 7 · The family

@@ -450,7 +450,7 @@ kto_desirable = Exercise(
         ),
         Mistake(
             lambda ratio, other, beta: 1 - torch.sigmoid(beta * (ratio - other.mean().detach())),
-            "z must not fall below 0: it stands for a KL divergence, which never is negative.",
+            "z must not fall below 0: it stands for a KL divergence, which is never negative.",
         ),
         Mistake(
             lambda ratio, other, beta: torch.sigmoid(
