@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -223,7 +224,9 @@ def policy_gradient(
     """Climb `objective` by exact natural policy gradient from the reference; beta may be 0.
 
     What PPO approximates with samples: in a table, adding the advantage to the logits is the
-    natural gradient step (Kakade 2001). With beta > 0 it converges to `optimal_policy`.
+    natural gradient step (Kakade 2001). With beta > 0 it converges to `optimal_policy`. Each step
+    adds a multiple of the reward to log pi / pi_ref and, with beta > 0, shrinks it: whatever beta,
+    the path runs along the policies pi_ref exp(c r) / Z, and beta says how far.
 
     Returns:
         steps + 1 policies, each (X, Y), from the reference on.
@@ -292,12 +295,13 @@ CONDITIONS = {
 
 
 def compare_estimators(
-    conditions: dict[str, Condition], seeds: int = 12, beta: float = 1.0
+    conditions: dict[str, Condition], seeds: int = 12, beta: float = 1.0, ridge: float = 0.1
 ) -> pd.DataFrame:
     """DPO against reward model and policy gradient, in one random world a seed.
 
     DPO has a free logit for every response; the reward model is linear in the features and its
-    policy comes by `policy_gradient`.
+    policy comes by `policy_gradient`. `ridge` is that of both fits: on the reward model's few
+    weights, and on each of DPO's implicit rewards.
 
     Returns:
         One row for each condition, seed and `method`, with its `regret`; method `reference` is the
@@ -318,10 +322,10 @@ def compare_estimators(
                 log_behaviour=behaviour.log_softmax(-1),
                 flipped=condition.flipped,
             )
-            reward = fit_reward(pairs, world.features[..., : condition.visible])
+            reward = fit_reward(pairs, world.features[..., : condition.visible], ridge)
             policies = {
                 "reference": world.log_reference,
-                "DPO": fit_dpo(pairs, world.log_reference, beta),
+                "DPO": fit_dpo(pairs, world.log_reference, beta, ridge),
                 "RLHF": policy_gradient(world.log_reference, reward, beta, 100, 0.5)[-1],
             }
             rows += [
@@ -365,6 +369,34 @@ def overoptimise(
             for step, policy in enumerate(path)
         ]
     return pd.DataFrame(rows)
+
+
+def true_at_kl(path: pd.DataFrame, kl: pd.Series) -> pd.Series:
+    """The true reward in each world of `path` where its policy is so far from the reference.
+
+    Stopping early, in other words: the same climb, ended at a given KL divergence.
+
+    Args:
+        path: as from `overoptimise`.
+        kl: the KL divergence at which to stop, in nats, by seed.
+
+    Returns:
+        The true reward by seed, linear between steps.
+
+    Raises ValueError for a world whose path does not go so far.
+    """
+    import pandas as pd
+
+    found = {}
+    for seed, world in path.groupby("seed"):
+        furthest = world["kl"].max()
+        if kl[seed] > furthest:
+            raise ValueError(
+                f"world {seed} goes {furthest:.2f} nats at most, not {kl[seed]:.2f}: ask for less, "
+                "or take more steps"
+            )
+        found[seed] = np.interp(kl[seed], world["kl"], world["true"])
+    return pd.Series(found, name="true")
 
 
 def fit_kto(

@@ -31,7 +31,7 @@ def dpo_loss(
         policy_chosen_logps, policy_rejected_logps: log pi_theta(y_w | x) and (y_l | x), (B,), sums
             over the response's tokens, in nats.
         reference_chosen_logps, reference_rejected_logps: the same under pi_ref, (B,).
-        beta: how dear it is to leave the reference, > 0.
+        beta: what a nat of distance from the reference costs, in units of the reward, > 0.
 
     Returns:
         loss, chosen_rewards, rejected_rewards, each (B,). The implicit rewards carry beta; their
@@ -117,8 +117,10 @@ def ipo_loss(
     """IPO: the squared distance of h from 1 / (2 beta), where it therefore settles.
 
     (h - 1 / (2 beta))^2, where DPO's margin grows for as long as preferences look certain. Azar et
-    al. 2023 (arXiv:2310.12036), equation 17, whose tau is beta here. The paper takes sums, as here;
-    TRL divides the log-ratios by the response's length, so that its target is per token.
+    al. 2023 (arXiv:2310.12036), equation 17, whose tau is beta here. As the paper writes it, h is
+    of sums, as here. TRL divides each log-ratio by its response's length, so that the target is per
+    token; its authors note in the source that IPO's confirmed this, and that the paper's results
+    were had so. For that form, give means.
     Arguments and results as in `dpo_loss`.
     """
     chosen_rewards, rejected_rewards = _implicit_rewards(

@@ -96,6 +96,26 @@ def plot_overoptimisation(paths: Mapping[float, pd.DataFrame]) -> Figure:
     return _close(figure)
 
 
+def plot_frontier(paths: Mapping[float, pd.DataFrame]) -> Figure:
+    """What each nat of KL buys in true reward, a line for each beta; a dot is where it ends.
+
+    `paths`: for each of up to three betas, as from `bandit.overoptimise`; means over worlds at
+    each step.
+    """
+    looks = zip((GREY, VERMILION, BLUE), (5, 2.5, 2.5), ("-", "--", ":"), strict=True)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.5, 3.2))
+        for (beta, path), (colour, width, line) in zip(paths.items(), looks, strict=False):
+            mean = path.groupby("step")[["kl", "true"]].mean()
+            label = "KL term off" if beta == 0 else f"beta = {beta:g}"
+            axes.plot(mean["kl"], mean["true"], line, color=colour, lw=width, label=label)
+            axes.plot(mean["kl"].iloc[-1], mean["true"].iloc[-1], "o", color=colour, ms=8)
+        axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
+        axes.set(xlabel="KL from pi_ref, nats", ylabel="expected true reward")
+        axes.legend()
+    return _close(figure)
+
+
 def draw_optimum(axes: Axes, world: World, beta: float, prompt: int = 0) -> None:
     """The reference and the optimal policy at one prompt, responses sorted by reward."""
     order = world.reward[prompt].argsort()

@@ -57,7 +57,7 @@ def train_reward_model(
     """Train a reward model with TRL's `RewardTrainer`: Bradley-Terry on the triples.
 
     It starts from the SFT model, with a scalar head on the last token in place of the vocabulary's
-    (InstructGPT, arXiv:2203.02155, section 3.4), and trains a LoRA adapter and the head; what is
+    (InstructGPT, arXiv:2203.02155, section 3.5), and trains a LoRA adapter and the head; what is
     saved is whole. `load_reward_model(folder)` gives it back. A run that is finished in `folder`,
     from the same of everything, is not made anew.
 

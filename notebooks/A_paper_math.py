@@ -28,7 +28,7 @@
 # 6. compare DPO with RLHF where the truth is known,
 # 7. meet the family (IPO, KTO, ORPO, SimPO, ...) and learn when to use which.
 #
-# About 3 hours with the exercises; the cells compute for less than a minute on two CPU cores.
+# About 3 hours with the exercises; the cells compute for about a minute on two CPU cores.
 #
 # **How exercises work.** Each has a card with a folded hint and solution, a stub to fill in, and a
 # check. An untouched stub is *not attempted*, and the notebook goes on with the course's own
@@ -42,6 +42,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import display
+from trl.data_utils import common_prefix_length
 
 from coursekit import bandit, losses, memory
 from coursekit import plotting_math as figures
@@ -106,19 +107,19 @@ without_fault = predict(
 
 # %%
 scores = score_responses(rows, responses).groupby("model").mean().drop(columns="row")
-reports = score_responses(rows, {"SFT": responses["SFT"]})
-share = (reports["overall"] == 1).mean()
+reports, base_reports = (score_responses(rows, {name: responses[name]}) for name in ("SFT", "base"))
+faultless = bootstrap_mean(reports["overall"] == 1, within=(0, 1))
+share = faultless.value
 held(
     without_fault,
     "nearly all" if share > 0.8 else "hardly any" if share < 0.2 else without_fault.options[1],
-    f"{share:.0%} are without fault",
+    f"a share of {faultless} is without fault (in brackets the 95 % interval over alerts, as below)",
 )
 display(scores.round(2))
-claim(
-    scores.loc["SFT", "format"] > scores.loc["base", "format"] + 0.3,
-    "SFT has taught the format",
-)
-claim(scores.loc["SFT", "faithfulness"] < 0.9, "and not to say *unknown*: it invents causes")
+taught = bootstrap_mean(reports["format"] - base_reports["format"])
+faithful = bootstrap_mean(reports["faithfulness"], within=(0, 1))
+claim(taught.low > 0.3, f"SFT has taught the format: {taught} more than base")
+claim(faithful.high < 0.9, f"and not to say *unknown*: it invents causes, faithfulness {faithful}")
 
 # %% [markdown]
 # The model can copy every fact and still answers badly: it does what its demonstrations did. More
@@ -204,7 +205,7 @@ claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 # $$J(\pi) = \mathbb{E}_{x, y \sim \pi}\,[r(x, y)]
 # - \beta\,\mathrm{KL}\big(\pi(\cdot|x)\,\|\,\pi_\mathrm{ref}(\cdot|x)\big)$$
 #
-# PPO climbs a clipped surrogate of it with samples, a value model and care. What does the KL term do?
+# PPO climbs a clipped surrogate of it with samples and a value model. What does the KL term do?
 # In the next 20 worlds reward models were fitted on only 40 pairs, and what looks best to them lies
 # where the reference hardly goes.
 
@@ -233,10 +234,11 @@ falls = (single.max() - single.last() > 0.1).sum()
 claim(falls >= 15, f"it falls from its maximum in {falls} of {single.ngroups} worlds")
 claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising: it cannot warn you")
 claim(end < means[0.3]["true"].iloc[-1] < top - 0.1, "with beta 0.3 it falls as well, but less")
+kept = bootstrap_mean(paths[1.0].groupby("seed")["true"].last())
 claim(
-    on["true"].iloc[-1] > end and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
+    kept.value > on["true"].max() - 0.05 and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
     f"with beta 1 the policy stays near ({on['kl'].iloc[-1]:.1f} nats, not "
-    f"{off['kl'].iloc[-1]:.1f}) and keeps what it gained ({on['true'].iloc[-1]:.2f})",
+    f"{off['kl'].iloc[-1]:.1f}) and keeps what it gained ({kept} over worlds)",
 )
 
 # %% [markdown]
@@ -245,25 +247,77 @@ claim(
 # falls less, with beta 1 it does not fall.*
 #
 # This is **reward hacking** (over-optimisation: Gao et al. 2022,
-# [2210.10760](https://arxiv.org/abs/2210.10760)). DPO has no reward model to hack, and
-# over-optimises much the same way (Rafailov et al. 2024,
+# [2210.10760](https://arxiv.org/abs/2210.10760)). Does the KL term protect against it, then? Draw the
+# same climbs over the distance from the reference, and end the one without KL term as far away as
+# the others ended:
+
+# %%
+figures.plot_frontier(paths)
+
+# %%
+for b in (0.3, 1.0):
+    ends = paths[b].groupby("seed")[["kl", "true"]].last()
+    stopped = bandit.true_at_kl(paths[0.0], ends["kl"])
+    claim(
+        (ends["true"] - stopped).abs().max() < 0.01,
+        f"beta {b:g} ends at a true reward of {ends['true'].mean():.3f}; without KL term, stopped "
+        f"at the same KL: {stopped.mean():.3f}",
+    )
+
+# %% [markdown]
+# *The figure: true reward over KL, means over worlds. The three lines lie on one another; only the
+# dots, where each climb ends, are in different places.*
+#
+# The KL term bought nothing that stopping early would not have bought. In a table one sees why: each
+# step adds a multiple of the fitted reward $\hat r$ to $\log(\pi/\pi_\mathrm{ref})$, and the KL term
+# shrinks it again, so that every climb runs through the policies $\pi_\mathrm{ref}\,e^{c\hat r}/Z$ and
+# beta only says how far. With language models Gao et al. found it by measurement: a KL penalty raised
+# the proxy at a given KL, but gave no better frontier of true reward against KL; it acted like early
+# stopping (and this may depend on the settings, they warn). So the term says where to stop, before
+# the true reward is known. It does not make the reward model right.
+#
+# DPO has no reward model to hack, and over-optimises much the same way (Rafailov et al. 2024,
 # [2406.02900](https://arxiv.org/abs/2406.02900)): its implicit reward is fitted to pairs too.
 #
 # ### Who is in memory?
 #
 # PPO holds four models: policy and value are trained, reference and reward model only read. DPO holds
-# two, with LoRA one. The table counts what must be there: weights (bf16), gradients (bf16), and
-# Adam's states with the fp32 master copy. Activations come on top, and depend on batch and length.
+# two, with LoRA one. The table counts what must be there when a whole model is trained in mixed
+# precision: weights and gradients in bf16, Adam's two moments and a master copy of the weights in
+# fp32. QLoRA keeps the frozen weights in 4 bits, but for the embeddings and the head, which stay in 16.
+# Activations come on top, and depend on batch and length.
 
 # %%
 table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
 table.round(2)
 
+# %% [markdown]
+# How much full DPO of a 7B model needs depends on the recipe; a figure without it says little:
+
 # %%
+recipes = memory.recipe_table(7e9)
+recipes.round(1)
+
+# %%
+by_recipe = recipes["total"]
 claim(
-    table.loc[("7B", "DPO"), "total"] > 80,
-    f"full DPO of a 7B model needs {table.loc[('7B', 'DPO'), 'total']:.0f} GiB before activations: "
-    "more than one 80 GB card",
+    by_recipe["bf16, fp32 master copy"] == table.loc[("7B", "DPO"), "total"],
+    f"{by_recipe['bf16, fp32 master copy']:.0f} GiB before activations by the recipe of the table "
+    f"above, {by_recipe['all bf16']:.0f} with everything in bf16 (where small updates may be "
+    f"rounded away), {by_recipe['all fp32']:.0f} for a model loaded in fp32",
+)
+claim(
+    (by_recipe[["bf16, fp32 master copy", "all fp32"]] > 80e9 / memory.GIB).all(),
+    "only with everything in bf16 is it less than a card of 80 GB holds",
+)
+small_vocabulary, large_vocabulary = (
+    memory.memory_table({"8B": 8e9}, embedding_share=share).loc[("8B", "DPO + QLoRA"), "total"]
+    for share in (0.04, 0.13)
+)
+claim(
+    large_vocabulary > 1.15 * small_vocabulary,
+    f"QLoRA of an 8B model: {small_vocabulary:.1f} GiB with 4 % of the weights in embeddings and head, "
+    f"{large_vocabulary:.1f} with 13 % (a vocabulary of 128,000, as Llama 3 has)",
 )
 llama_3b = memory.lora_parameters(
     rank=16, layers=28, hidden=3072, heads=24, key_value_heads=8, head_dim=128
@@ -659,37 +713,73 @@ claim(
 
 # %% [markdown]
 # **The boundary.** Without a chat template, prompt and response are plain text, and a token may span
-# both. Tokenised apart, the model is scored on tokens it would never see in that order:
+# both. When the model is *asked*, the prompt is tokenised alone and the answer follows token by token.
+# Trained on prompt and response tokenised *together*, it sees other tokens than when it is asked:
+
 
 # %%
-left_text, right_text = "service: check", "out-api"
-together = tokenizer(left_text + right_text)["input_ids"]
-apart = (
-    tokenizer(left_text)["input_ids"] + tokenizer(right_text, add_special_tokens=False)["input_ids"]
-)
-for name, ids in (("together", together), ("apart", apart)):
-    print(f"{name:9}", [tokenizer.decode(token) for token in ids])
-claim(together != apart, "the tokens differ: cutting by the prompt's length cuts a wrong place")
-shared = next(i for i, (a, b) in enumerate(zip(together, apart, strict=False)) if a != b)
+def tokens_of(text: str, start: bool = True) -> list[int]:
+    return tokenizer(text, add_special_tokens=start)["input_ids"]
+
+
+def spelt(ids: list[int]) -> list[str]:
+    return [tokenizer.decode(token) for token in ids]
+
+
+asked, answer = tokens_of("cause: "), tokens_of("unknown", start=False)
+together = tokens_of("cause: unknown")
+cut = common_prefix_length(asked, together)  # TRL's own function
+print("asked:                      ", spelt(asked), "then", spelt(answer))
 print(
-    f"log-probability of the rest: {logp(together[:shared], together[shared:]):.2f} nats together, "
-    f"{logp(apart[:shared], apart[shared:]):.2f} apart"
+    "cut by the prompt's length: ",
+    spelt(together[: len(asked)]),
+    "then",
+    spelt(together[len(asked) :]),
+)
+print("cut as TRL cuts:            ", spelt(together[:cut]), "then", spelt(together[cut:]))
+claim(
+    together[len(asked) :] != answer,
+    "cut by the prompt's length, it is not the answer that is scored",
+)
+claim(cut < len(asked), f"TRL drops {spelt(asked[cut:])} from the prompt (with a warning)")
+print(
+    f"log pi of the answer: {logp(asked, answer):.2f} nats after the prompt as it is asked, "
+    f"{logp(together[:cut], together[cut:]):.2f} as TRL trains it"
 )
 
 # %% [markdown]
-# **Mean for sum changes the answer**, and so does leaving out the reference. Take 60 pairs of reports
-# (base against SFT) and ask which one "the SFT model prefers":
+# TRL tokenises the prompt, and prompt with completion; the completion begins where the two part, and
+# what is left of the prompt is dropped, with a warning. So it scores the right text, after a context
+# that the model is never asked with. The remedy is a prompt that ends in something no token spans: a chat
+# template's marker, or a line break where there is no template.
 
 # %%
-sums = {
+asked, together = tokens_of("cause:\n"), tokens_of("cause:\nunknown")
+claim(
+    together == asked + answer and common_prefix_length(asked, together) == len(asked),
+    f"closed by a line break, both are the same tokens: {spelt(together)}",
+)
+
+# %% [markdown]
+# **Mean for sum can change the answer, and so can leaving out the reference.** Take 60 pairs of reports
+# (base against SFT) and ask which of the two "the SFT model prefers": by the sum of its
+# log-probabilities, by their mean, or by the implicit reward (log-ratio to the base model):
+
+# %%
+tokens = {
     name: sequence_logps(sft, tokenizer, prompts, texts, per_token=True)
     for name, texts in responses.items()
 }
-total = {name: torch.stack([values.sum() for values in rows_]) for name, rows_ in sums.items()}
-mean = {name: torch.stack([values.mean() for values in rows_]) for name, rows_ in sums.items()}
-by_sum, by_mean = total["SFT"] > total["base"], mean["SFT"] > mean["base"]
-turned = (by_sum != by_mean).float().mean().item()
-print(f"sum and mean disagree on {turned:.0%} of the pairs")
+total = {name: torch.stack([values.sum() for values in rows_]) for name, rows_ in tokens.items()}
+mean = {name: torch.stack([values.mean() for values in rows_]) for name, rows_ in tokens.items()}
+ratio = {
+    name: total[name] - sequence_logps(base, tokenizer, prompts, texts)
+    for name, texts in responses.items()
+}
+by_sum, by_mean, by_reward = (values["SFT"] > values["base"] for values in (total, mean, ratio))
+for name, other in (("mean", by_mean), ("implicit reward", by_reward)):
+    differ = bootstrap_mean((by_sum != other).double().tolist(), within=(0, 1))
+    claim(differ.value > 0, f"sum and {name} disagree on a share of {differ} of the pairs")
 
 # %% [markdown]
 # ### DPO in five lines, and TRL's
@@ -714,8 +804,10 @@ claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:
 # ## 6 · DPO against RLHF, where the truth is known
 #
 # "DPO is RLHF without the reward model": when is that so? First the case in which it is *exactly* so.
-# If the reward model may give each response a reward of its own, its maximum likelihood and DPO's
-# are the same problem in other words, with few pairs and wrong labels too:
+# If the reward model may give each response a reward of its own, its fit and DPO's are the same
+# problem in other words, with few pairs and wrong labels too. Both fits maximise the log-likelihood of
+# the pairs minus a **ridge**, 0.1 times the sum of squared weights or implicit rewards. Without it, a
+# pair that always falls the same way would send both to infinity. It has to be the same in both:
 
 # %%
 few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)
@@ -724,11 +816,15 @@ reward = bandit.fit_reward(few, bandit.one_hot_features(3, 12))
 rlhf_policy = bandit.policy_gradient(world.log_reference, reward, 0.5, steps=300, step_size=0.5)[-1]
 same = bandit.total_variation(dpo_policy, rlhf_policy).max().item()
 claim(same < 1e-4, f"the two policies are the same (total variation {same:.0e})")
+stiffer = bandit.fit_dpo(few, world.log_reference, beta=0.5, ridge=1.0)
+apart = bandit.total_variation(stiffer, rlhf_policy).max().item()
+claim(apart > 0.1, f"with ten times the ridge in DPO's fit alone they are not ({apart:.2f})")
 
 # %% [markdown]
-# They part as soon as one of them *generalises* otherwise than the other. Below, the reward model is
+# They part as soon as one of them *generalises* differently from the other. Below, the reward model is
 # linear in three features that do explain the true reward; DPO has a free logit for each response.
-# Regret is how far $J$ falls short of its maximum.
+# The ridge is 0.1 for both, on three weights there and on 36 implicit rewards here. Regret is how far
+# $J$ falls short of its maximum.
 
 # %%
 parting = predict(
@@ -769,9 +865,23 @@ claim(blind.high < 0, "a reward model that cannot express the truth stays wrong;
 # or half of the responses unseen: the reward model, which generalises by its features, is nearer.
 # If it sees only one of three features, DPO is nearer.*
 #
+# How much of this does the ridge decide? With few pairs a good deal, but not who is nearer:
+
+# %%
+little = {"few pairs": bandit.CONDITIONS["few pairs"]}
+by_ridge = {}
+for ridge in (0.01, 0.1, 1.0, 10.0):
+    fitted = bandit.compare_estimators(little, ridge=ridge)
+    fitted = fitted.pivot(index="seed", columns="method", values="regret")
+    by_ridge[ridge] = bootstrap_mean(fitted["DPO"] - fitted["RLHF"])
+    print(f"ridge {ridge:g}: DPO's regret minus the other's {by_ridge[ridge]}")
+claim(all(excess.low > 0 for excess in by_ridge.values()), "the reward model is nearer with each")
+claim(by_ridge[0.01].low > by_ridge[0.1].high, "and DPO suffers most from a weak ridge")
+
+# %% [markdown]
 # Neither is better as such. DPO learns about a response from pairs in which it occurs, and from what
 # the network shares between responses. A reward model can score responses that no pair shows, *if*
-# it generalises rightly, and is hacked if it does not (part 2).
+# it generalises rightly, and can be hacked if it does not (part 2).
 
 # %% [markdown]
 # ## 7 · The family
@@ -834,6 +944,24 @@ for name, target in targets.items():
 # *The figure: h over gradient steps on a logarithmic axis. DPO's keeps growing, cDPO's and IPO's bend
 # into the dotted lines.*
 #
+# **Sums or means?** The paper writes IPO with sums. TRL divides each log-ratio by its response's
+# length; its authors note in the source that IPO's authors confirmed this, and that the paper's results
+# were had in this form. The same beta then asks for another margin: $1/(2\beta)$ *per token*.
+
+# %%
+length_w, length_l = (
+    torch.tensor([len(values) for values in tokens[name][:16]]) for name in ("SFT", "base")
+)
+ratio_w, ratio_l = policy_w - ref_w, policy_l - ref_l
+with_sums = ipo_loss(ratio_w, ratio_l, 0.1).mean().item()
+with_means = ipo_loss(ratio_w / length_w, ratio_l / length_l, 0.1).mean().item()
+theirs = trl_loss(sft, base, tokenizer, triples, beta=0.1, loss_type="ipo")
+claim(
+    abs(with_means - theirs) < 1e-3 < abs(with_sums - theirs),
+    f"TRL's IPO loss is {theirs:.3f}: ours with means {with_means:.3f}, with sums {with_sums:.3f}",
+)
+
+# %% [markdown]
 # ### KTO: thumbs without pairs
 #
 # Products collect thumbs, not pairs. KTO (Ethayarajh et al. 2024,
@@ -909,12 +1037,17 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "and the penalty is gone be
 # |---|---|---|
 # | pairs, a good SFT model | DPO | simple, one stage, much tried |
 # | pairs whose outcome never varies, or many epochs | IPO, or DPO stopped early | the margin has a target |
-# | pairs with wrong labels, their share roughly known | robust DPO, cDPO | the share goes into the loss |
+# | pairs with wrong labels, their share roughly known | DPO; robust DPO or cDPO beside it | they know the share; session B measures whether it helps |
 # | thumbs up and down, no pairs | KTO | needs no pairs |
-# | pairs, no SFT model, little memory | ORPO | one stage, no reference |
-# | pairs, little memory, closeness to SFT not needed | SimPO | no reference, length-normalised |
-# | a reward you can compute, samples cheap | GRPO or RLOO | learns from its own samples |
-# | a reward model you trust, a team to tune it | PPO | online, generalises by the reward model |
+# | pairs, no SFT model, one stage wanted | ORPO | SFT and preferences in one loss |
+# | pairs of unequal length, closeness to SFT not needed | SimPO | its reward is per token, and without reference |
+# | little memory | any of them, with LoRA | one model in memory; without LoRA, precompute the reference (part 2) |
+# | a reward you can compute, samples cheap | GRPO or RLOO | learn from the policy's own samples |
+# | a reward model you trust | RLOO, GRPO or PPO | online, generalise by the reward model |
+#
+# TRL 1.16 has trainers for GRPO and RLOO, none for PPO. On contradictory pairs KTO's authors argue (section
+# 4.4 of their paper) that KTO can do better than DPO, and DPO where there is little noise; this course
+# does not measure it.
 #
 # The conventions differ and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO take
 # **sums** (TRL's IPO divides by the length), ORPO and SimPO **means**.
@@ -924,9 +1057,10 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "and the penalty is gone be
 #
 # ### Constitutional AI: the labels from principles
 #
-# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)): write down principles, let a model
-# criticise and revise its own answers by them, train on the revisions; then let a model, asked which of
-# two answers keeps a principle better, make the preference labels (RLAIF). Three principles for us:
+# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)) write down principles and use them in
+# two stages. First a model criticises and revises its own answers by them, and is fine-tuned on the
+# revisions (SFT; no pairs yet). Then that model gives *two samples* to a prompt, and a model that is asked
+# which of them keeps a principle better makes the preference label (RLAIF). Three principles for us:
 
 # %%
 for principle in PRINCIPLES:
@@ -942,23 +1076,57 @@ for critique in revisions[revised[0]].critiques:
 side_by_side(
     [rows[index] for index in revised[:2]],
     {
-        "first answer (rejected)": [revisions[index].original for index in revised[:2]],
-        "revision (chosen)": [revisions[index].revised for index in revised[:2]],
+        "first answer": [revisions[index].original for index in revised[:2]],
+        "revision (a target for SFT)": [revisions[index].revised for index in revised[:2]],
     },
 )
 
 # %%
 improved = score_responses(rows, {"revised": [revision.revised for revision in revisions]})
+raised = bootstrap_mean(improved["overall"] - reports["overall"])
 claim(
-    improved["overall"].mean() > reports["overall"].mean(),
-    f"revision raises the mean score from {reports['overall'].mean():.2f} to "
-    f"{improved['overall'].mean():.2f}; it makes {len(revised)} pairs from {len(rows)} answers",
+    raised.low > 0,
+    f"stage 1: {len(revised)} of {len(rows)} answers are revised, and the mean score rises by {raised}",
 )
 
 # %% [markdown]
-# **What this shows**: how principles become pairs without a human label. **What it does not**: that a
-# model would criticise as well. Here the rubric's rules stand in for it, and they know the truth. A real
-# critic misses faults, finds faults that are none, and has a taste for length.
+# Stage 2: two samples to each prompt; the one that breaks fewer principles is preferred, and where both
+# break as many there is no pair. (We skip the fine-tuning between the stages: both samples are the
+# SFT model's.)
+
+# %%
+second = generate(
+    sft,
+    tokenizer,
+    prompts,
+    max_new_tokens=profile.max_new_tokens,
+    temperature=0.7,
+    batch_size=profile.generation_batch,
+    label="second sample",
+    seed=1,
+)
+breaches = torch.tensor(
+    [
+        [len(revise(Alert(**row["alert"]), text).critiques) for text in samples]
+        for row, *samples in zip(rows, responses["SFT"], second, strict=True)
+    ]
+)  # (60, 2)
+other = score_responses(rows, {"second": second})["overall"]
+marks = torch.tensor([reports["overall"].tolist(), other.tolist()]).T  # (60, 2)
+decided = breaches[:, 0] != breaches[:, 1]
+chosen_at = breaches[decided].argmin(1, keepdim=True)
+gap = marks[decided].gather(1, chosen_at) - marks[decided].gather(1, 1 - chosen_at)
+better = bootstrap_mean(gap[:, 0].tolist())
+claim(
+    better.low > 0,
+    f"stage 2: {int(decided.sum())} pairs; the preferred sample scores {better} above the other",
+)
+
+# %% [markdown]
+# **What this shows**: how principles become SFT targets, and pairs, without a human label. **What it
+# does not**: that a model would criticise as well. Here the rubric's rules stand in for it, and they
+# know the truth. A real critic misses faults, finds faults where there are none, and has a taste for
+# length.
 #
 # ### GRPO in one figure
 #
@@ -1009,6 +1177,7 @@ quiz(exercises.QUIZ)
 # | ORPO, Hong et al., March 2024, [2403.07691](https://arxiv.org/abs/2403.07691) | 4 | 15 |
 # | Constitutional AI, Bai et al., December 2022, [2212.08073](https://arxiv.org/abs/2212.08073) | 1, 3, 4 | 40 |
 # | Likelihood displacement, Razin et al., October 2024, [2410.08847](https://arxiv.org/abs/2410.08847) | 1 to 3 | 30 |
-# | Over-optimisation, Rafailov et al., June 2024, [2406.02900](https://arxiv.org/abs/2406.02900) | 3 | 20 |
+# | Over-optimisation, Gao et al., October 2022, [2210.10760](https://arxiv.org/abs/2210.10760) | 3 | 30 |
+# | Over-optimisation in DPO, Rafailov et al., June 2024, [2406.02900](https://arxiv.org/abs/2406.02900) | 3 | 20 |
 #
 # Next: session B builds the preference data and trains.

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from coursekit import memory
-from coursekit.bandit import CONDITIONS, Condition, compare_estimators, make_world
+from coursekit.bandit import (
+    CONDITIONS,
+    Condition,
+    compare_estimators,
+    make_world,
+    overoptimise,
+    true_at_kl,
+)
 from coursekit.judging.constitution import PRINCIPLES, revise
 from coursekit.portfolio import TEMPLATES, count_words, notes
 from coursekit.triage import sample_alerts, score_report
@@ -44,7 +51,25 @@ def test_memory_by_hand():
     assert table.loc[("1B", "PPO"), "total"] == 2 * 16 + 2 * 2
     lora = table.loc[("1B", "DPO + LoRA")]
     assert lora["total"] == pytest.approx(2 + 0.01 * 16)
-    assert table.loc[("1B", "DPO + QLoRA"), "total"] == pytest.approx(0.5 + 0.01 * 16)
+    # A twenty-fifth of the weights, embeddings and head, stays in 16 bit.
+    assert table.loc[("1B", "DPO + QLoRA"), "total"] == pytest.approx(
+        0.96 * 0.5 + 0.04 * 2 + 0.01 * 16
+    )
+
+
+def test_full_dpo_needs_what_its_recipe_says():
+    """8, 16 and 16 bytes a parameter to train it, and the reference as the weights are."""
+    table = memory.recipe_table(7e9)
+    total = (table["total"] * memory.GIB / 7e9).round(6).to_dict()
+    assert total == {"all bf16": 10, "bf16, fp32 master copy": 18, "all fp32": 20}
+    usual = memory.memory_table({"7B": 7e9}).loc[("7B", "DPO")]
+    assert table.loc["bf16, fp32 master copy", "total"] == usual["total"]
+    assert table["total"].round().to_list() == [65, 117, 130]
+
+
+def test_quantisation_leaves_embeddings_and_head():
+    whole = memory.frozen_4_bit(100 * 2**30, embeddings=10 * 2**30)
+    assert whole == {"weights": 90 * 0.5 + 10 * 2, "gradients": 0, "optimiser": 0}
 
 
 def test_predictions(capsys):
@@ -175,6 +200,28 @@ def test_estimators_differ_as_their_classes_do():
     assert set(CONDITIONS) >= {"plenty of pairs", "half never seen"}
 
 
+def test_the_kl_term_stops_where_early_stopping_would():
+    """Natural gradient in a table: every beta climbs along one path and ends elsewhere on it."""
+    free, held_back = (overoptimise(beta, seeds=2) for beta in (0.0, 1.0))
+    ends = held_back.groupby("seed")[["kl", "true"]].last()
+    stopped = true_at_kl(free, ends["kl"])
+    assert stopped.to_list() == pytest.approx(ends["true"].to_list(), abs=0.01)
+    assert (ends["kl"] < free.groupby("seed")["kl"].last() / 2).all()
+    with pytest.raises(ValueError, match=r"world 0 goes .* nats at most, not 99\.00"):
+        true_at_kl(free, ends["kl"] * 0 + 99)
+
+
+def test_the_ridge_reaches_both_fits():
+    few = {"few": Condition(100)}
+    weak, strong = (
+        compare_estimators(few, seeds=1, ridge=ridge).set_index("method")["regret"]
+        for ridge in (0.01, 10.0)
+    )
+    assert weak["reference"] == strong["reference"]
+    assert abs(weak["DPO"] - strong["DPO"]) > 0.01
+    assert abs(weak["RLHF"] - strong["RLHF"]) > 0.001
+
+
 def test_the_figures_show_what_they_are_given():
     from matplotlib.text import Text
 
@@ -183,7 +230,8 @@ def test_the_figures_show_what_they_are_given():
 
     world = make_world()
     assert sample_pairs(world, 3).prompts.dtype == torch.int64
-    assert "DPO" in {text.get_text() for text in figures.plot_pipeline().findobj(Text)}
+    shown = " ".join(text.get_text() for text in figures.plot_pipeline().findobj(Text))
+    assert "Bradley-Terry" in shown and "DPO: one supervised stage" in shown
 
     shifted = figures.plot_reward_fit({"a": world.reward, "b": world.reward + 5}, world.reward)
     for (
@@ -217,3 +265,6 @@ def test_the_figures_show_what_they_are_given():
         given, advantages = figures.plot_group_advantages(rewards).axes
         assert [bar.get_height() for bar in given.patches] == rewards
         assert [bar.get_height() for bar in advantages.patches] == expected
+
+    several = {beta: overoptimise(beta, seeds=2, steps=3) for beta in (0.0, 1.0)}
+    assert len(figures.plot_frontier(several).axes[0].lines) >= len(several)

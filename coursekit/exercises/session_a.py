@@ -197,7 +197,7 @@ dpo_loss = Exercise(
         ),
         Mistake(
             lambda pw, pl, rw, rl, beta: -beta * F.logsigmoid((pw - rw) - (pl - rl)),
-            "beta stands outside the logarithm: it belongs into the sigmoid, with the log-ratios.",
+            "beta stands outside the logarithm: it belongs in the sigmoid, with the log-ratios.",
         ),
         Mistake(
             lambda pw, pl, rw, rl, beta: -F.logsigmoid((pw - rw) - (pl - rl)),
@@ -450,7 +450,7 @@ kto_desirable = Exercise(
         ),
         Mistake(
             lambda ratio, other, beta: 1 - torch.sigmoid(beta * (ratio - other.mean().detach())),
-            "z must not fall below 0: it stands for a KL divergence, which never is negative.",
+            "z must not fall below 0: it stands for a KL divergence, which is never negative.",
         ),
         Mistake(
             lambda ratio, other, beta: torch.sigmoid(
@@ -494,7 +494,7 @@ log_odds_ratio = Exercise(
     mistakes=[
         Mistake(
             lambda won, lost: won - lost,
-            "this is the ratio of probabilities; the odds also divide by 1 - p.",
+            "this is the log-ratio of probabilities; the odds also divide by 1 - p.",
         ),
         Mistake(
             lambda won, lost: (won + torch.log1p(-won.exp())) - (lost + torch.log1p(-lost.exp())),
@@ -521,8 +521,9 @@ QUIZ = [
     ),
     (
         "The first-step loss is 0.7045. What is wrong?",
-        "Policy and reference differ before training (it should be ln 2 = 0.6931): the reference "
-        "is not the model that training starts from.",
+        "Policy and reference differ before training (equal, they give ln 2 = 0.6931): the "
+        "reference is not the model that training starts from. Which of the two is the wrong one "
+        "this number does not tell: compare both with the SFT model.",
     ),
     (
         "It is exactly ln 2. Is the reference right?",
@@ -553,7 +554,8 @@ QUIZ = [
     ),
     (
         "What is reward hacking, and what guards against it?",
-        "The policy finds where the reward model errs; proxy up, truth down. The KL term, early "
-        "stopping, better data, and evaluation by something that was not optimised.",
+        "The policy finds where the reward model errs; proxy up, truth down. A KL term and early "
+        "stopping both end the climb sooner, and buy the same at the same distance; a reward model "
+        "that errs less needs better data; and evaluate by something that was not optimised.",
     ),
 ]

@@ -424,9 +424,10 @@ reference_is = Exercise(
     task=(
         "first_loss is the loss of the first step (sigmoid, no smoothing); log_ratio is log "
         "pi_ref(y|x) - log pi_SFT(y|x), in nats, on some response, measured with the SFT model "
-        "loaded from its folder. Return 1 if the reference is the SFT model, 0.5 if policy and "
-        "reference are equal but are *another* model, 0 if policy and reference differ. Take 0.01 "
-        "for the loss and 0.05 nats as equal."
+        "loaded from its folder. First: if policy and reference differ, return 0, whatever "
+        "log_ratio is (the policy may have started elsewhere). If they are equal, return 1 if both "
+        "are the SFT model and 0.5 if both are *another* model. Take 0.01 for the loss and 0.05 "
+        "nats as equal."
     ),
     difficulty=2,
     importance=5,
@@ -449,6 +450,13 @@ reference_is = Exercise(
         Mistake(
             lambda loss, ratio: 1.0 if abs(ratio) < 0.05 else 0.0,
             "the loss is not looked at: the policy may have started elsewhere.",
+        ),
+        Mistake(
+            lambda loss, ratio: (
+                1.0 if abs(ratio) < 0.05 else 0.5 if abs(loss - 0.6931) < 0.01 else 0.0
+            ),
+            "the loss comes first: where policy and reference differ the answer is 0, even if the "
+            "reference is the SFT model.",
         ),
         Mistake(
             lambda loss, ratio: 0.0 if abs(loss - 0.6931) > 0.01 else 1.0 if ratio < 0.05 else 0.5,
