@@ -264,7 +264,7 @@ def contest_rows(profile: Profile) -> list[dict[str, Any]]:
     were found.
     """
     from .preferences import alert_rows
-    from .preferences.triples import FRESH
+    from .triage.alerts import FRESH
 
     return alert_rows("evaluation", CONTEST_PROMPTS, profile, seed=-FRESH)
 

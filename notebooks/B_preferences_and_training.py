@@ -1073,8 +1073,9 @@ noisy_runs = label_noise_sweep(
     profile,
     path=runs / "label_noise.jsonl",
 )
+trained = noisy_runs[(noisy_runs["rate"] > 0) | (noisy_runs["loss"] == "DPO")]
 print(
-    f"{noisy_runs['wrong'].size} lines, {noisy_runs['seed'].nunique()} seeds, {SHORT_TRIPLES} triples a run"
+    f"{len(trained)} runs, {trained['seed'].nunique()} seeds of each, {SHORT_TRIPLES} triples a run"
 )
 noise = noise_table(noisy_runs)
 plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
