@@ -127,7 +127,7 @@ CONDITIONS = (
         {"epochs": 16},
         story="Everything as in the healthy run, but it does not stop. Margin and ranking look "
         "better and better, long after the answers have begun to fall apart: it loses from the "
-        "first comparison on. KL and entropy tell it early.",
+        "first comparison on. KL and entropy tell it.",
     ),
     Condition(
         "learning rate absurd",

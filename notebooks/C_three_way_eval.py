@@ -16,7 +16,8 @@
 #
 # "The loss went down" is no evidence, three hand-picked samples are none either. Here the base
 # model, the SFT model and the DPO model answer the **same prompts**, none of which any of them
-# was trained on, and what is concluded is concluded from an interval.
+# was trained on, and what is concluded is concluded from an interval. (Some tables only describe, and come
+# without.)
 #
 # **You will**
 # 1. run the three models on 30 prompts, then on 300, and say what each can show,
