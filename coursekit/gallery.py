@@ -1,6 +1,6 @@
-"""Runs that go wrong, each in its own way, from the same start: to learn to recognise them.
+"""Runs that go wrong, each in its own way: to learn to recognise them.
 
-One SFT model, one set of triples, one size of run; a condition changes one thing. The recorded
+One SFT model, one set of triples; a condition changes one thing, or says what else. The recorded
 metrics of many such runs are what the red flags are tested on; on some, the policy was also
 compared with SFT on the way (`Contest`), which shows when a growing margin lied.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[dict[str, Any]]
 RECORDED_RUNS = Path(__file__).parent / "recorded"
+TUNED_SEEDS = (0, 1)  # the red flags' thresholds were set on the runs of these
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,19 @@ CONDITIONS = (
     ),
     Condition(
         "beta far too low",
+        "",
+        {"beta": 0.01},
+        story="A tenth of the healthy beta, and nothing else: in a run this short nothing happens. "
+        "The learning rate and the number of steps decide how far it goes; beta would decide where "
+        "it ended.",
+    ),
+    Condition(
+        "eight times the epochs",
         "collapse",
-        {"beta": 0.01, "learning_rate": 1e-3, "epochs": 6},
-        story="A tenth of the healthy beta, twice the rate and three times the epochs: nothing "
-        "holds the policy near its reference. At first it wins; then the answers shrink to "
-        "fragments, while margin and ranking look as well as ever. KL and length tell it early.",
+        {"epochs": 16},
+        story="Everything as in the healthy run, but it does not stop. Margin and ranking look "
+        "better and better, long after the answers have begun to fall apart: it loses from the "
+        "first comparison on. KL and entropy tell it.",
     ),
     Condition(
         "learning rate absurd",
@@ -161,19 +170,28 @@ CONDITIONS = (
         "length growth",
         rows=longer_wins,
         triples=10_000,
-        story="The labels are those of a judge who looks at length alone. Margin and ranking are "
-        "excellent, since the policy has learnt exactly what the labels say. Only the length "
-        "grows, and by the true rubric it loses. No curve can tell that labels mean another thing; "
-        "an audit of the triples can.",
+        story="All triples, with the labels of a judge who looks at length alone. Margin and "
+        "ranking are excellent, since the policy has learnt exactly what the labels say. But the "
+        "length grows, and by the true rubric it loses. No curve can tell that labels mean "
+        "another thing; an audit of the triples can.",
+    ),
+    Condition(
+        "forty triples",
+        "",
+        {"epochs": 40 / 3},
+        rows=few(40),
+        story="As many steps as the healthy run, on an eighth of its triples. It wins less, and "
+        "held-out pairs are ranked right less often than those it was trained on.",
     ),
     Condition(
         "forty triples, many epochs",
         "overfitting",
         {"epochs": 30, "learning_rate": 1e-3},
         rows=few(40),
-        story="Forty triples, thirty times. On those the margin keeps growing; held out it has "
-        "stopped, and the KL has not. The answers soon get worse: the "
-        "policy has learnt forty pairs by heart.",
+        story="Three things at once, since one alone does not overfit so soon: forty triples, "
+        "thirty times, at twice the healthy rate. On those the margin keeps growing; held out it "
+        "has stopped, and the KL has not. The answers soon get worse: the policy has learnt forty "
+        "pairs by heart.",
     ),
 )
 
@@ -213,7 +231,7 @@ def run_condition(
     )
 
 
-CONTEST_PROMPTS = 100  # of the evaluation prompts, for runs that are recorded
+CONTEST_PROMPTS = 100  # for runs that are recorded
 SHOWN = 2  # answers to the first of them are kept
 
 RECORDED = (
@@ -238,6 +256,18 @@ RECORDED = (
     "held/rejected_shift",
     "contest/win_rate",
 )
+
+
+def contest_rows(profile: Profile) -> list[dict[str, Any]]:
+    """The alerts on which recorded runs were compared with SFT.
+
+    About services of the evaluation pool, but not the evaluation's: on these the training settings
+    were found.
+    """
+    from .preferences import alert_rows
+    from .triage.alerts import FRESH
+
+    return alert_rows("evaluation", CONTEST_PROMPTS, profile, seed=-FRESH)
 
 
 def record(
@@ -294,7 +324,7 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
     condition = next(condition for condition in CONDITIONS if condition.name == name)
     train, validation = split_by_prompt(ensure_triples(profile))
     prompts = [row["prompt"] for row in alert_rows("validation", 24, profile, seed=seed)]
-    rows = alert_rows("evaluation", CONTEST_PROMPTS, profile)
+    rows = contest_rows(profile)
     baseline = generate(
         load_model(sft, profile),
         tokenizer,
@@ -393,7 +423,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What came out of a run, on `CONTEST_PROMPTS` evaluation prompts.
+    """What came out of a run, on the alerts of `contest_rows`.
 
     win_rate: over SFT, with the ends of its interval. scores: metric by model (`SFT`, `this run`).
     answers: of both to the first prompts.
@@ -453,7 +483,7 @@ EXHIBITED = (
     "no SFT first",
     "labels flipped 40 %",
     "healthy",
-    "beta far too low",
+    "eight times the epochs",
     "forty triples, many epochs",
     "reference is the base model",
     "beta far too high",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .judging import RubricJudge
 from .preferences import judge_pairs, profile_design, to_triples
 from .profile import Profile
-from .trials import Rows, Trial, run_trials, short_settings
+from .trials import SHORT_TRIPLES, Rows, Trial, run_trials, short_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def label_noise_sweep(
     rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
     robust_rates: Sequence[float] = (0.4,),
     seeds: Sequence[int] = (0, 1, 2),
-    triples: int = 96,
+    triples: int = SHORT_TRIPLES,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Train on labels of which a share is wrong; judge the result by the true rubric.

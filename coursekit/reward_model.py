@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from .models import adapter_config, load_model, load_tokenizer, merge_adapter
 from .models.identity import model_identity
 from .models.weights import load_whole
 from .preferences import check_triples, to_trl
+from .preferences.triples import prompt_key
 from .profile import Profile, TrainingSettings
 from .quiet import quiet
 from .training import (
@@ -220,17 +221,31 @@ def implicit_rewards(
     return (beta * (ours - theirs)).tolist()
 
 
-def pair_accuracy(triples: Sequence[Mapping[str, Any]], scorer: Scorer) -> Estimate:
-    """How often `scorer` puts the chosen response first, an equal score counting half; 95 %."""
+def pair_points(triples: Sequence[Mapping[str, Any]], scorer: Scorer) -> list[float]:
+    """1 for each triple whose chosen response `scorer` puts first, 0.5 for equal scores, else 0."""
     prompts = [row["prompt"] for row in triples]
     chosen, rejected = (
         scorer(prompts, [row[side] for row in triples]) for side in ("chosen", "rejected")
     )
-    points = [
+    return [
         0.5 if good == bad else float(good > bad)
         for good, bad in zip(chosen, rejected, strict=True)
     ]
-    return bootstrap_mean(points, within=(0, 1))
+
+
+def mean_by_prompt(
+    triples: Sequence[Mapping[str, Any]], values: Sequence[float], least: float = 0.0
+) -> Estimate:
+    """The mean of `values`, one a triple, with its 95 % interval over *prompts*.
+
+    Triples of one prompt share responses and are no independent evidence: each prompt counts once,
+    by its own mean. `least`: the least a value could be, where 1 is the greatest.
+    """
+    by_prompt: dict[Hashable, list[float]] = {}
+    for row, value in zip(triples, values, strict=True):
+        by_prompt.setdefault(prompt_key(row["prompt"]), []).append(value)
+    means = [sum(found) / len(found) for found in by_prompt.values()]
+    return bootstrap_mean(means, within=(least, 1))
 
 
 def best_of(

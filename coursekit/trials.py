@@ -202,6 +202,8 @@ def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[
 
 # What the sessions try.
 
+SHORT_TRIPLES = 96  # to train a short run on
+
 
 def short_settings(profile: Profile) -> TrainingSettings:
     """The profile's for DPO with half the batch: so few triples make enough steps."""
@@ -216,7 +218,7 @@ def beta_sweep(
     *,
     betas: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
     rates: Sequence[float] = (0.4, 2.0, 6.0),
-    n: int = 96,
+    n: int = SHORT_TRIPLES,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
     """Every beta at the profile's learning rate, and every learning rate at its beta.

@@ -341,11 +341,13 @@ def score_of(prompt: str, text: str, state: Server):
     with state.lock:
         if state.truth is None:
             from coursekit.triage import build_prompt, sample_alerts
+            from coursekit.triage.alerts import FRESH
 
+            pools = {"preferences": 0, "validation": 0, "evaluation": FRESH}
             state.truth = {
                 build_prompt(alert): alert
-                for pool in ("preferences", "validation", "evaluation")
-                for alert in sample_alerts(pool, 400)
+                for pool, seed in pools.items()
+                for alert in sample_alerts(pool, 400, seed)
             }
     alert = state.truth.get(prompt)
     return score_report(alert, text) if alert else Scores(*[min(1, len(text) / 1000)] * 4)

@@ -21,7 +21,10 @@ from coursekit.judging import RubricJudge
 from coursekit.losses import dpo_loss
 from coursekit.models import frozen_copy
 from coursekit.pipeline import use_sft
+from coursekit.preferences import alert_rows
 from coursekit.profile import TINY_MODEL, load_profile
+from coursekit.triage import Alert, sample_alerts
+from coursekit.triage.alerts import services_in
 from coursekit.widgets import claim, comparison, side_by_side
 
 
@@ -43,6 +46,18 @@ def test_interval_covers_the_truth_about_95_times_in_100():
         estimate = bootstrap_mean(rng.binomial(1, 0.6, size=100), draws=1000)
         hits += estimate.low <= 0.6 <= estimate.high
     assert 180 <= hits <= 199
+
+
+def test_no_evaluation_alert_has_helped_to_choose(profile):
+    """The training settings were found on the evaluation pool's alerts of the seeds 0 to 2."""
+    seen = {alert.text for seed in range(3) for alert in sample_alerts("evaluation", 300, seed)}
+    services = set(services_in("evaluation"))
+    for seed in range(5):
+        alerts = [
+            Alert(**row["alert"]) for row in alert_rows("evaluation", 300, profile, seed=seed)
+        ]
+        assert not seen & {alert.text for alert in alerts}
+        assert {alert.service for alert in alerts} <= services
 
 
 def test_win_rate_counts(triples):

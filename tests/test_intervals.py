@@ -45,7 +45,7 @@ def test_coverage_is_between_93_and_97_per_cent(draw, truth, within, n):
 
 
 def test_the_plain_percentiles_would_cover_too_little(monkeypatch):
-    """The correction for few values is needed: without it thirty values fall short of 93 %."""
+    """The correction for few values is needed: without it ten values fall short of 93 %."""
     from coursekit.evaluation import intervals
 
     monkeypatch.setattr(intervals, "_expanded_tail", lambda n: 0.025)

@@ -1,6 +1,6 @@
 """The rules on recorded runs: the diseased are named, the healthy left in peace.
 
-The thresholds were set on seeds 0 and 1; the rules were not written on the others.
+The thresholds were set on the seeds in `TUNED_SEEDS`; the others are what can tell.
 """
 
 import math
@@ -8,7 +8,13 @@ import shutil
 
 import pytest
 
-from coursekit.gallery import CONDITIONS, RECORDED_RUNS, load_recorded
+from coursekit.gallery import (
+    CONDITIONS,
+    RECORDED_RUNS,
+    TUNED_SEEDS,
+    detection_table,
+    load_recorded,
+)
 from coursekit.monitoring import red_flags
 from coursekit.monitoring.red_flags import KL_A_TOKEN
 
@@ -37,6 +43,15 @@ def test_the_diseased_are_named():
 def test_the_healthy_are_left_in_peace():
     false = [(run.condition.name, run.seed, alarms(run)) for run in HEALTHY if alarms(run)]
     assert len(false) <= len(HEALTHY) // 20, false
+
+
+def test_on_seeds_that_no_threshold_has_seen_they_are_as_good():
+    table = detection_table([run for run in RUNS if run.seed not in TUNED_SEEDS])
+    ill = table[~table["disease"].isin(["healthy", ""])]
+    assert ill["runs"].sum() >= 10 and (ill["runs"] > 0).all()
+    assert ill["named"].sum() == ill["runs"].sum()
+    healthy = table[table["disease"] == "healthy"]
+    assert healthy["runs"].sum() >= 12 and healthy["false alarms"].sum() == 0
 
 
 def test_every_rule_but_displacement_has_a_disease():

@@ -10,7 +10,8 @@ from coursekit.reward_model import (
     best_of,
     implicit_rewards,
     load_reward_model,
-    pair_accuracy,
+    mean_by_prompt,
+    pair_points,
     train_reward_model,
 )
 
@@ -29,7 +30,8 @@ def test_it_learns_to_rank_and_is_a_judge(trained, triples):
     run, reward = trained
     losses = [entry["loss"] for entry in run.history if "loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
-    assert pair_accuracy(triples[:12], reward.scores).value > 0.9
+    points = pair_points(triples[:12], reward.scores)
+    assert sum(points) / len(points) > 0.9
     assert not list(run.folder.glob("checkpoints*"))
     row = triples[0]
     assert reward.compare(row, row["chosen"], row["rejected"]) == "first"
@@ -152,6 +154,18 @@ def test_implicit_rewards_are_log_ratios(quick, sft_folder, triples, tokenizer):
 def test_accuracy_and_best_of_n():
     triples = [{"prompt": "?", "chosen": "aaa", "rejected": text} for text in ("a", "bbb", "cccc")]
     by_length = lambda prompts, texts: [float(len(text)) for text in texts]  # noqa: E731
-    assert pair_accuracy(triples, by_length).value == pytest.approx(0.5)  # won, tied, lost
+    assert pair_points(triples, by_length) == [1.0, 0.5, 0.0]
     rows = [{"prompt": "x"}, {"prompt": "y"}]
     assert best_of(rows, [["a", "ccc", "bb"], ["d", "e"]], by_length) == ["ccc", "d"]
+
+
+def test_pairs_of_one_prompt_count_as_one():
+    """Copies of a prompt's pairs are no new evidence: the interval must not shrink."""
+    triples = [{"prompt": f"p{i}"} for i in range(12)]
+    points = [1.0] * 9 + [0.0] * 3
+    once, tenfold = (mean_by_prompt(triples * n, points * n) for n in (1, 10))
+    assert once == tenfold and once.value == 0.75
+    # Several pairs of one prompt are its mean; a difference may be negative throughout.
+    assert mean_by_prompt(triples[:1] * 2 + triples[1:2], [1.0, 0.0, 1.0]).value == 0.75
+    never = mean_by_prompt(triples, [-1.0] * 12, least=-1)
+    assert never.low == -1 < never.high

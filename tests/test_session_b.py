@@ -3,8 +3,10 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 
-from coursekit.gallery import load_recorded
+from coursekit.exercises.session_b import choose_setting
+from coursekit.gallery import load_recorded, mystery_cases
 from coursekit.monitoring import red_flags
 from coursekit.plotting import plot_audit, plot_frontier, plot_label_noise, plot_monitor
 from coursekit.preferences import audit
@@ -82,6 +84,23 @@ def test_the_noise_is_drawn():
 @pytest.fixture(scope="module")
 def run():
     return next(run for run in load_recorded() if run.condition.name == "learning rate too high")
+
+
+def test_a_setting_is_chosen_by_differences_on_the_same_prompts():
+    """Behind on one prompt in eight and ahead on none is worse, however wide both intervals are."""
+    best = torch.tensor([1.0, 0.5, 0.5, 0.0] * 20)
+    behind, other = best.clone(), best.roll(1)
+    behind[::8] = 0.5
+    other[:2] = 0.0
+    points = torch.stack([best, behind, other])
+    assert choose_setting.solution(points, torch.tensor([3.0, 1.0, 2.0])) == 2
+    assert choose_setting.solution(points, torch.tensor([1.0, 2.0, 3.0])) == 0
+
+
+def test_the_mystery_runs_differ_in_what_was_changed():
+    """Several flags may be raised in each; the question that is asked has one answer."""
+    cases = mystery_cases(load_recorded())
+    assert len({run.condition.name for run in cases.values()}) == len(cases) == 4
 
 
 def test_the_monitor_is_drawn(run):

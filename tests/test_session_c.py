@@ -23,14 +23,20 @@ from coursekit.evaluation import (
     score_responses,
     win_rate,
 )
-from coursekit.gallery import CONDITIONS, EXHIBITED, SHOWN, exhibition, load_recorded
+from coursekit.gallery import (
+    CONDITIONS,
+    EXHIBITED,
+    SHOWN,
+    contest_rows,
+    exhibition,
+    load_recorded,
+)
 from coursekit.judging import RubricJudge
 from coursekit.logprobs import sequence_logps
 from coursekit.models import load_model
 from coursekit.models.identity import model_identity
 from coursekit.plotting import plot_exhibit, plot_gap_and_win, plot_intervals
 from coursekit.portfolio import portfolio, reflection
-from coursekit.preferences import alert_rows
 from coursekit.widgets import comparison, exhibits
 
 # Capability.
@@ -177,7 +183,7 @@ def test_the_gallery_shows_at_least_eight_and_folds_the_answer(profile):
     cases = exhibition(load_recorded())
     assert len(cases) >= 8 and [run.condition.name for run in cases.values()] == list(EXHIBITED)
     assert all(run.condition.story for run in cases.values())
-    page = exhibits(cases, alert_rows("evaluation", 2, profile)[1], place=1).data
+    page = exhibits(cases, contest_rows(profile)[1], place=1).data
     shown = re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
     for letter, run in cases.items():
         assert f"Run {letter}" in shown
@@ -185,6 +191,27 @@ def test_the_gallery_shows_at_least_eight_and_folds_the_answer(profile):
     assert page.count("data:image/png") == len(cases) == page.count("<details")
     assert len(page) < 1_500_000
     assert plot_exhibit(next(iter(cases.values())).metrics).axes
+
+
+def test_a_condition_changes_one_thing_or_says_what_else():
+    for condition in CONDITIONS:
+        if condition.name == "healthy":
+            continue
+        plain = CONDITIONS[0]
+        changed = len(condition.settings) + sum(
+            getattr(condition, name) != getattr(plain, name)
+            for name in ("rows", "triples", "start", "reference")
+        )
+        said = ("Three things at once", "All triples, with", "As many steps")
+        assert changed == 1 or condition.story.startswith(said), condition.name
+
+
+def test_the_alert_that_is_shown_is_the_one_that_was_answered(profile):
+    rows = contest_rows(profile)
+    for run in load_recorded():
+        if run.end:
+            for row, text in zip(rows, run.end.answers["SFT"], strict=False):
+                assert row["alert"]["service"] in text
 
 
 def test_the_recorded_runs_were_compared_with_the_same_answers():

@@ -472,47 +472,74 @@ reference_is = Exercise(
 # 8. Choosing a setting.
 
 
-def _choose_setting(win_rates: list[float], lows: list[float], kls: list[float]) -> int:
-    best = max(range(len(win_rates)), key=win_rates.__getitem__)
-    as_good = [i for i, win_rate in enumerate(win_rates) if win_rate >= lows[best]]
-    return min(as_good, key=kls.__getitem__)
+def _choose_setting(points: Tensor, kls: Tensor) -> int:
+    behind = points[points.mean(1).argmax()] - points  # (R, N)
+    error = behind.std(1) / points.shape[1] ** 0.5
+    as_good = behind.mean(1) - 1.96 * error <= 0
+    return int(kls.where(as_good, torch.inf).argmin())
+
+
+def _unpaired(points: Tensor, kls: Tensor) -> int:
+    best = points[points.mean(1).argmax()]
+    low = best.mean() - 1.96 * best.std() / len(best) ** 0.5
+    return int(kls.where(points.mean(1) >= low, torch.inf).argmin())
+
+
+def _runs(*shares: tuple[int, int, int]) -> Tensor:
+    """Points of runs that won, tied and lost so many prompts, in that order."""
+    return torch.stack([_numbers(*[1.0] * w, *[0.5] * t, *[0.0] * lost) for w, t, lost in shares])
 
 
 choose_setting = Exercise(
     title="choosing a setting",
     task=(
-        "Of several runs, win_rates are the win rates over SFT, lows the lower ends of their "
-        "intervals, kls the KL each paid. Return the index of the run to take: of those whose win "
-        "rate is not below the lower end of the best run's interval, the one with the least KL."
+        "Of R runs, points, (R, N), says what each earned on the same N prompts against SFT (1 a "
+        "win, 0.5 a tie, 0 a loss), kls, (R,), the KL it paid. Return the index of the run to "
+        "take: the one with the least KL among those that are not shown to be worse than the run "
+        "with the highest mean. Worse is shown where the 95 % interval (normal formula, 1.96) of "
+        "the *paired* difference, best run less this one, lies above zero."
     ),
-    difficulty=2,
+    difficulty=3,
     importance=4,
-    minutes=10,
-    hint="First the best run; then all that cannot be told from it; then the least KL of these.",
+    minutes=15,
+    hint="points[best] - points has shape (R, N): a paired difference a prompt. Then as in C.",
     solution=_choose_setting,
     cases=[
-        ([0.57, 0.65, 0.66, 0.64, 0.61], [0.54, 0.61, 0.62, 0.60, 0.56], [0.1, 0.3, 0.9, 0.2, 2.7]),
-        ([0.70, 0.55, 0.52], [0.66, 0.51, 0.48], [1.5, 0.3, 0.1]),
-        ([0.50, 0.60, 0.61], [0.40, 0.52, 0.49], [0.6, 0.7, 0.8]),
+        # Little behind, but behind on prompt after prompt: paired, that shows.
+        (_runs((40, 40, 20), (34, 40, 26), (40, 39, 21)), _numbers(3.0, 0.2, 0.9)),
+        # Less behind, and by losing here and winning there: that may be chance.
+        (torch.stack([_runs((40, 40, 20))[0], _runs((36, 44, 20))[0].flip(0)]), _numbers(2.0, 0.5)),
+        (_runs((70, 20, 10), (30, 50, 20), (20, 60, 20)), _numbers(1.5, 0.3, 0.29)),
+        (_runs((96, 4, 0), (0, 100, 0), (100, 0, 0)), _numbers(1.0, 0.1, 2.0)),
     ],
     mistakes=[
         Mistake(
-            lambda win_rates, lows, kls: max(range(len(kls)), key=win_rates.__getitem__),
+            _unpaired,
+            "the other runs are compared with the lower end of the best run's *own* interval: "
+            "that is as wide as prompts differ. All answered the same prompts: take differences.",
+        ),
+        Mistake(
+            lambda points, kls: int(points.mean(1).argmax()),
             "the highest win rate alone: runs that cannot be told from it may have paid far less.",
         ),
         Mistake(
-            lambda win_rates, lows, kls: min(range(len(kls)), key=kls.__getitem__),
+            lambda points, kls: int(kls.argmin()),
             "the least KL alone: that is the run that has learnt least.",
         ),
         Mistake(
-            lambda win_rates, lows, kls: max(
-                range(len(kls)), key=lambda i: win_rates[i] / max(kls[i], 1e-9)
-            ),
+            lambda points, kls: int((points.mean(1) / kls).argmax()),
             "win rate per nat: half a nat less is not worth any number of lost comparisons.",
         ),
         Mistake(
-            lambda win_rates, lows, kls: max(range(len(kls)), key=lows.__getitem__),
-            "the highest lower end: careful about chance, but blind to what was paid.",
+            lambda points, kls: int(
+                kls.where(
+                    (points[points.mean(1).argmax()] - points).mean(1)
+                    <= 1.96 * (points[points.mean(1).argmax()] - points).std(1),
+                    torch.inf,
+                ).argmin()
+            ),
+            "the standard deviation of the differences tells how single prompts spread; their "
+            "*mean's* standard error is that divided by the square root of N.",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from ..made_from import fingerprint
 from ..progress import progress
 
 # `invalid`: no answer that can be read. Never counted as a tie, nor as a win.
@@ -120,8 +121,6 @@ def side_by_side(
 
 def identity_of(name: str, *parts: Any) -> str:
     """A judge's identity: its name, and a fingerprint of what decides its verdicts."""
-    from ..preferences.journal import fingerprint  # imports this package in its turn
-
     return f"{name}:{fingerprint(*parts)}"
 
 

@@ -5,10 +5,11 @@ from ..quiet import quiet  # noqa: F401
 from .contest import Contest
 from .kl import KL, estimate_kl, sample_responses
 from .monitor import Monitor, load_metrics
-from .red_flags import Flag, red_flags
+from .red_flags import KL_A_TOKEN, Flag, red_flags
 
 __all__ = [
     "KL",
+    "KL_A_TOKEN",
     "Contest",
     "Flag",
     "Monitor",

@@ -3,9 +3,11 @@
 Two estimators per token, summed over the response (Schulman 2020, "Approximating KL divergence";
 d = log pi_theta - log pi_ref of the sampled token, given what was sampled before it):
 
-k1 = d            unbiased; single responses may be negative, so its error is large near zero;
-k3 = e^-d - 1 + d unbiased as well, never negative, of smaller error while the policies are near;
-                  far apart its e^-d has a heavy tail, and k1 is the safer of the two.
+k1 = d            unbiased; single responses may be negative, and the mean of few as well;
+k3 = e^-d - 1 + d unbiased as well, never negative; of smaller error only where every token has
+                  nearly the reference's probabilities. A token that the reference would say and
+                  the policy hardly samples gives e^-d a heavy tail, at a small KL a response too:
+                  then k1 is the safer of the two. Compare their standard errors.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ..files import shorten
 from ..logprobs import Prompt, as_messages, as_text, plain_prompt, plain_response
 from ..profile import Profile
 from ..triage import ask, sample_alerts
+from ..triage.alerts import FRESH
 from ..triage.reports import expected_values, write_report
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ def alert_rows(
 ) -> list[dict[str, Any]]:
     """`n` rows `{"prompt", "alert"}` about alerts of `pool`, asked as the profile asks.
 
+    Alerts for evaluation are drawn with seeds from `FRESH` on: they had no part in any choice.
+
     references: with a report without fault beside each, as an expert would write it (`reference`).
     """
     rows = []
-    for alert in sample_alerts(pool, n, seed):
+    for alert in sample_alerts(pool, n, seed + FRESH if pool == "evaluation" else seed):
         row = {"prompt": ask(alert, profile), "alert": alert.to_dict()}
         if references:
             row["reference"] = write_report(expected_values(alert))
