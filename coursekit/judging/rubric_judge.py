@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,7 +42,8 @@ class RubricJudge:
     @property
     def identity(self) -> str:
         """Name, faults, and the programs that score and compare."""
-        programs = source_of(alerts, policy, reports, rubric, RubricJudge, type(self).compare)
+        here = sys.modules[__name__]
+        programs = source_of(alerts, policy, reports, rubric, here, type(self).compare)
         kind = type(self).__qualname__
         return identity_of(self.name, kind, asdict(self), programs)
 
