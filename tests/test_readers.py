@@ -147,10 +147,16 @@ def test_transcripts_beside_a_prompt_are_transcripts_still(tmp_path):
         assert found == [expected]
     with pytest.raises(ValueError, match="row 1, column 'prompt' is not the conversation"):
         parse_rows([row | {"prompt": "Another question."}])
-    with pytest.raises(ValueError, match="row 2, column 'chosen' is a transcript that repeats"):
-        parse_rows([PLAIN, row | {"prompt": "Say hi."}])
-    dialogue = {"prompt": "Write a dialogue.", "chosen": row["chosen"], "rejected": row["rejected"]}
-    assert parse_rows([PLAIN, dialogue])[1] == dialogue  # asked for, and so the response
+    thumbs = {"prompt": "Say hi.", "completion": row["chosen"], "label": True}
+    instruction = {"instruction": "a", "chosen": "b", "rejected": "c"}
+    for rows in ([PLAIN, PLAIN | row], [instruction, instruction | row]):
+        with pytest.raises(ValueError, match="row 2, column 'chosen' is a transcript"):
+            parse_rows(rows)
+    with pytest.raises(ValueError, match="row 1, column 'completion' is a transcript"):
+        parse_rows([thumbs])
+    asked = {"prompt": "Write a dialogue."} | {name: text.strip() for name, text in row.items()}
+    for rows in ([asked, PLAIN], [PLAIN, asked]):
+        assert parse_rows(rows) == rows  # the dialogue is the response
 
 
 def test_a_speaker_who_goes_on_is_one_turn():

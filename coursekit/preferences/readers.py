@@ -118,6 +118,7 @@ def parse_rows(
             parsed = reader(row, where)
             if reader is not _thumb:
                 check_triple(parsed, where, allow_empty)
+            _check_answers(parsed, where)
             read.append(parsed)
         except ValueError as error:
             if not skip_bad:
@@ -143,7 +144,7 @@ def _layout_of(row: Row, where: str) -> Callable[[Row, str], Row]:
         )
     if isinstance(row["chosen"], list):
         return _conversation
-    if _are_dialogues(row):
+    if _are_transcripts([row["chosen"], row["rejected"]], row.get("prompt")):
         return _transcript
     if "prompt" in row:
         return _plain
@@ -172,13 +173,6 @@ def _plain(row: Row, where: str) -> Row:
                 f"{where}, column {column!r} is a list of messages where the rows before have "
                 "texts: write all rows the same way"
             )
-    if isinstance(row.get("prompt"), list):
-        check_messages(row["prompt"], where, "prompt")
-    if _are_dialogues(row) and _repeats(_turns(row["chosen"], where, "chosen"), row.get("prompt")):
-        raise ValueError(
-            f"{where}, column 'chosen' is a transcript that repeats the prompt where the rows "
-            "before have the answer alone: write all rows the same way"
-        )
     return row
 
 
@@ -274,10 +268,26 @@ _DIALOGUE = re.compile(r"\s*Human:.*\n\n\s*Assistant:", re.DOTALL)
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def _are_dialogues(row: Row) -> bool:
-    """Whether both responses are transcripts from the user's first turn on."""
-    texts = [row.get(column) for column in ("chosen", "rejected")]
-    return all(isinstance(text, str) and _DIALOGUE.match(text) for text in texts)
+def _are_transcripts(texts: Sequence[Any], prompt: Any) -> bool:
+    """Whether the texts are whole dialogues, from the user's first turn on.
+
+    One that `prompt` asked to be written has no blank line before it, and repeats no prompt.
+    """
+    if not all(isinstance(text, str) and _DIALOGUE.match(text) for text in texts):
+        return False
+    if not prompt or all(text.startswith("\n\n") for text in texts):
+        return True
+    return isinstance(prompt, str) and _repeats(_turns(texts[0], "", ""), prompt)
+
+
+def _check_answers(row: Row, where: str) -> None:
+    """Raise ValueError if the responses of what was read are whole transcripts."""
+    columns = ("chosen", "rejected") if "chosen" in row else ("completion",)
+    if _are_transcripts([row[column] for column in columns], row["prompt"]):
+        raise ValueError(
+            f"{where}, column {columns[0]!r} is a transcript of the whole dialogue where the "
+            "answer alone should be: leave the turns before it to the prompt"
+        )
 
 
 def _transcript(row: Row, where: str) -> Row:
