@@ -42,8 +42,9 @@ class Profile:
 
     base_model: a folder or a name on the hub; revision: what to load of the latter.
     dtype: of the weights (`float32`, `float16`, `bfloat16`); four_bit: load them in 4-bit NF4.
-    full_instruction: say the format and the policy in the prompt (a real model has not been taught
-    them by its corpus). max_new_tokens: room for a report. threads: CPU threads for torch.
+    full_instruction: say the format and the policy in every prompt, the demonstrations' included (a
+    real model has not been taught them by its corpus): see `triage.ask`. max_new_tokens: room for a
+    report. threads: CPU threads for torch.
     """
 
     name: str

@@ -106,7 +106,7 @@ def test_no_path_of_this_machine_is_in_it(dpo_folder, here):
         assert str(here.artifacts) not in text and str(publishing.ROOT) not in text, path.name
 
 
-def test_a_version_is_not_changed_afterwards(dpo_folder, here, tmp_path):
+def test_a_version_is_not_changed_afterwards(dpo_folder, here):
     folder = release(dpo_folder, here)
     assert release(dpo_folder, here) == folder  # the same weights: the card may be written anew
     other = shutil.copytree(dpo_folder, dpo_folder.with_name("other"))  # beside its base
