@@ -381,15 +381,7 @@ def test_the_intervals_are_drawn_as_they_are():
         pytest.approx([30, 60]),
     ]
     assert [bar[0, 0] for bar in bars] == [30, 300]
-    (band,) = (
-        intervals.collections[-1:]
-        if len(intervals.collections) == 1
-        else [
-            part
-            for part in intervals.collections
-            if part is not intervals.containers[0].lines[2][0]
-        ]
-    )
+    _, band = intervals.collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((20, 50))
     assert shown.lines[0].get_ydata().tolist() == pytest.approx([25, 100])
