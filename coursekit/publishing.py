@@ -74,7 +74,7 @@ def make_release(
     (work / "README.md").write_text(card, encoding="utf-8")
     if data_card:
         (work / "DATA.md").write_text(data_card, encoding="utf-8")
-    (work / "settings.json").write_text(json.dumps(_settings(profile), indent=2))
+    (work / "settings.json").write_text(json.dumps(_settings(profile), indent=2), encoding="utf-8")
     assert_no_secrets(work)
     if folder.is_dir():
         if not _same_weights(folder, work):
@@ -136,8 +136,10 @@ def _one_adapter(dpo: str | Path, profile: Profile, folder: Path) -> None:
             path.replace(folder / path.name)
     shutil.rmtree(folder / "all")
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": _public_name(source)}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    config = json.loads(path.read_text(encoding="utf-8")) | {
+        "base_model_name_or_path": _public_name(source)
+    }
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     load_tokenizer(dpo, profile).save_pretrained(folder)
 
 

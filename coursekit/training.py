@@ -424,14 +424,14 @@ def _checkpoint_of(run: str, folder: Path) -> str | None:
     from transformers.trainer_utils import get_last_checkpoint
 
     name = folder / "run.txt"
-    if not name.is_file() or name.read_text() != run:
+    if not name.is_file() or name.read_text(encoding="utf-8") != run:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        name.write_text(run)
+        name.write_text(run, encoding="utf-8")
         return None
     while last := get_last_checkpoint(str(folder)):
         try:  # what the trainer writes last
-            json.loads((Path(last) / "trainer_state.json").read_text())
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             shutil.rmtree(last)  # a kill has left it half written
             continue
@@ -503,8 +503,10 @@ def _save(trainer: Any, tokenizer: Any, folder: str | Path, started_from: str | 
         continued = adapter_config(started_from) if "ref" in model.peft_config else None
         belongs_to = continued["base_model_name_or_path"] if continued else str(started_from)
         path = folder / "adapter_config.json"
-        config = json.loads(path.read_text()) | {"base_model_name_or_path": belongs_to}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True))
+        config = json.loads(path.read_text(encoding="utf-8")) | {
+            "base_model_name_or_path": belongs_to
+        }
+        path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     else:
         trainer.save_model(folder)
     return close_run(trainer, tokenizer, folder)
@@ -535,4 +537,6 @@ def load_run(folder: str | Path) -> TrainingRun:
         raise FileNotFoundError(
             f"no finished run in {folder} ({HISTORY_FILE} is missing): train it first"
         )
-    return TrainingRun(Path(folder), [json.loads(line) for line in path.read_text().splitlines()])
+    return TrainingRun(
+        Path(folder), [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    )

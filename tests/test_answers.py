@@ -78,18 +78,22 @@ def test_a_changed_adapter_is_another_model(small, copied, loads):
 def test_a_changed_base_changes_its_adapters(small, copied, tmp_path):
     base = shutil.copytree(small.base_model, tmp_path / "base")
     config = copied / "adapter_config.json"
-    content = json.loads(config.read_text()) | {"base_model_name_or_path": str(base)}
-    config.write_text(json.dumps(content))
+    content = json.loads(config.read_text(encoding="utf-8")) | {
+        "base_model_name_or_path": str(base)
+    }
+    config.write_text(json.dumps(content), encoding="utf-8")
     before = model_identity(copied, small)
-    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    (base / "config.json").write_text(
+        (base / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     assert model_identity(copied, small) != before
     assert model_identity(copied, replace(small, dtype="bfloat16")) != model_identity(copied, small)
 
 
 def test_notes_beside_a_model_change_nothing(small, copied):
     before = model_identity(copied, small)
-    (copied / "history.jsonl").write_text("{}")
-    (copied / "README.md").write_text("changed")
+    (copied / "history.jsonl").write_text("{}", encoding="utf-8")
+    (copied / "README.md").write_text("changed", encoding="utf-8")
     assert model_identity(copied, small) == before
 
 

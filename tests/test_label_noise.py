@@ -43,10 +43,10 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
     assert frame["wrong"].tolist()[0] == 0 and 0.1 < frame["wrong"].tolist()[1] < 0.8
     assert all(len(points) == 4 for points in frame["points"])
 
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     changed = json.loads(lines[1]) | {"win_rate": 0.123}
-    path.write_text("\n".join([lines[0], json.dumps(changed)]) + "\n")
+    path.write_text("\n".join([lines[0], json.dumps(changed)]) + "\n", encoding="utf-8")
     two = replace(profile, threads=2)  # the last run is missing: made in a process of its own
     again = label_noise_sweep(sft, candidates, rows, two, path=path, **options)
     assert again["win_rate"][1] == 0.123  # not made anew

@@ -103,7 +103,7 @@ def test_another_rubric_or_model_is_another_question(server, tmp_path):
     from coursekit.judging.written_rubric import load_rubric
 
     path = tmp_path / "mine.md"
-    path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n")
+    path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n", encoding="utf-8")
     store = VerdictStore()
     (question,) = numbered(1)
     LLMJudge(provider(server, "anthropic"), store=store).prepare([question])

@@ -28,8 +28,8 @@ def test_the_shipped_model_is_small_and_standard():
 
 
 def test_the_card_tells_how_it_was_made():
-    card = (FOLDER / "README.md").read_text()
-    config = json.loads((FOLDER / "config.json").read_text())
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
     for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
         assert word in card
@@ -122,7 +122,9 @@ def test_frozen_copy_is_independent(model):
 
 def test_no_profile_trusts_remote_code():
     sources = (Path(TINY_MODEL).parent.parent).rglob("*.py")
-    assert not any("trust_remote_code=True" in source.read_text() for source in sources)
+    assert not any(
+        "trust_remote_code=True" in source.read_text(encoding="utf-8") for source in sources
+    )
 
 
 def test_profiles(monkeypatch):

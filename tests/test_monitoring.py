@@ -116,7 +116,10 @@ def test_what_the_monitor_records(watched, quick, sft_folder, triples, tokenizer
     assert frame["rewards/margins"].notna()[1:].all()  # TRL's own stay whole
     assert monitor.seconds > 0 and len(shown) == 2
     assert [entry["kl/k1"] for entry in run.history if "kl/k1" in entry]  # the trackers saw it
-    samples = [json.loads(line) for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for line in (run.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(samples) == 9 and {row["step"] for row in samples} == {0, 2, 4}
     # The last line is that of the saved model.
     policy, sft = load_model(run.folder, quick), load_model(sft_folder, quick)
@@ -188,7 +191,10 @@ def start(sft_folder, triples, tmp_path_factory):
 
 
 def losses(folder):
-    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [row["loss"] for row in rows if "loss" in row]
 
 
@@ -235,15 +241,15 @@ def test_a_checkpoint_of_another_run_is_not_used(quick, sft_folder, triples, tmp
     folder = tmp_path / CHECKPOINTS
     whole = folder / "checkpoint-5"
     whole.mkdir(parents=True)
-    (whole / "trainer_state.json").write_text("{}")
-    (folder / "run.txt").write_text("a")
+    (whole / "trainer_state.json").write_text("{}", encoding="utf-8")
+    (folder / "run.txt").write_text("a", encoding="utf-8")
     assert _checkpoint_of("a", folder) == str(whole)
     half = folder / "checkpoint-9"
     half.mkdir()
-    (half / "trainer_state.json").write_text('{"global')
+    (half / "trainer_state.json").write_text('{"global', encoding="utf-8")
     assert _checkpoint_of("a", folder) == str(whole) and not half.exists()
     assert _checkpoint_of("b", folder) is None and not whole.exists()
-    assert (folder / "run.txt").read_text() == "b"
+    assert (folder / "run.txt").read_text(encoding="utf-8") == "b"
 
 
 def test_a_tracker_gets_what_the_monitor_measures(quick, sft_folder, triples, tmp_path):

@@ -47,7 +47,9 @@ def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer
     with torch.no_grad():
         assert torch.allclose(joined(ids).logits, ours(ids).logits, atol=NATS)
         sft_alone = load_model(
-            json.loads((dpo_folder / "adapter_config.json").read_text())["base_model_name_or_path"],
+            json.loads((dpo_folder / "adapter_config.json").read_text(encoding="utf-8"))[
+                "base_model_name_or_path"
+            ],
             here,
         )
         assert not torch.allclose(joined(ids).logits, sft_alone(ids).logits, atol=10 * NATS)
@@ -59,7 +61,9 @@ def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer
 
 
 def test_the_card(dpo_folder, here):
-    card = (release(dpo_folder, here, limits=["Only tried on Mondays."]) / "README.md").read_text()
+    card = (release(dpo_folder, here, limits=["Only tried on Mondays."]) / "README.md").read_text(
+        encoding="utf-8"
+    )
     head, body = card.removeprefix("---\n").split("---\n", 1)
     assert "license: apache-2.0" in head and "library_name: peft" in head
     for wanted in ("v0.1", *SECTIONS, "| 1 |", "Only tried on Mondays.", "learning_rate", "trl 1."):
@@ -122,11 +126,11 @@ def test_a_secret_stops_the_release(dpo_folder, here, kind):
 
 def test_the_value_of_a_key_in_the_environment_is_found_too(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "correct horse battery")
-    (tmp_path / "notes.md").write_text("as I said, correct horse battery")
+    (tmp_path / "notes.md").write_text("as I said, correct horse battery", encoding="utf-8")
     with pytest.raises(ValueError, match="the value of SOME_API_KEY") as caught:
         assert_no_secrets(tmp_path)
     assert "battery" not in str(caught.value)
-    (tmp_path / "notes.md").write_text(f"see {Path.home()}/mine")
+    (tmp_path / "notes.md").write_text(f"see {Path.home()}/mine", encoding="utf-8")
     with pytest.raises(ValueError, match="home folder"):
         assert_no_secrets(tmp_path)
 
@@ -162,7 +166,7 @@ def test_a_push_makes_the_repository_sends_and_tags(dpo_folder, here):
 
 def test_a_secret_added_later_is_not_pushed(dpo_folder, here):
     folder, hub = release(dpo_folder, here), Hub()
-    (folder / "more.txt").write_text(PLANTED["an API key"])
+    (folder / "more.txt").write_text(PLANTED["an API key"], encoding="utf-8")
     with pytest.raises(ValueError, match=r"more.txt holds an API key"):
         push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     assert not hub.calls
@@ -181,12 +185,12 @@ def test_tagging(tmp_path, capsys):
     git("init", "-q")
     git("config", "user.email", "a@b.c")
     git("config", "user.name", "A")
-    (tmp_path / "x").write_text("1")
+    (tmp_path / "x").write_text("1", encoding="utf-8")
     git("add", ".")
     git("commit", "-qm", "one")
     git_tag("v0.1", "first", repo=tmp_path)
     assert "Would tag commit" in capsys.readouterr().out and git("tag") == ""
-    (tmp_path / "x").write_text("2")
+    (tmp_path / "x").write_text("2", encoding="utf-8")
     git_tag("v0.1", "first", repo=tmp_path, dry_run=False)
     assert "changes that are not committed" in capsys.readouterr().out
     assert git("tag").split() == ["v0.1"]

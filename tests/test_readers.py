@@ -88,7 +88,9 @@ def test_hh_transcripts_are_split_at_the_last_answer(tmp_path):
 def test_instruction_json(tmp_path):
     path = tmp_path / "rows.json"
     row = {"instruction": "Do.", "input": "This", "output": "-", "chosen": "a", "rejected": "b"}
-    path.write_text(json.dumps([row, {**row, "input": ""}, {**row, "input": None}]))
+    path.write_text(
+        json.dumps([row, {**row, "input": ""}, {**row, "input": None}]), encoding="utf-8"
+    )
     assert [row["prompt"] for row in load_triples(path)] == ["Do.\n\nThis", "Do.", "Do."]
 
 
@@ -121,7 +123,7 @@ def test_csv_with_commas_quotes_and_line_breaks(tmp_path):
         writer.writerows(rows)
     assert load_triples(path) == rows
     thumbs = tmp_path / "thumbs.csv"
-    thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n")
+    thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n", encoding="utf-8")
     assert load_triples(thumbs) == [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
 
 
@@ -307,7 +309,7 @@ def test_conversations_survive_writing(tmp_path):
 
 def test_thumbs_repeat_no_response(tmp_path):
     rows = [PLAIN, PLAIN | {"rejected": "Never."}]
-    text = write_triples(rows, tmp_path / "a.jsonl", "thumbs").read_text()
+    text = write_triples(rows, tmp_path / "a.jsonl", "thumbs").read_text(encoding="utf-8")
     assert text.count("Hi.") == 1 and len(text.splitlines()) == 3
 
 

@@ -80,7 +80,7 @@ def load_tokenizer(source: str | Path, profile: Profile | None = None) -> PreTra
 def adapter_config(source: str | Path) -> dict[str, Any] | None:
     """The adapter's configuration if `source` is a folder with an adapter, else None."""
     path = Path(source) / "adapter_config.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
