@@ -359,7 +359,9 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
         "answers": {"SFT": baseline[:SHOWN], "this run": contest.answers[:SHOWN]},
     }
     path = folder / _file_name(name, seed)
-    path.with_suffix(".json").write_text(json.dumps(end, indent=1, ensure_ascii=False))
+    path.with_suffix(".json").write_text(
+        json.dumps(end, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
     # Written last: where it stands the run is whole.
     frame[[name for name in RECORDED if name in frame]].to_csv(
         path, index=False, float_format="%.4g"

@@ -152,7 +152,9 @@ def only_here(path: str | Path | None, say: Callable[[str], None] = print) -> It
         lock.acquire()
     try:
         now = datetime.now().strftime("%H:%M:%S")
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
+        holder.write_text(
+            f"process {os.getpid()} on {socket.gethostname()}, since {now}", encoding="utf-8"
+        )
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -161,6 +163,6 @@ def only_here(path: str | Path | None, say: Callable[[str], None] = print) -> It
 
 def _who(holder: Path) -> str:
     try:
-        return holder.read_text() or "another process"
+        return holder.read_text(encoding="utf-8") or "another process"
     except OSError:  # it has just come, or gone
         return "another process"

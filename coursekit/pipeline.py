@@ -52,7 +52,9 @@ def use_sft(sft: str | Path, profile: Profile, *, folder: Path | None = None) ->
     load_tokenizer(sft, profile)
     place = str(Path(sft).absolute()) if Path(sft).is_dir() else str(sft)
     runs.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"sft": place, "identity": model_identity(sft, profile)}))
+    note.write_text(
+        json.dumps({"sft": place, "identity": model_identity(sft, profile)}), encoding="utf-8"
+    )
     return sft
 
 

@@ -175,8 +175,10 @@ def _one_adapter(base: str | Path, adapters: list[Path], profile: Profile, folde
             path.replace(folder / path.name)
     shutil.rmtree(folder / "all")
     path = folder / _CONFIG
-    config = json.loads(path.read_text()) | {"base_model_name_or_path": _public_name(base)}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True))
+    config = json.loads(path.read_text(encoding="utf-8")) | {
+        "base_model_name_or_path": _public_name(base)
+    }
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     load_tokenizer(adapters[-1], profile).save_pretrained(folder)
 
 

@@ -55,7 +55,7 @@ def main() -> int:
     print(f"Notebooks to read: {folder}")
     table = profile.artifacts / profile.name / "three_way.txt"
     if table.is_file():
-        print(f"\n{table.read_text().rstrip()}")
+        print(f"\n{table.read_text(encoding='utf-8').rstrip()}")
     return 0
 
 

@@ -588,7 +588,7 @@ def _last_checkpoint(folder: Path) -> str | None:
 
     while folder.is_dir() and (last := get_last_checkpoint(str(folder))):
         try:  # what the trainer writes last
-            json.loads((Path(last) / "trainer_state.json").read_text())
+            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
             shutil.rmtree(last)  # a kill has left it half written
             continue

@@ -22,7 +22,7 @@ def written(tmp_path, preferences, lines=False):
     rows = [{**ROW, "preference": value} for value in preferences]
     path = tmp_path / "annotations.json"
     text = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -58,7 +58,7 @@ def test_what_is_no_annotation_is_named(tmp_path, change, message):
     row = {**ROW, "preference": 1} | change
     row = {name: value for name, value in row.items() if value is not ...}
     path = tmp_path / "x.json"
-    path.write_text(json.dumps([{**ROW, "preference": 1}, row]))
+    path.write_text(json.dumps([{**ROW, "preference": 1}, row]), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_annotations(path)
 
@@ -77,7 +77,7 @@ def test_what_is_no_annotation_is_named(tmp_path, change, message):
 )
 def test_what_is_no_file_of_annotations(tmp_path, text, message):
     path = tmp_path / "x.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_annotations(path)
 

@@ -80,18 +80,22 @@ def test_a_changed_adapter_is_another_model(small, copied, loads):
 def test_a_changed_base_changes_its_adapters(small, copied, tmp_path):
     base = shutil.copytree(small.base_model, tmp_path / "base")
     config = copied / "adapter_config.json"
-    content = json.loads(config.read_text()) | {"base_model_name_or_path": str(base)}
-    config.write_text(json.dumps(content))
+    content = json.loads(config.read_text(encoding="utf-8")) | {
+        "base_model_name_or_path": str(base)
+    }
+    config.write_text(json.dumps(content), encoding="utf-8")
     before = model_identity(copied, small)
-    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    (base / "config.json").write_text(
+        (base / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     assert model_identity(copied, small) != before
     assert model_identity(copied, replace(small, dtype="bfloat16")) != model_identity(copied, small)
 
 
 def test_notes_beside_a_model_change_nothing(small, copied):
     before = model_identity(copied, small)
-    (copied / "history.jsonl").write_text("{}")
-    (copied / "README.md").write_text("changed")
+    (copied / "history.jsonl").write_text("{}", encoding="utf-8")
+    (copied / "README.md").write_text("changed", encoding="utf-8")
     assert model_identity(copied, small) == before
 
 
@@ -145,9 +149,9 @@ def test_edited_answers_are_generated_again(small, copied, capsys):
     rows = alert_rows("evaluation", 2, small)
     first = answer({"SFT": copied}, rows, small)
     (path,) = (small.artifacts / "tiny" / "answers").glob("*.jsonl")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines[0]["response"] = "mine"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert answer({"SFT": copied}, rows, small) == first
     assert "line 1 was edited" in capsys.readouterr().out
 
@@ -158,8 +162,10 @@ def test_other_sampling_code_is_other_answers(small, copied, loads, monkeypatch,
     rows = alert_rows("evaluation", 2, small)
     answer({"SFT": copied}, rows, small)
     changed = tmp_path / "generation.py"
-    source = (ROOT / "coursekit" / "generation.py").read_text()
-    changed.write_text(source.replace("was_training = model.training", "was_training = False"))
+    source = (ROOT / "coursekit" / "generation.py").read_text(encoding="utf-8")
+    changed.write_text(
+        source.replace("was_training = model.training", "was_training = False"), encoding="utf-8"
+    )
     monkeypatch.setattr(generation, "__file__", str(changed))
     loads.clear()
     answer({"SFT": copied}, rows, small)

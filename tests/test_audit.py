@@ -553,7 +553,7 @@ def test_the_card_is_written_from_the_data(triples, tmp_path):
     ]
     card = data_card(train, validation, audit(train), title="Reports", pairs=pairs, model="a model")
     assert card.startswith("# Reports\n")
-    saved = save_card(card, tmp_path / "deep").read_text()
+    saved = save_card(card, tmp_path / "deep").read_text(encoding="utf-8")
     assert saved.startswith("---\npretty_name: Reports\n") and card in saved
     assert "| train | 12 | 12 |" in card and "| validation | 4 | 4 |" in card
     assert "2 pairs; 1 were ties (50%), of these 1 because" in card

@@ -99,7 +99,11 @@ def page(lab):
 
 def lines(folder):
     path = folder / "labels.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
 
 
 def eventually(holds, seconds=WAIT):

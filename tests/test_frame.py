@@ -1,5 +1,6 @@
 """The frame: what is installed where, and what an import costs."""
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -34,7 +35,7 @@ NAMES = [
 
 
 def requirements():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -45,7 +46,7 @@ def test_requirements_are_exact_and_complete():
 
 
 def test_conda_environment_installs_the_same():
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     listed = re.findall(r"^\s+- (.+)$", text, flags=re.MULTILINE)
     assert [item for item in listed if item != "conda-forge"] == [
         "python=3.12",
@@ -57,7 +58,7 @@ def test_conda_environment_installs_the_same():
 
 
 def test_package_depends_on_the_same():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     dynamic = project["tool"]["setuptools"]["dynamic"]
     assert dynamic["dependencies"] == {"file": ["requirements.txt"]}
     assert project["project"]["requires-python"] == ">=3.11,<3.13"
@@ -88,7 +89,7 @@ def test_commands_say_what_they_do():
     result = subprocess.run(
         [sys.executable, "-m", "coursekit", "--help"], cwd=ROOT, capture_output=True, text=True
     )
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in ("course", "test", "lab", "bench", "seeds", "model", "notebooks"):
         assert command in result.stdout
         assert re.search(rf"^[a-z ]*\b{command}\b[a-z ]*:$", makefile, flags=re.MULTILINE)
@@ -104,7 +105,7 @@ def test_wrong_python_is_told():
 
 
 def test_unwritable_environment_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "-m", "coursekit", "course"],
         cwd=ROOT,
@@ -124,7 +125,7 @@ def test_unwritable_environment_is_told(tmp_path):
     ],
 )
 def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     variables = {name: value.format(file=tmp_path / "file") for name, value in variables.items()}
     result = subprocess.run(
         [sys.executable, "-m", "coursekit.run_course"],
@@ -154,21 +155,21 @@ def test_a_second_run_reuses_the_environment(tmp_path):
             env={**os.environ, "COURSE_VENV": str(tmp_path), "PIP_NO_INDEX": "1"},
         )
 
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     reused = environment()
     assert reused.returncode == 0, reused.stderr
     assert reused.stdout.split() == [str(python)]
     for_tests = environment("tests=True")  # wants more than is there
     assert "Preparing the environment" in for_tests.stdout and for_tests.returncode == 1
 
-    stamp.write_text("older requirements")
+    stamp.write_text("older requirements", encoding="utf-8")
     offline = environment()
     assert "Preparing the environment" in offline.stdout
     assert offline.returncode == 1 and "With no network it cannot" in offline.stderr
-    assert stamp.read_text() == "older requirements"  # so the next run tries again
+    assert stamp.read_text(encoding="utf-8") == "older requirements"  # so the next run tries again
 
     python.unlink()
-    python.write_text("not a program")
+    python.write_text("not a program", encoding="utf-8")
     damaged = environment()
     assert damaged.returncode == 1 and "Traceback" not in damaged.stderr
     # `venv` puts the program back where the base interpreter has the same name; else we are told.
@@ -365,3 +366,22 @@ def test_a_folder_means_the_same_from_everywhere(variable, value, meant, tmp_pat
         assert folder_of(variable, "artifacts") == Path(meant.format(**places))
     if variable == "COURSE_ARTIFACTS":
         assert load_profile().artifacts == Path(meant.format(**places))
+
+
+def without_encoding(path):
+    """Lines that read or write text in whatever encoding the machine happens to prefer."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            of_path = isinstance(node.func, ast.Attribute)
+            mode = node.args[0 if of_path else 1 :][:1] if name == "open" else []
+            binary = any("b" in str(getattr(value, "value", "")) for value in mode)
+            text = name in ("read_text", "write_text", "open") and not binary
+            if text and "encoding" not in {keyword.arg for keyword in node.keywords}:
+                yield node
+
+
+def test_text_has_an_encoding():
+    sources = [path for folder in ("coursekit", "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = [f"{path}:{node.lineno}" for path in sources for node in without_encoding(path)]
+    assert not found

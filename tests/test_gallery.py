@@ -97,4 +97,4 @@ def test_what_is_recorded_is_not_run_again(without_models, profile, tmp_path):
     (tmp_path / "healthy.0.csv").unlink()  # a kill before it was written
     gallery.record(here, [0], tmp_path, healthy_only=True)
     assert without_models[first:] == [("healthy", 0)]
-    assert json.loads((tmp_path / "healthy.0.json").read_text())["win_rate"][0] == 1
+    assert json.loads((tmp_path / "healthy.0.json").read_text(encoding="utf-8"))["win_rate"][0] == 1

@@ -35,7 +35,7 @@ def test_each_label_is_on_the_disk_at_once_and_taken_up_again(path):
     work = Labelling(ITEMS, path)
     for choice in ("left", "tie", "skip", "right"):
         work.label(choice)
-        assert len(path.read_text().splitlines()) == work.done
+        assert len(path.read_text(encoding="utf-8").splitlines()) == work.done
     again = Labelling(ITEMS, path)
     assert again.labels == work.labels and again.done == 4 and again.labels[2] is None
     assert again.current == work.current and again.current.number == 4
@@ -57,13 +57,15 @@ def test_a_cut_line_loses_one_label_and_no_more(path):
     work = Labelling(ITEMS, path)
     for _ in range(3):
         work.label("tie")
-    text = path.read_text()
-    path.write_text(text[:-10])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[:-10], encoding="utf-8")
     again = Labelling(ITEMS, path)
     assert again.done == 2
     again.label("left")
     assert Labelling(ITEMS, path).done == 3
-    path.write_text("no json\n[1]\n" + json.dumps({"pair": 1, "label": "maybe"}) + "\n")
+    path.write_text(
+        "no json\n[1]\n" + json.dumps({"pair": 1, "label": "maybe"}) + "\n", encoding="utf-8"
+    )
     assert Labelling(ITEMS, path).done == 0
 
 
@@ -79,7 +81,7 @@ def test_a_cut_line_loses_one_label_and_no_more(path):
 def test_lines_that_are_no_labels_are_left_out(path, line):
     work = Labelling(ITEMS, path)
     work.label("tie")
-    sound = path.read_text()
+    sound = path.read_text(encoding="utf-8")
     path.write_text("\ufeff" + line + "\n" + sound, encoding="utf-8")
     again = Labelling(ITEMS, path)
     assert again.done == 1 and again.undo() and not again.undo()

@@ -109,7 +109,7 @@ def test_another_rubric_or_model_is_another_question(server, tmp_path):
     from coursekit.judging.written_rubric import load_rubric
 
     path = tmp_path / "mine.md"
-    path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n")
+    path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n", encoding="utf-8")
     store = VerdictStore()
     (question,) = numbered(1)
     LLMJudge(provider(server, "anthropic"), store=store).prepare([question])
@@ -537,7 +537,7 @@ def test_where_nothing_can_be_written_nobody_is_told_to_throw_verdicts_away(tmp_
 
 
 def test_what_is_no_store_of_verdicts_is_told(tmp_path):
-    (tmp_path / "text.sqlite").write_text("no database " * 200)
+    (tmp_path / "text.sqlite").write_text("no database " * 200, encoding="utf-8")
     with pytest.raises(ValueError, match=r"text.sqlite is no store of verdicts, or a damaged one"):
         VerdictStore(tmp_path / "text.sqlite")
     sqlite3.connect(tmp_path / "other.sqlite").execute("CREATE TABLE verdicts (key, value)")

@@ -210,3 +210,10 @@ def test_settings_out_of_range_are_told():
         orpo_loss(torch.tensor([0.5]), torch.tensor([-1.0]), weight=0.1)
     with pytest.raises(ValueError, match=r"desirable is torch.int64"):
         kto_loss(columns[0], columns[2], torch.ones(4, dtype=torch.long), 0.0, 0.1)
+
+
+def test_kto_weighs_both_kinds_alike_unless_told():
+    inputs = (torch.tensor([-3.0, -2.0]), torch.tensor([-2.5, -2.5]), torch.tensor([True, False]))
+    plain = kto_loss(*inputs, 0.1, beta=0.3)[0]
+    told = kto_loss(*inputs, 0.1, beta=0.3, desirable_weight=1.0, undesirable_weight=1.0)[0]
+    assert plain.tolist() == told.tolist()

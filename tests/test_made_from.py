@@ -40,7 +40,7 @@ def test_what_differs_is_said_by_name_and_value(tmp_path):
 
 @pytest.mark.parametrize("damage", ['{"seed": ', "[1]", ""])
 def test_a_damaged_record_is_told(damage, tmp_path):
-    record_path(tmp_path).write_text(damage)
+    record_path(tmp_path).write_text(damage, encoding="utf-8")
     with pytest.raises(ValueError, match=r"made_from.json is damaged .* move .* away"):
         read_record(tmp_path)
     assert read_record(tmp_path / "nothing") is None
@@ -49,10 +49,12 @@ def test_a_damaged_record_is_told(damage, tmp_path):
 def test_what_is_set_aside_is_never_written_over(tmp_path, capsys):
     path = tmp_path / "work.jsonl"
     for number in (1, 2):
-        path.write_text(str(number))
+        path.write_text(str(number), encoding="utf-8")
         write_record(path, {"number": number})
         aside = set_aside(path, "why", also=(record_path(path),))
-        assert aside.name == f"work-old{number}.jsonl" and aside.read_text() == str(number)
+        assert aside.name == f"work-old{number}.jsonl" and aside.read_text(encoding="utf-8") == str(
+            number
+        )
         assert read_record(aside) == {"number": number}
     assert "work.jsonl: why: kept as work-old2.jsonl" in capsys.readouterr().out
     assert not path.exists() and not record_path(path).exists()
@@ -61,7 +63,7 @@ def test_what_is_set_aside_is_never_written_over(tmp_path, capsys):
 def test_the_version_of_code_is_what_it_does(tmp_path):
     def version(text):
         path = tmp_path / "module.py"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return code_version(SimpleNamespace(__file__=str(path)))
 
     code = 'def f(x):\n    """Twice."""\n    return 2 * x\n'
@@ -173,11 +175,11 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_journal_is_not_used(edit, kept, capsys):
     path, made_from = kept
-    text = "\n".join(EDITS[edit](path.read_text().splitlines())) + "\n"
-    path.write_text(text)
+    text = "\n".join(EDITS[edit](path.read_text(encoding="utf-8").splitlines())) + "\n"
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"line [123] was edited or moved, or one before it"):
         read_journal(path)
     with Journal(path, made_from) as journal:
         assert journal.done == []
     assert "was edited or moved" in capsys.readouterr().out
-    assert path.with_name("work-old1.jsonl").read_text() == text
+    assert path.with_name("work-old1.jsonl").read_text(encoding="utf-8") == text

@@ -79,7 +79,7 @@ def test_a_data_card_is_text_throughout(tmp_path):
     card, audit = hostile_card()
     assert visible(render(card), "img a em script").count("alert(1)") == 8
     assert findings(audit).data.count("&lt;img") == 4 and "<img" not in findings(audit).data
-    saved = save_card(card, tmp_path).read_text()
+    saved = save_card(card, tmp_path).read_text(encoding="utf-8")
     front = yaml.safe_load(saved.split("---\n")[1])
     assert front == {"pretty_name": HOSTILE, "tags": ["preference", "dpo"]}
 
@@ -89,7 +89,7 @@ def test_a_title_is_one_value_of_the_front_matter(title, tmp_path):
     _, audit = hostile_card()
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
     card = data_card([row], [row], audit, title=title)
-    front = save_card(card, tmp_path).read_text().split("\n---\n")[0]
+    front = save_card(card, tmp_path).read_text(encoding="utf-8").split("\n---\n")[0]
     assert yaml.safe_load(front) == {
         "pretty_name": " ".join(title.split()),
         "tags": ["preference", "dpo"],

@@ -28,8 +28,8 @@ def test_the_shipped_model_is_small_and_standard():
 
 
 def test_the_card_tells_how_it_was_made():
-    card = (FOLDER / "README.md").read_text()
-    config = json.loads((FOLDER / "config.json").read_text())
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
     for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
         assert word in card
@@ -174,8 +174,8 @@ def adapter(profile, tmp_path_factory):
     path = folder / "adapter_config.json"
     name = base_name(profile.base_model, folder, profile.artifacts)
     path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": name}),
-    )
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}),
+    , encoding="utf-8")
     write_checksums(folder)
     load_tokenizer(profile.base_model, profile).save_pretrained(folder)
     return folder
@@ -282,7 +282,7 @@ def test_an_adapter_without_weights_is_told_and_no_pickle_is_read(adapter, tmp_p
 @pytest.mark.parametrize("text", ["", '{"peft_type": "LO', "[]", "{}", "null"])
 def test_a_damaged_adapter_config_is_told(adapter, tmp_path, text):
     copy = shutil.copytree(adapter, tmp_path / "copy")
-    (copy / "adapter_config.json").write_text(text)
+    (copy / "adapter_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"adapter_config.json is damaged .*names the adapter's"):
         load_model(copy)
 
@@ -298,7 +298,7 @@ def test_an_adapter_that_stands_on_itself_is_told(adapter, tmp_path, links):
 
 def rename_base(folder, base):
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}), encoding="utf-8")
 
 
 def test_an_adapter_does_not_send_us_to_the_hub(adapter, profile, tmp_path, monkeypatch):
@@ -353,7 +353,7 @@ def test_adapters_and_their_bases_may_move_together(adapter, tmp_path):
 @pytest.mark.parametrize("text", ["", '{"version": "1.0", "trunc', "{}"])
 def test_a_damaged_tokenizer_is_told(tmp_path, text):
     copy = shutil.copytree(FOLDER, tmp_path / "copy")
-    (copy / "tokenizer.json").write_text(text)
+    (copy / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"the tokenizer in .* is damaged .*git checkout"):
         load_tokenizer(copy)
 

@@ -117,7 +117,10 @@ def test_what_the_monitor_records(watched, quick, sft_folder, triples, tokenizer
     assert frame["rewards/margins"].notna()[1:].all()  # TRL's own stay whole
     assert monitor.seconds > 0 and len(shown) == 2
     assert [entry["kl/k1"] for entry in run.history if "kl/k1" in entry]  # the trackers saw it
-    samples = [json.loads(line) for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for line in (run.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(samples) == 9 and {row["step"] for row in samples} == {0, 2, 4}
     # The last line is that of the saved model.
     policy, sft = load_model(run.folder, quick), load_model(sft_folder, quick)
@@ -145,7 +148,9 @@ def test_a_monitor_needs_something_to_look_at(triples, tmp_path):
 
 def test_metrics_that_a_kill_has_cut_are_read_up_to_there(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0, "loss": 1}\n{"step": 1, "loss": 2}\n{"step": 2, "lo')
+    path.write_text(
+        '{"step": 0, "loss": 1}\n{"step": 1, "loss": 2}\n{"step": 2, "lo', encoding="utf-8"
+    )
     assert load_metrics(tmp_path)["loss"].tolist() == [1, 2]
     assert "the last line is cut" in capsys.readouterr().out
 
@@ -164,7 +169,7 @@ def test_metrics_that_a_kill_has_cut_are_read_up_to_there(tmp_path, capsys):
     ],
 )
 def test_what_are_no_metrics_is_told(text, message, tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(text)
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         load_metrics(tmp_path)
     assert type(error.value) is ValueError and str(tmp_path) in str(error.value)
@@ -221,7 +226,10 @@ def start(sft_folder, triples, tmp_path_factory):
 
 
 def losses(folder):
-    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [row["loss"] for row in rows if "loss" in row]
 
 
@@ -269,13 +277,13 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     folder = tmp_path / "dpo" / CHECKPOINTS
     whole = folder / "checkpoint-5"
     whole.mkdir(parents=True)
-    (whole / "trainer_state.json").write_text("{}")
+    (whole / "trainer_state.json").write_text("{}", encoding="utf-8")
     write_record(folder, {"seed": 1})
     assert finished_run(folder.parent, {"seed": 1}) is None
     assert _last_checkpoint(folder) == str(whole)
     half = folder / "checkpoint-9"
     half.mkdir()
-    (half / "trainer_state.json").write_text('{"global')
+    (half / "trainer_state.json").write_text('{"global', encoding="utf-8")
     assert _last_checkpoint(folder) == str(whole) and not half.exists()
     assert finished_run(folder.parent, {"seed": 2}) is None
     assert "seed was 1, now 2" in capsys.readouterr().out

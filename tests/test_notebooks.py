@@ -46,7 +46,7 @@ def test_each_figure_is_told_in_words(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_saved_outputs_need_no_kernel(source):
-    text = source.with_suffix(".ipynb").read_text()
+    text = source.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert "application/vnd.jupyter.widget-view+json" not in text
     assert '"widgets"' not in text
 
@@ -74,10 +74,10 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
         ROOT / "coursekit", tmp_path / "coursekit", ignore=shutil.ignore_patterns("__pycache__")
     )
     rubric = tmp_path / "coursekit" / "triage" / "rubric.py"
-    code = rubric.read_text()
+    code = rubric.read_text(encoding="utf-8")
     broken = code.replace("format=float(report.conformant)", "format=float(not report.conformant)")
     assert broken != code
-    rubric.write_text(broken)
+    rubric.write_text(broken, encoding="utf-8")
     folder = tmp_path / "notebooks"
     folder.mkdir()
     # The first cells are enough: up to the measurement of the SFT model.
@@ -147,5 +147,7 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     )
     asked, invalid = verdicts.fetchone()
     assert asked > 1500 and invalid == 0
-    first = json.loads((tmp_path / "tiny" / "triples.jsonl").read_text().splitlines()[0])
+    first = json.loads(
+        (tmp_path / "tiny" / "triples.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    )
     assert first["judge"] == "openai/local"

@@ -31,8 +31,8 @@ def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
     """An adapter whose weights say what they were made from."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"base_model_name_or_path": str(started_from)}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
-    (folder / "adapter_model.safetensors").write_text(fingerprint(made_from))
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / "adapter_model.safetensors").write_text(fingerprint(made_from), encoding="utf-8")
     return training.close_run(trainer, tokenizer, folder, made_from)
 
 
@@ -124,7 +124,7 @@ def test_what_another_process_makes_is_waited_for(name, made, small, runs, monke
     def who(holder):
         """Asked for only when there is somebody to wait for, who ends now."""
         other.communicate("go on\n")
-        return holder.read_text() if holder.is_file() else f"process {other.pid}"
+        return holder.read_text(encoding="utf-8") if holder.is_file() else f"process {other.pid}"
 
     monkeypatch.setattr(made_from, "_who", who)
     ensure_dpo(small)
@@ -134,7 +134,9 @@ def test_what_another_process_makes_is_waited_for(name, made, small, runs, monke
 
 def other_base(profile):
     base = shutil.copytree(profile.base_model, profile.artifacts / "base")
-    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    (base / "config.json").write_text(
+        (base / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     return replace(profile, base_model=str(base))
 
 
@@ -217,7 +219,7 @@ def test_back_to_the_first_sft_its_dpo_is_used_and_needs_nothing_that_was_set_as
 @pytest.mark.parametrize("weights", [None, "other"])
 def test_without_its_weights_a_run_is_made_anew(weights, made, small, runs, capsys):
     path = ensure_sft(small) / "adapter_model.safetensors"
-    path.write_text(weights) if weights else path.unlink()
+    path.write_text(weights, encoding="utf-8") if weights else path.unlink()
     ensure_sft(small)
     assert made == ["sft", "sft"]
     assert "adapter_model.safetensors" in capsys.readouterr().out
@@ -253,10 +255,10 @@ def test_the_judge_of_the_environment_chooses(made, small, runs, monkeypatch, ca
 def test_edited_triples_are_kept_under_another_name(made, small, runs):
     triples = ensure_triples(small)
     path = runs / "triples.jsonl"
-    edited = path.read_text().replace("critical", "low")
-    path.write_text(edited + edited)
+    edited = path.read_text(encoding="utf-8").replace("critical", "low")
+    path.write_text(edited + edited, encoding="utf-8")
     assert ensure_triples(small) == triples
-    assert (runs / "triples-old1.jsonl").read_text() == edited + edited
+    assert (runs / "triples-old1.jsonl").read_text(encoding="utf-8") == edited + edited
 
 
 # What session B used is what session C evaluates.
@@ -307,13 +309,15 @@ def test_your_own_sft_is_evaluated_in_session_c(made, small, runs, tmp_path, cap
 def test_a_brought_sft_that_is_gone_or_changed_is_told(made, small, runs, tmp_path, capsys):
     brought = shutil.copytree(small.base_model, tmp_path / "mine")
     use_sft(brought, small)
-    (brought / "config.json").write_text((brought / "config.json").read_text() + " ")
+    (brought / "config.json").write_text(
+        (brought / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     ensure_sft(small)
     assert "it has changed since" in capsys.readouterr().out
     shutil.rmtree(brought)
     with pytest.raises(FileNotFoundError, match="brought is gone: put it back, or delete"):
         ensure_sft(small)
-    (runs / "brought_sft.json").write_text('{"sft": ')
+    (runs / "brought_sft.json").write_text('{"sft": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"damaged .* section 2 again"):
         ensure_sft(small)
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
@@ -335,7 +339,7 @@ DAMAGE = {
 def test_a_damaged_history_is_told_and_the_run_made_anew(how, made, small, runs, capsys):
     folder = ensure_sft(small)
     path = folder / "history.jsonl"
-    path.write_text(DAMAGE[how](path.read_text()))
+    path.write_text(DAMAGE[how](path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ValueError, match=r"history.jsonl is damaged .* train it again"):
         load_run(folder)
     assert load_run(ensure_sft(small)).history == HISTORY and made == ["sft", "sft"]

@@ -387,7 +387,10 @@ def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
     sample(turned, other)
     assert len(asked) == 3
     changed = tmp_path / "generation.py"
-    changed.write_text((ROOT / "coursekit" / "generation.py").read_text() + "\nX = 1\n")
+    changed.write_text(
+        (ROOT / "coursekit" / "generation.py").read_text(encoding="utf-8") + "\nX = 1\n",
+        encoding="utf-8",
+    )
     monkeypatch.setattr(generation, "__file__", str(changed))
     sample(turned, other)
     assert len(asked) == 4

@@ -61,7 +61,9 @@ def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer
 
 
 def test_the_card(dpo_folder, here):
-    card = (release(dpo_folder, here, limits=["Only tried on Mondays."]) / "README.md").read_text()
+    card = (release(dpo_folder, here, limits=["Only tried on Mondays."]) / "README.md").read_text(
+        encoding="utf-8"
+    )
     head, body = card.removeprefix("---\n").split("---\n", 1)
     assert "license: apache-2.0" in head and "library_name: peft" in head
     for wanted in ("v0.1", *SECTIONS, "| 1 |", "Only tried on Mondays.", "learning_rate", "trl 1."):
@@ -72,7 +74,7 @@ def test_the_card(dpo_folder, here):
 def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here, tmp_path):
     """The weights never saw what the profile says by now."""
     changed = replace(here, dpo=replace(here.dpo, learning_rate=0.123, beta=0.77))
-    card = (release(dpo_folder, changed) / "README.md").read_text()
+    card = (release(dpo_folder, changed) / "README.md").read_text(encoding="utf-8")
     record = load_run(dpo_folder).made_from
     assert "0.123" not in card and "0.77" not in card
     assert "| | SFT | DPO |" in card and f"| rows | 64 | {record['n']} |" in card
@@ -82,7 +84,7 @@ def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here,
     # Trained elsewhere: nothing is claimed.
     strange = shutil.copytree(dpo_folder, dpo_folder.with_name("strange"))
     (strange / "made_from.json").unlink()
-    card = (release(strange, changed, "v0.2") / "README.md").read_text()
+    card = (release(strange, changed, "v0.2") / "README.md").read_text(encoding="utf-8")
     assert "| | SFT | adapter 2 |" in card and "| learning_rate | 0.002 | not recorded |" in card
     assert "0.123" not in card and "Versions: not recorded." in card
 
@@ -92,7 +94,9 @@ def test_names_are_values_of_the_front_matter_and_text_of_the_card(dpo_folder, h
 
     hostile = "mit\nevil: true # <script>alert(1)</script>"
     folder = release(dpo_folder, here, license=hostile, name="<img src=x> | *a*")
-    head, body = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    head, body = (
+        (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n", 1)
+    )
     front = yaml.safe_load(head)
     assert front["license"] == hostile and "evil" not in front and "base_model" not in front
     assert body.startswith("# \\<img src=x\\> \\| \\*a\\* v0.1\n")
@@ -157,7 +161,7 @@ def adapter(tmp_path):
         for part in "AB"
     }
     save_file(weights, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text('{"r": 2}')
+    (tmp_path / "adapter_config.json").write_text('{"r": 2}', encoding="utf-8")
     return tmp_path
 
 
@@ -190,7 +194,9 @@ DAMAGE = {
     r"adapter_config.json in .* is damaged": lambda folder: cut(folder, CONFIG, 3),
     r"has no adapter_config.json": lambda folder: (folder / CONFIG).unlink(),
     r"has no adapter_model": lambda folder: (folder / WEIGHTS).unlink(),
-    r"SHA-256 is not the one": lambda folder: (folder / "SHA256SUMS").write_text(f"0  {WEIGHTS}"),
+    r"SHA-256 is not the one": lambda folder: (folder / "SHA256SUMS").write_text(
+        f"0  {WEIGHTS}", encoding="utf-8"
+    ),
 }
 
 
@@ -235,7 +241,7 @@ def test_a_push_makes_the_repository_sends_what_it_said_and_tags(dpo_folder, her
     folder, hub = release(dpo_folder, here), Hub()
     (folder / "optimizer.pt").write_bytes(b"a pickle")
     (folder / ".ipynb_checkpoints").mkdir()
-    (folder / ".ipynb_checkpoints" / "README.md").write_text("old")
+    (folder / ".ipynb_checkpoints" / "README.md").write_text("old", encoding="utf-8")
     names = push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     assert [name for name, _, _ in hub.calls] == ["create_repo", "upload_folder", "create_tag"]
     assert hub.calls[0][2] == {"private": True}
@@ -264,7 +270,7 @@ def test_what_is_public_or_tagged_already_is_not_touched(dpo_folder, here):
 
 def test_a_secret_or_damage_that_comes_later_is_not_pushed(dpo_folder, here):
     folder, hub = release(dpo_folder, here), Hub()
-    (folder / "more.txt").write_text(SECRET)
+    (folder / "more.txt").write_text(SECRET, encoding="utf-8")
     with pytest.raises(ValueError, match=r"more.txt holds a Hugging Face token"):
         push_to_hub(folder, "me/mine", "v0.1", dry_run=False, api=hub)
     (folder / "more.txt").unlink()
@@ -287,12 +293,12 @@ def test_tagging(tmp_path, capsys):
     git("init", "-q")
     git("config", "user.email", "a@b.c")
     git("config", "user.name", "A")
-    (tmp_path / "x").write_text("1")
+    (tmp_path / "x").write_text("1", encoding="utf-8")
     git("add", ".")
     git("commit", "-qm", "one")
     git_tag("v0.1", "first", repo=tmp_path)
     assert "Would tag commit" in capsys.readouterr().out and git("tag") == ""
-    (tmp_path / "x").write_text("2")
+    (tmp_path / "x").write_text("2", encoding="utf-8")
     git_tag("v0.1", "first", repo=tmp_path, dry_run=False)
     assert "changes that are not committed" in capsys.readouterr().out
     assert git("tag").split() == ["v0.1"]

@@ -55,7 +55,7 @@ def test_the_course_own_rubric_has_the_programs_clauses():
 )
 def test_a_rubric_that_lacks_something_is_told_so(tmp_path, text, message):
     path = tmp_path / "mine.md"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_rubric(path)
 
@@ -91,7 +91,8 @@ def test_in_a_code_fence_nothing_is_a_heading(tmp_path, fence):
     path = tmp_path / "mine.md"
     closing = fence.removesuffix("markdown")
     path.write_text(
-        f"# T\n\n## one\n\nAs here:\n\n{fence}\n## no clause\n~~\n{closing}\n\n## two ##\n\nx\n"
+        f"# T\n\n## one\n\nAs here:\n\n{fence}\n## no clause\n~~\n{closing}\n\n## two ##\n\nx\n",
+        encoding="utf-8",
     )
     found = load_rubric(path).clauses
     assert list(found) == ["one", "two"]
@@ -129,7 +130,10 @@ def test_no_file_crashes_the_reading_of_rubrics(tmp_path, data):
 
 def test_a_rubric_of_ones_own_is_what_the_judge_reads(tmp_path):
     path = tmp_path / "mine.md"
-    path.write_text("# Poems\n\nAbout poems.\n\n## metre\n\nIt scans.\n\n## image\n\nIt shows.\n")
+    path.write_text(
+        "# Poems\n\nAbout poems.\n\n## metre\n\nIt scans.\n\n## image\n\nIt shows.\n",
+        encoding="utf-8",
+    )
     mine = load_rubric(path)
     system, _ = build_prompt(PAIR, mine)
     assert "It scans." in system and "on call" not in system

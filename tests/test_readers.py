@@ -95,7 +95,9 @@ def test_hh_transcripts_are_split_at_the_last_answer(tmp_path):
 def test_instruction_json(tmp_path):
     path = tmp_path / "rows.json"
     row = {"instruction": "Do.", "input": "This", "output": "-", "chosen": "a", "rejected": "b"}
-    path.write_text(json.dumps([row, {**row, "input": ""}, {**row, "input": None}]))
+    path.write_text(
+        json.dumps([row, {**row, "input": ""}, {**row, "input": None}]), encoding="utf-8"
+    )
     assert [row["prompt"] for row in load_triples(path)] == ["Do.\n\nThis", "Do.", "Do."]
 
 
@@ -189,7 +191,7 @@ def test_csv_with_commas_quotes_and_line_breaks(tmp_path):
         writer.writerows(rows)
     assert load_triples(path) == rows
     thumbs = tmp_path / "thumbs.csv"
-    thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n")
+    thumbs.write_text("prompt,completion,label\np,good,True\np,bad,false\n", encoding="utf-8")
     assert load_triples(thumbs) == [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
     odd = {"prompt": "a\u2028b", "chosen": "c\x85d", "rejected": "e\x0bf"}
     path.write_text(",".join(odd) + "\n" + ",".join(odd.values()) + "\n", encoding="utf-8")
@@ -382,7 +384,9 @@ def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):
     assert "3 of 4 rows left out. The first:" in capsys.readouterr().out
     path = lines(tmp_path / "a.jsonl", PLAIN, empty)
     assert load_triples(path, allow_empty=True) == [PLAIN, empty]
-    path.write_text(json.dumps(PLAIN) + '\n{"prompt": "cut\n{"prompt": 1, "prompt": 2}\n')
+    path.write_text(
+        json.dumps(PLAIN) + '\n{"prompt": "cut\n{"prompt": 1, "prompt": 2}\n', encoding="utf-8"
+    )
     assert load_triples(path, skip_bad=True) == [PLAIN]
     assert "2 of 3 rows left out. The first:" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"none of the 1 rows can be read. The first: .*row 1"):
@@ -396,12 +400,12 @@ def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):
 def test_a_file_cut_at_the_end_of_a_line_is_noticed(name, tmp_path):
     rows = [PLAIN | {"prompt": str(number)} for number in range(6)]
     path = write_triples(rows, tmp_path / name)
-    whole = path.read_text()
-    path.write_text("".join(whole.splitlines(keepends=True)[:3]))
+    whole = path.read_text(encoding="utf-8")
+    path.write_text("".join(whole.splitlines(keepends=True)[:3]), encoding="utf-8")
     for options in ({}, {"skip_bad": True}):
         with pytest.raises(ValueError, match=rf"{name} has \d rows, and 6 were saved: it was cut"):
             load_triples(path, **options)
-    path.write_text(whole + whole.splitlines(keepends=True)[-1])
+    path.write_text(whole + whole.splitlines(keepends=True)[-1], encoding="utf-8")
     assert len(load_triples(path)) == 7  # more were added: nothing is lost
     assert load_triples(write_triples(rows[:2], path)) == rows[:2]
     assert load_triples(save_jsonl(rows[:1], tmp_path / "a.jsonl")) == rows[:1]
@@ -463,7 +467,7 @@ def test_conversations_survive_writing(tmp_path):
 
 def test_thumbs_repeat_no_response(tmp_path):
     rows = [PLAIN, PLAIN | {"rejected": "Never."}]
-    text = write_triples(rows, tmp_path / "a.jsonl", "thumbs").read_text()
+    text = write_triples(rows, tmp_path / "a.jsonl", "thumbs").read_text(encoding="utf-8")
     assert text.count("Hi.") == 1 and len(text.splitlines()) == 3
 
 

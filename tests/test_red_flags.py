@@ -124,14 +124,22 @@ def test_metrics_without_a_monitor_are_told(healthy):
 
 
 DAMAGE = {
-    "cut at a line": ("healthy.0.csv", lambda path: path.write_text(path.read_text()[:1500])),
+    "cut at a line": (
+        "healthy.0.csv",
+        lambda path: path.write_text(path.read_text(encoding="utf-8")[:1500], encoding="utf-8"),
+    ),
     "a number changed": (
         "healthy.1.csv",
-        lambda path: path.write_text(path.read_text().replace("0.6931", "0.6932", 1)),
+        lambda path: path.write_text(
+            path.read_text(encoding="utf-8").replace("0.6931", "0.6932", 1), encoding="utf-8"
+        ),
     ),
     "missing": ("healthy.0.csv", lambda path: path.unlink()),
     "its end missing": ("healthy.0.json", lambda path: path.unlink()),
-    "one too many": ("healthy.9.csv", lambda path: path.write_text("step,loss\n1,0.7\n")),
+    "one too many": (
+        "healthy.9.csv",
+        lambda path: path.write_text("step,loss\n1,0.7\n", encoding="utf-8"),
+    ),
 }
 
 

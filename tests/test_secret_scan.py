@@ -122,7 +122,7 @@ def test_a_secret_is_found_and_not_repeated(kind, tmp_path):
     for seed in range(5):
         secret = secrets(seed)[kind]
         for form in forms:
-            (tmp_path / "README.md").write_text(form.format(secret))
+            (tmp_path / "README.md").write_text(form.format(secret), encoding="utf-8")
             said = where(tmp_path)
             assert said.startswith("README.md holds "), (form, secret)
             assert "(line 3)" in said or "\n" in secret
@@ -166,7 +166,7 @@ ORDINARY = {
 
 @pytest.mark.parametrize("what", ORDINARY)
 def test_what_a_release_is_made_of_does_not_stop_it(what, tmp_path):
-    (tmp_path / "README.md").write_text(ORDINARY[what])
+    (tmp_path / "README.md").write_text(ORDINARY[what], encoding="utf-8")
     assert where(tmp_path) == ""
 
 
@@ -176,7 +176,7 @@ def test_the_shipped_model_and_the_courses_own_pages_are_clean(tmp_path):
     assert where(TINY_MODEL) == ""
     root = Path(TINY_MODEL).parents[2]
     for name in ("README.md", "CHANGELOG.md"):
-        (tmp_path / name).write_text((root / name).read_text())
+        (tmp_path / name).write_text((root / name).read_text(encoding="utf-8"), encoding="utf-8")
     assert where(tmp_path) == ""
 
 
@@ -196,11 +196,11 @@ FOUND = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_the_value_of_a_secret_variable_is_found_as_text_and_in_json(name, monkeypatch, tmp_path):
-    (tmp_path / "notes.md").write_text(f"as I said, {FOUND[name]}")
+    (tmp_path / "notes.md").write_text(f"as I said, {FOUND[name]}", encoding="utf-8")
     assert f"the value of {name}" not in where(tmp_path)
     monkeypatch.setenv(name, FOUND[name])
     for text in (f"as I said, {FOUND[name]}", json.dumps({"said": FOUND[name]})):
-        (tmp_path / "notes.md").write_text(text)
+        (tmp_path / "notes.md").write_text(text, encoding="utf-8")
         said = where(tmp_path)
         assert said.startswith(f"notes.md holds the value of {name} (line 1)")
         assert FOUND[name] not in said
@@ -209,7 +209,7 @@ def test_the_value_of_a_secret_variable_is_found_as_text_and_in_json(name, monke
 @pytest.mark.parametrize("name", ["DATABASE_URL", "database_url", "REDIS", "SOME_PROXY"])
 def test_the_password_in_an_address_is_found_alone(name, monkeypatch, tmp_path):
     monkeypatch.setenv(name, "postgres://me:" + "lockvogel@db.example.com/x")
-    (tmp_path / "notes.md").write_text("we log in with lockvogel")
+    (tmp_path / "notes.md").write_text("we log in with lockvogel", encoding="utf-8")
     assert f"the password in {name}" in where(tmp_path)
 
 
@@ -232,7 +232,9 @@ def test_the_password_in_an_address_is_found_alone(name, monkeypatch, tmp_path):
 )
 def test_an_ordinary_value_does_not_stop_every_release(name, value, monkeypatch, tmp_path):
     monkeypatch.setenv(name, value)
-    (tmp_path / "README.md").write_text(f"severity is 2, severity is false: {value} it is")
+    (tmp_path / "README.md").write_text(
+        f"severity is 2, severity is false: {value} it is", encoding="utf-8"
+    )
     assert where(tmp_path) == ""
 
 
@@ -243,15 +245,17 @@ def test_the_path_of_the_home_folder_is_found(home, monkeypatch, tmp_path):
     path = pathlib.PureWindowsPath(home) if "\\" in home else Path(home)
     monkeypatch.setattr(Path, "home", lambda: path)
     for text in (f"see {home}/mine", f"cd {home}", json.dumps(home), f"file://{home}/x"):
-        (tmp_path / "notes.md").write_text(text)
+        (tmp_path / "notes.md").write_text(text, encoding="utf-8")
         assert "home folder" in where(tmp_path), text
-    (tmp_path / "notes.md").write_text("https://example.org/home/men, /home/melon, s3:b/root/x")
+    (tmp_path / "notes.md").write_text(
+        "https://example.org/home/men, /home/melon, s3:b/root/x", encoding="utf-8"
+    )
     assert where(tmp_path) == ""
 
 
 def test_a_home_that_is_the_root_stops_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(Path, "home", lambda: Path("/"))
-    (tmp_path / "README.md").write_text("https://example.org/ and /usr/bin")
+    (tmp_path / "README.md").write_text("https://example.org/ and /usr/bin", encoding="utf-8")
     assert where(tmp_path) == ""
 
 

@@ -175,10 +175,12 @@ def test_notes_are_never_overwritten(profile, tmp_path):
 
     here = replace(profile, artifacts=tmp_path)
     first = notes("dpo", here)
-    assert first.words == 0 and first.path.read_text() == TEMPLATES["dpo"]
-    first.path.write_text(TEMPLATES["dpo"] + "\nThe constant cancels, doesn't it?\n")
+    assert first.words == 0 and first.path.read_text(encoding="utf-8") == TEMPLATES["dpo"]
+    first.path.write_text(
+        TEMPLATES["dpo"] + "\nThe constant cancels, doesn't it?\n", encoding="utf-8"
+    )
     again = notes("dpo", here)
-    assert again.words == 5 and "doesn't it" in again.path.read_text()
+    assert again.words == 5 and "doesn't it" in again.path.read_text(encoding="utf-8")
     assert str(again) == "dpo.md: 5 words so far"
     with pytest.raises(ValueError, match="unknown notes 'ppo'"):
         notes("ppo", here)

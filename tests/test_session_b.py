@@ -184,3 +184,19 @@ def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path):
     assert other.same == 1 and other.first == ("x", texts[1])
     with pytest.raises(RuntimeError, match="a new process cannot use the model"):
         verify_saved(tmp_path, prompts, texts, quick)
+
+
+def test_answers_that_part_at_a_tie_are_the_same(model, tokenizer):
+    """Rounding may decide between two tokens that are equally likely, and only between those."""
+    import torch
+
+    from coursekit.models.verify import is_tie
+
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    assert is_tie(model, tokenizer, "What next?", "service: a", "service: b")
+    (token,) = tokenizer(" a", add_special_tokens=False)["input_ids"][-1:]
+    with torch.no_grad():
+        model.lm_head.weight[token] = 1.0
+    assert not is_tie(model, tokenizer, "What next?", "service: a", "service: b")
+    assert not is_tie(model, tokenizer, "What next?", "the same", "the same")

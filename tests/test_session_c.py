@@ -265,11 +265,11 @@ def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
     here, record, table = saved
     folder = here.artifacts / here.name
     assert load_three_way(folder) == record and load_three_way(here.artifacts) is None
-    text = (folder / "three_way.txt").read_text()
+    text = (folder / "three_way.txt").read_text(encoding="utf-8")
     assert text.strip().splitlines()[-1] == record.pairwise
     assert "SFT+DPO against SFT: win rate 100.0%" in record.pairwise
     assert "severity" in text and "preferred" in text
-    markdown = (folder / "three_way.md").read_text()
+    markdown = (folder / "three_way.md").read_text(encoding="utf-8")
     assert "## What it cost elsewhere" in markdown and "| preferred |" in markdown
     assert "| perplexity of notes | 1.10 | 1.20 | 1.25 | ×1.13 | ×1.10 to ×1.20 |" in markdown
     assert "| questions answered | 0.90 | 0.90 | 0.80 | -0.10 | -0.20 to +0.00 |" in markdown
@@ -280,7 +280,7 @@ def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
 def test_a_damaged_record_says_what_to_do(damage, tmp_path):
     from coursekit.evaluation import load_three_way
 
-    (tmp_path / "three_way.json").write_text(damage)
+    (tmp_path / "three_way.json").write_text(damage, encoding="utf-8")
     with pytest.raises(ValueError, match=r"three_way.json is damaged .*section 10 again"):
         load_three_way(tmp_path)
 
@@ -294,12 +294,14 @@ def test_the_table_for_reading(saved):
 def test_the_reflection_carries_the_table_and_is_never_overwritten(saved, capsys):
     here, record, _ = saved
     made = reflection(record, here)
-    text = made.path.read_text()
+    text = made.path.read_text(encoding="utf-8")
     assert made.words == 0 and record.markdown in text and record.pairwise in text
-    made.path.write_text(text + "\nMy own eleven words are not in any line of it.\n")
+    made.path.write_text(
+        text + "\nMy own eleven words are not in any line of it.\n", encoding="utf-8"
+    )
     other = replace(record, pairwise="SFT+DPO against SFT: another", markdown="| x |")
     again = reflection(other, here)
-    assert "My own eleven words" in again.path.read_text()
+    assert "My own eleven words" in again.path.read_text(encoding="utf-8")
     assert "table of an earlier run" in capsys.readouterr().out
     assert reflection(record, here).words == 11
 
@@ -320,8 +322,12 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     runs = here.artifacts / here.name
     train_dpo(sft_folder, triples, runs / "dpo", quick, save_strategy="no")
     (here.artifacts / "notes").mkdir()
-    (here.artifacts / "notes" / "dpo.md").write_text(TEMPLATES["dpo"] + "word " * 600)
-    (here.artifacts / "notes" / "instructgpt.md").write_text(TEMPLATES["instructgpt"] + "word " * 9)
+    (here.artifacts / "notes" / "dpo.md").write_text(
+        TEMPLATES["dpo"] + "word " * 600, encoding="utf-8"
+    )
+    (here.artifacts / "notes" / "instructgpt.md").write_text(
+        TEMPLATES["instructgpt"] + "word " * 9, encoding="utf-8"
+    )
     save_jsonl(triples, runs / "triples.jsonl")
     found = portfolio(here)
     assert found.loc["notes on DPO", "state"] == "sound"
@@ -332,11 +338,11 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     assert stale["state"] == "unfinished" and "another adapter" in stale["found"]
     # Evaluated again, it is this adapter's.
     path = runs / "three_way.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["models"]["SFT+DPO"] = model_identity(runs / "dpo", here)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     assert portfolio(here).loc["three-way evaluation", "found"] == record.pairwise
-    path.write_text(path.read_text()[:100])
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     for piece in ("three-way evaluation", "reflection"):
         line = portfolio(here).loc[piece]
         assert line["state"] == "unfinished" and "three_way.json is damaged" in line["found"]
@@ -359,8 +365,10 @@ def test_a_cut_adapter_or_release_is_not_called_sound(profile, tmp_path):
     for folder in (runs / "dpo", runs / "releases" / "v0.1", runs / "releases" / "unfinished"):
         folder.mkdir(parents=True)
         save_file(weights, folder / "adapter_model.safetensors")
-        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
-        (folder / "README.md").write_text("# Card")
+        (folder / "adapter_config.json").write_text(
+            '{"base_model_name_or_path": "x"}', encoding="utf-8"
+        )
+        (folder / "README.md").write_text("# Card", encoding="utf-8")
     write_record(runs / "dpo", {})
     assert portfolio(here).loc["release", "found"] == "v0.1, ready to push"
     for folder in (runs / "dpo", runs / "releases" / "v0.1"):

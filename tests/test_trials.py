@@ -98,7 +98,9 @@ def test_kept_trials_are_of_one_sft_model(runs, quick, triples, tmp_path, capsys
 
     base = profile.base_model
     other = shutil.copytree(base, tmp_path / "other")
-    (other / "config.json").write_text((other / "config.json").read_text() + " ")
+    (other / "config.json").write_text(
+        (other / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     sweep(base), sweep(base)
     assert runs == [0.1] and len(kept_trials(path, base, profile)) == 1
     assert kept_trials(path, other, profile).empty
@@ -147,10 +149,10 @@ def test_kept_trials_that_were_cut_or_edited_are_told(runs, quick, triples, tmp_
     path = tmp_path / "betas.jsonl"
     rows = alert_rows("validation", 1, profile)
     beta_sweep(profile.base_model, triples, rows, profile, rates=(), path=path)
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     assert len(kept_trials(path, profile.base_model, profile)) == 4
-    path.write_text(whole[:-9])  # a kill in the last line
+    path.write_text(whole[:-9], encoding="utf-8")  # a kill in the last line
     assert len(kept_trials(path, profile.base_model, profile)) == 3
-    path.write_text(whole.replace('"margin": 0.5', '"margin": 5.0', 1))
+    path.write_text(whole.replace('"margin": 0.5', '"margin": 5.0', 1), encoding="utf-8")
     assert kept_trials(path, profile.base_model, profile).empty
     assert "line 1 was edited" in capsys.readouterr().out

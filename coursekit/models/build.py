@@ -272,7 +272,8 @@ run in minutes on two CPU cores. It is of no use for anything else.
 - **Built by** `python -m coursekit.models.build`, which also wrote this card.
 - **Limits.** Inherits its writers' errors by design. English words outside the corpus are spelt in
   bytes; it has not learnt them.
-"""
+""",
+        encoding="utf-8",
     )
 
 

@@ -8,14 +8,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..profile import Profile
 from ..progress import progress
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..logprobs import Prompt
+
 
 @dataclass(frozen=True)
 class Verified:
-    """How many of n greedy answers were the same in the new process; `first`: one that was not."""
+    """How many of n greedy answers were the same in the new process; `first`: one that was not.
+
+    The same up to a tie: where two tokens are as likely but for the rounding of the weights' type,
+    either may come first, and all that follows with it.
+    """
 
     same: int
     n: int
@@ -35,6 +45,7 @@ def verify_saved(
     task = {
         "folder": str(folder),
         "prompts": list(prompts),
+        "answers": list(answers),
         "profile": profile.name,
         "max_new_tokens": profile.max_new_tokens,
         "threads": profile.threads,
@@ -51,28 +62,60 @@ def verify_saved(
         raise RuntimeError(
             f"a new process cannot use the model in {folder}:\n{process.stderr[-2000:]}"
         )
-    found = json.loads(process.stdout.splitlines()[-1])
-    pairs = list(zip(answers, found, strict=True))
-    differ = [pair for pair in pairs if pair[0] != pair[1]]
-    return Verified(len(pairs) - len(differ), len(pairs), differ[0] if differ else None)
+    found, same = json.loads(process.stdout.splitlines()[-1])
+    differ = [
+        pair for pair, ok in zip(zip(answers, found, strict=True), same, strict=True) if not ok
+    ]
+    return Verified(sum(same), len(same), differ[0] if differ else None)
 
 
 def _answer() -> None:
-    """The new process: reads its task, prints the answers as the last line."""
+    """The new process: reads its task; its last line holds its answers, and which are the same."""
     from ..generation import generate
     from ..profile import load_profile
     from . import load_model, load_tokenizer
 
     task = json.loads(sys.stdin.read())
     profile = replace(load_profile(task["profile"]), threads=task["threads"])
-    answers = generate(
-        load_model(task["folder"], profile),
-        load_tokenizer(task["folder"], profile),
+    model, tokenizer = (load(task["folder"], profile) for load in (load_model, load_tokenizer))
+    found = generate(
+        model,
+        tokenizer,
         task["prompts"],
         max_new_tokens=task["max_new_tokens"],
         batch_size=profile.generation_batch,
     )
-    print(json.dumps(answers))
+    same = [
+        ours == theirs or is_tie(model, tokenizer, prompt, ours, theirs)
+        for prompt, ours, theirs in zip(task["prompts"], found, task["answers"], strict=True)
+    ]
+    print(json.dumps([found, same]))
+
+
+def is_tie(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    one: str,
+    other: str,
+) -> bool:
+    """Whether `model` finds two answers' tokens equally likely, but for rounding, where they part.
+
+    Rounding: eight steps of the type of the weights, at the size of the largest logit.
+    """
+    import torch
+
+    from ..logprobs import common_prefix_length, encode_pair
+
+    pairs = [encode_pair(tokenizer, prompt, text) for text in (one, other)]
+    rows = [pair.prompt_ids + pair.response_ids for pair in pairs]
+    at = common_prefix_length(*rows)
+    if at == min(map(len, rows)):
+        return False
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([rows[0][:at]], device=model.device)).logits[0, -1]
+    apart = (logits[rows[0][at]] - logits[rows[1][at]]).abs()
+    return bool(apart <= 8 * torch.finfo(model.dtype).eps * logits.abs().max())
 
 
 if __name__ == "__main__":

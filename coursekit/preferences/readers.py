@@ -396,7 +396,7 @@ def _file(path: Path) -> list[Any]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path)
-    text = read_text(path)
+    text = read_text(path, encoding="utf-8")
     if not text.strip():
         raise ValueError(f"{path} is empty: it should hold one triple a line")
     if suffix in (".csv", ".tsv"):
@@ -573,7 +573,7 @@ def write_triples(
         )
     count_path(path).unlink(missing_ok=True)
     partial.replace(path)
-    count_path(path).write_text(f"{len(out)}\n")
+    count_path(path).write_text(f"{len(out)}\n", encoding="utf-8")
     return path
 
 

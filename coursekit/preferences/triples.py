@@ -79,7 +79,7 @@ def save_triples(triples: Sequence[dict[str, Any]], path: str | Path) -> Path:
     where every line that is left is whole.
     """
     path = save_jsonl(triples, path)
-    count_path(path).write_text(f"{len(triples)}\n")
+    count_path(path).write_text(f"{len(triples)}\n", encoding="utf-8")
     return path
 
 
@@ -91,7 +91,7 @@ def count_path(path: Path) -> Path:
 def check_count(path: Path, n: int) -> None:
     """Raise ValueError if the file `path` was saved with more rows than the `n` it has now."""
     count = count_path(path)
-    saved = count.read_text(errors="replace").strip() if count.is_file() else ""
+    saved = count.read_text(errors="replace", encoding="utf-8").strip() if count.is_file() else ""
     if saved.isdecimal() and int(saved[:18]) > n:
         raise ValueError(
             f"{path} has {n} rows, and {saved} were saved: it was cut. Copy or make it again; if "
