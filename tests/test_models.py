@@ -174,8 +174,11 @@ def adapter(profile, tmp_path_factory):
     path = folder / "adapter_config.json"
     name = base_name(profile.base_model, folder, profile.artifacts)
     path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}),
-    , encoding="utf-8")
+        json.dumps(
+            json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+        ),
+        encoding="utf-8",
+    )
     write_checksums(folder)
     load_tokenizer(profile.base_model, profile).save_pretrained(folder)
     return folder
@@ -298,7 +301,12 @@ def test_an_adapter_that_stands_on_itself_is_told(adapter, tmp_path, links):
 
 def rename_base(folder, base):
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}), encoding="utf-8")
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+        ),
+        encoding="utf-8",
+    )
 
 
 def test_an_adapter_does_not_send_us_to_the_hub(adapter, profile, tmp_path, monkeypatch):
