@@ -32,10 +32,12 @@ class Elsewhere(TorchFunctionMode):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = any(_is_elsewhere(tensor) for tensor in tensors)
-        if func is torch.Tensor.device.__get__:
-            return GPU if there else func(*args, **kwargs)
-        if func in (torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.numpy):
-            return func(*args, **kwargs).clone() if func is torch.Tensor.cpu else func(*args)
+        if there and func == torch.Tensor.device.__get__:
+            return GPU
+        if func is torch.Tensor.cpu:
+            return func(*args, **kwargs).clone()  # unmarked
+        if func is torch.device:
+            return func(*args, **kwargs)
         asked, args, kwargs = _without_gpu(args, kwargs)
         if asked:
             there = asked.type == "cuda"
