@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
-_COPIES = {torch.Tensor.copy_, torch.Tensor.__getitem__, torch.Tensor.__setitem__}
+_INTO = {torch.Tensor.copy_, torch.Tensor.__setitem__}  # copies into where the first lies
 
 
 class Elsewhere(TorchFunctionMode):
@@ -41,7 +41,9 @@ class Elsewhere(TorchFunctionMode):
         asked, args, kwargs = _without_gpu(args, kwargs)
         if asked:
             there = asked.type == "cuda"
-        elif func not in _COPIES:
+        elif func in _INTO:
+            there = _is_elsewhere(args[0])
+        elif not (func is torch.Tensor.__getitem__ and _is_elsewhere(args[0])):
             _refuse_mixed(func, tensors, there)
         result = func(*args, **kwargs)
         if asked and tensors and isinstance(result, torch.Tensor):
