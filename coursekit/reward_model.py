@@ -187,6 +187,8 @@ class RewardModel:
         return self.scores([row["prompt"]], [response])[0]
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
+        if first == second:  # whose scores may differ in the last digit, as rows of a batch do
+            return "tie"
         one, other = self.scores([row["prompt"]] * 2, [first, second])
         return "first" if one > other else "second" if other > one else "tie"
 

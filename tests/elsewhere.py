@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 GPU = torch.device("cuda", 0)
-_COPIES = {torch.Tensor.copy_, torch.Tensor.__getitem__, torch.Tensor.__setitem__}
+_INTO = {torch.Tensor.copy_, torch.Tensor.__setitem__}  # copies into where the first lies
 
 
 class Elsewhere(TorchFunctionMode):
@@ -34,14 +34,18 @@ class Elsewhere(TorchFunctionMode):
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = any(_is_elsewhere(tensor) for tensor in tensors)
-        if func is torch.Tensor.device.__get__:
-            return GPU if there else func(*args, **kwargs)
-        if func in (torch.Tensor.cpu, torch.Tensor.tolist, torch.Tensor.numpy):
-            return func(*args, **kwargs).clone() if func is torch.Tensor.cpu else func(*args)
+        if there and func == torch.Tensor.device.__get__:
+            return GPU
+        if func is torch.Tensor.cpu:
+            return func(*args, **kwargs).clone()  # unmarked
+        if func is torch.device:
+            return func(*args, **kwargs)
         asked, args, kwargs = _without_gpu(args, kwargs)
         if asked:
             there = asked.type == "cuda"
-        elif func not in _COPIES:
+        elif func in _INTO:
+            there = _is_elsewhere(args[0])
+        elif not (func is torch.Tensor.__getitem__ and _is_elsewhere(args[0])):
             _refuse_mixed(func, tensors, there)
         result = func(*args, **kwargs)
         if asked and tensors and isinstance(result, torch.Tensor):
