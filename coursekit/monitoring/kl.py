@@ -7,7 +7,8 @@ k1 = d            unbiased; single responses may be negative, and the mean of fe
 k3 = e^-d - 1 + d unbiased as well, never negative; of smaller error only where every token has
                   nearly the reference's probabilities. A token that the reference would say and
                   the policy hardly samples gives e^-d a heavy tail, at a small KL a response too:
-                  then k1 is the safer of the two. Compare their standard errors.
+                  then k1 is the safer of the two. k3's own standard error has not seen the tail
+                  that it missed: several errors between the two estimates tell.
 """
 
 from __future__ import annotations
