@@ -141,13 +141,15 @@ def calls_a_model(cell):
 
 
 def test_cells_of_session_a(gpu, model, tokenizer, triples):
+    from trl.data_utils import common_prefix_length
+
     from coursekit.exercises import session_a as exercises
     from coursekit.logprobs import token_logps
 
     found = cells("A_paper_math")
     own = [index for index, cell in enumerate(found) if calls_a_model(cell)]
     assert len(own) == 2, "cells that call a model: run each below, under the guard"
-    last = next(i for i, cell in enumerate(found) if cell.startswith("\nsums = "))
+    last = next(i for i, cell in enumerate(found) if cell.startswith("\ntokens = {"))
     section = [cell for cell in found[own[0] : last] if "exercises." not in cell]
     prompts, texts = asked(triples)
     names = {
@@ -160,6 +162,7 @@ def test_cells_of_session_a(gpu, model, tokenizer, triples):
         "encode_pair": encode_pair,
         "sequence_logps": sequence_logps,
         "token_logps": token_logps,
+        "common_prefix_length": common_prefix_length,
         "response_logp": exercises.response_logp.solution,
         "token_strip": lambda *_, **__: None,
         "claim": lambda *_: None,

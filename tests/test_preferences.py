@@ -153,7 +153,7 @@ def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path
         assert all(pair["first"]["source"] != pair["second"]["source"] for pair in pairs)
     if made:
         assert load_triples(tmp_path / "triples.jsonl") == made
-        assert (tmp_path / "triples.jsonl.count").read_text() == f"{len(made)}\n"
+        assert (tmp_path / "triples.jsonl.count").read_text(encoding="utf-8") == f"{len(made)}\n"
         assert len(load_triples(tmp_path / "triples")) == len(made)
     again = make_triples(model, tokenizer, rows, quick, RubricJudge(), design, folder=tmp_path)
     assert again == (made, pairs)
