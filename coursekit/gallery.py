@@ -180,8 +180,8 @@ CONDITIONS = (
         "",
         {"epochs": 40 / 3},
         rows=few(40),
-        story="As many steps as the healthy run, on an eighth of its triples. The margin on those runs "
-        "far ahead of the held-out one; the wins do not follow.",
+        story="As many steps as the healthy run, on an eighth of its triples. The margin on "
+        "those runs far ahead of the held-out one; the wins do not follow.",
     ),
     Condition(
         "forty triples, many epochs",
