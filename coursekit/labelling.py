@@ -125,7 +125,7 @@ class Labelling:
             return []
         return [
             line
-            for line in json_lines(read_text(self.path, encoding="utf-8"), self.path)
+            for line in json_lines(read_text(self.path), self.path)
             if isinstance(line, dict)
             and isinstance(line.get("pair"), str)
             and "label" in line

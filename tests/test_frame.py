@@ -372,11 +372,12 @@ def without_encoding(path):
     """Lines that read or write text in whatever encoding the machine happens to prefer."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", None))
             of_path = isinstance(node.func, ast.Attribute)
+            name = node.func.attr if of_path else getattr(node.func, "id", None)
             mode = node.args[0 if of_path else 1 :][:1] if name == "open" else []
             binary = any("b" in str(getattr(value, "value", "")) for value in mode)
-            text = name in ("read_text", "write_text", "open") and not binary
+            text = name in (("read_text", "write_text", "open") if of_path else ("open",))
+            text = text and not binary
             if text and "encoding" not in {keyword.arg for keyword in node.keywords}:
                 yield node
 

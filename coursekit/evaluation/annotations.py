@@ -36,7 +36,7 @@ def read_annotations(path: str | Path) -> list[Annotation]:
 
     Raises ValueError, with the number of the line or row, for what is no annotation.
     """
-    rows = json_rows(read_text(path, encoding="utf-8"), path)
+    rows = json_rows(read_text(path), path)
     if not rows:
         raise ValueError(f"{path} holds no annotation: write one object a line, or a list of them")
     for row in rows:

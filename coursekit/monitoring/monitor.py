@@ -189,7 +189,7 @@ def load_metrics(folder: str | Path) -> pd.DataFrame:
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: train with monitor=Monitor(...) to have metrics")
-    text = read_text(path, encoding="utf-8")
+    text = read_text(path)
     rows = json_lines(text, path)
     if rows and isinstance(rows[-1], ValueError) and not text.endswith("\n"):
         print(f"{path}: the last line is cut, as a kill leaves it, and left out")

@@ -396,7 +396,7 @@ def _file(path: Path) -> list[Any]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path)
-    text = read_text(path, encoding="utf-8")
+    text = read_text(path)
     if not text.strip():
         raise ValueError(f"{path} is empty: it should hold one triple a line")
     if suffix in (".csv", ".tsv"):
