@@ -163,13 +163,18 @@ def _one_adapter(base: str | Path, adapters: list[Path], profile: Profile, folde
 
     # Not digits: PEFT takes an adapter's name out of the names of weights, "layers.0" included.
     names = [f"part{number}" for number in range(len(adapters))]
+    for adapter in adapters:
+        assert_whole(adapter)
     with quiet():
         model = PeftModel.from_pretrained(load_model(base, profile), str(adapters[0]), names[0])
         for name, adapter in zip(names[1:], adapters[1:], strict=True):
             model.load_adapter(str(adapter), name)
         # W + s1 B1 A1 + s2 B2 A2 is one adapter of the summed rank: nothing is rounded.
         model.add_weighted_adapter(names, [1.0] * len(names), "joined", combination_type="cat")
-        model.save_pretrained(folder / "all", selected_adapters=["joined"])
+        # Without False, peft looks on the hub whether the base's vocabulary has grown.
+        model.save_pretrained(
+            folder / "all", selected_adapters=["joined"], save_embedding_layers=False
+        )
     for path in (folder / "all" / "joined").iterdir():
         if path.suffix in (".json", ".safetensors"):
             path.replace(folder / path.name)
@@ -248,9 +253,8 @@ def load_release(folder: str | Path, profile: Profile, base: str | Path | None =
 
     base: where that lies, for a release that names a folder which is not the course's.
     """
-    from peft import PeftModel
-
     from .models import adapter_config, load_model
+    from .models.weights import load_adapter
     from .quiet import quiet
 
     config = adapter_config(folder)
@@ -258,7 +262,7 @@ def load_release(folder: str | Path, profile: Profile, base: str | Path | None =
         raise FileNotFoundError(f"{folder} is no release: it has no {_CONFIG}")
     base = base or config["base_model_name_or_path"]
     with quiet():
-        return PeftModel.from_pretrained(load_model(base, profile), str(folder)).eval()
+        return load_adapter(folder, load_model(base, profile), trainable=False).eval()
 
 
 def _public_name(base: str | Path) -> str:

@@ -858,7 +858,7 @@ for part in (0.05, 0.2, 1.0):
         drawn = sample_responses(
             dpo,
             tokenizer,
-            prompts,
+            prompts[:150],
             max_new_tokens=profile.max_new_tokens,
             batch_size=profile.generation_batch,
             label=None,
