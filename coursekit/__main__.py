@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import subprocess
@@ -94,9 +95,11 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
     try:
         venv.create(folder, with_pip=True)
     except OSError as error:
-        sys.exit(
-            f"Cannot write the environment: {error}. Set COURSE_VENV to a folder you may write."
-        )
+        # A program file that is busy is there, and runs: another command of the course uses it.
+        if error.errno != errno.ETXTBSY:
+            sys.exit(
+                f"Cannot write the environment: {error}. Set COURSE_VENV to a folder you may write."
+            )
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     try:
         subprocess.run([*pip, "-r", str(requirements)], check=True)

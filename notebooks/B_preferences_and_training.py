@@ -43,7 +43,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
-from peft.helpers import rescale_adapter_scale
 
 from coursekit.evaluation import bootstrap_mean, copy_accuracy, score_responses, win_rate
 from coursekit.exercises import session_b as exercises
@@ -852,19 +851,22 @@ print(f"{below} of {len(ours)} single responses have a log-ratio below zero; the
 # down.
 
 # %%
+from peft.helpers import rescale_adapter_scale
+
 lines = []
-for part in (0.05, 0.2, 1.0):
+for part in (0.05, 0.2):
     with rescale_adapter_scale(dpo, part):
         drawn = sample_responses(
             dpo,
             tokenizer,
-            prompts[:150],
+            prompts,
             max_new_tokens=profile.max_new_tokens,
             batch_size=profile.generation_batch,
             label=None,
         )
         found = estimate_kl(*(score_tokens(model, drawn, token_logps) for model in (dpo, sft)))
     lines.append({"adapter times": part, **vars(found)})
+lines.append({"adapter times": 1.0, **vars(kl)})
 both = pd.DataFrame(lines).set_index("adapter times")
 both.round(4)
 

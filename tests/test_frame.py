@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -115,6 +116,20 @@ def test_unwritable_environment_is_told(tmp_path):
     )
     assert result.returncode == 1
     assert "COURSE_VENV" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_environment_in_use_is_updated(tmp_path, monkeypatch):
+    """Its program file cannot be written while it runs, and need not be."""
+    from coursekit import __main__ as command
+
+    def busy(folder, with_pip):
+        raise OSError(errno.ETXTBSY, "Text file busy")
+
+    installed = []
+    monkeypatch.setattr(venv, "create", busy)
+    monkeypatch.setattr(subprocess, "run", lambda line, check: installed.append(line[-1]))
+    command._install(tmp_path / "requirements.txt", tmp_path, tmp_path / "python")
+    assert installed == [str(tmp_path / "requirements.txt")]
 
 
 @pytest.mark.parametrize(
