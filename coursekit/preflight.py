@@ -252,7 +252,7 @@ def _asked_alike(run: _Run) -> tuple[bool, str]:
     if not taught or not asked:
         return True, "not known: one prompt alone does not show how it is asked"
     if taught == asked:
-        return True, f"the {sum(map(len, asked))} lines that all prompts share are SFT's"
+        return True, f"as SFT was (lines that all prompts share: {sum(map(len, asked))})"
     ours, theirs = next(
         (" / ".join(one), " / ".join(other))
         for one, other in zip(asked, taught, strict=True)

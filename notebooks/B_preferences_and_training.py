@@ -27,8 +27,8 @@
 # 6. see how far the policy has moved (KL) and what it says now,
 # 7. choose beta and learning rate from evidence, and measure what a careless judge costs.
 #
-# On the `tiny` profile sections 1 to 7 compute for about two minutes on two CPU cores, the last
-# two for about three more. The same cells train a real model with `COURSE_PROFILE=gpu`.
+# On the `tiny` profile all of it computes for about three minutes on two quiet CPU cores, more than half
+# of them in the last two sections. The same cells train a real model with `COURSE_PROFILE=gpu`.
 #
 # Exercises never stop the notebook: an untouched stub is *not attempted*, and later cells use the
 # course's own function.
@@ -634,7 +634,8 @@ checklist(ready)
 claim(ready.passed, "everything is as it should be")
 
 # %% [markdown]
-# A list that always passes is worth nothing. Three slips at once:
+# A list that always passes is worth nothing. Here are the spoilt rows of section 4, and two slips in the
+# settings:
 
 # %%
 slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)

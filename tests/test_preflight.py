@@ -42,7 +42,7 @@ def test_a_sound_run_passes(look):
     assert "no prompt in two splits" in found["splits"].found
     assert found.table().loc["columns", "found"] == "12 triples to train on, 4 held out"
     assert found["boundary"].found == "a token spans it in 0 of 12 rows"
-    assert found["asked alike"].found == "the 1 lines that all prompts share are SFT's"
+    assert found["asked alike"].found == "as SFT was (lines that all prompts share: 1)"
 
 
 def other_template(change):
