@@ -238,7 +238,7 @@ def test_an_ordinary_value_does_not_stop_every_release(name, value, monkeypatch,
     assert where(tmp_path) == ""
 
 
-@pytest.mark.parametrize("home", ["/home/me", "/root", r"C:\Users\me"])
+@pytest.mark.parametrize("home", ["/home/me", "/roots", r"C:\Users\me"])
 def test_the_path_of_the_home_folder_is_found(home, monkeypatch, tmp_path):
     import pathlib
 
@@ -248,7 +248,7 @@ def test_the_path_of_the_home_folder_is_found(home, monkeypatch, tmp_path):
         (tmp_path / "notes.md").write_text(text, encoding="utf-8")
         assert "home folder" in where(tmp_path), text
     (tmp_path / "notes.md").write_text(
-        "https://example.org/home/men, /home/melon, s3:b/root/x", encoding="utf-8"
+        "https://example.org/home/men, /home/melon, s3:b/roots/x", encoding="utf-8"
     )
     assert where(tmp_path) == ""
 
