@@ -65,7 +65,21 @@ TARGETS = (
         parts=("parse_answer", "_one_object", "_once", "_winner", "_points", "_order"),
     ),
     Target("preferences.auditing", "test_audit.py"),
-    Target("monitoring.red_flags", "test_red_flags.py"),
+    Target(
+        "monitoring.red_flags",
+        "test_red_flag_thresholds.py",
+        equivalent={
+            f"_length_growth: {growth} > {limit} -> {growth} >= {limit}": (
+                "a quotient less 1 is a multiple of 2^-53, as no such limit is"
+            )
+            for growth, limit in (
+                ("growth.iloc[-3:].mean()", "LENGTH_GROWTH"),
+                ("growth.iloc[-1]", "LENGTH_GROWTH / 2"),
+                ("growth", "LENGTH_GROWTH / 2"),
+                ("growth.iloc[-3:].mean()", "2 * LENGTH_GROWTH"),
+            )
+        },
+    ),
 )
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
@@ -77,6 +91,7 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "mean": "sum", "sum": "mean"}
 LIMIT = 300  # seconds; a change that makes a loop endless is noticed then
 QUICK = ("-x", "-q", "--tb=no", "--assert=plain", "--capture=no", "-p", "no:cacheprovider")
+QUICK += ("-p", "no:nbval")  # slow to import
 
 
 def alternatives(node: ast.AST) -> Iterator[tuple[str, object]]:
