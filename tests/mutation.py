@@ -1,39 +1,86 @@
 """Would the tests notice? Change one operator, number or name at a time, and run them.
 
-`python tests/mutation.py [part of a module's name]`, in the course's environment, on Linux or
-macOS; no test itself. Prints each change that no test notices, and the share that is noticed. A
-changed module exists in a forked process alone: no file is touched.
+`python tests/mutation.py [--sample N] [part of a module's name]`, in the course's environment, on
+Linux or macOS; no test itself. Prints each change that no test notices and that is not listed as
+equivalent, and how many are noticed. A changed module exists in a forked process alone: no file is
+touched.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import copy
 import importlib
 import importlib.util
 import os
+import random
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Module, its functions or classes (none: all), the tests that are to notice.
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module, the tests that are to notice its changes, and the changes that nothing can notice.
+
+    tests: files in this folder, and other arguments of pytest. parts: the module's functions and
+    classes to change, all if empty. equivalent: changes as they are printed, each with the reason.
+    """
+
+    module: str
+    tests: str
+    parts: tuple[str, ...] = ()
+    equivalent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "coursekit" / f"{self.module.replace('.', '/')}.py"
+
+
 TARGETS = (
-    ("losses", (), "test_losses.py"),
-    ("logprobs", ("common_prefix_length", "pad_right", "token_logps", "sum_over_response",
-                  "score_tokens", "check_lengths"), "test_logprobs.py"),
-    ("evaluation.intervals", (), "test_intervals.py"),
-    ("evaluation.pairwise", (), "test_intervals.py test_evaluation.py"),
-    ("judging.questions", ("parse_answer", "_one_object", "_once", "_winner", "_points", "_order"),
-     "test_questions.py"),
-    ("preferences.auditing", (), "test_audit.py"),
-    ("monitoring.red_flags", (), "test_red_flags.py"),
-)  # fmt: skip
+    Target("losses", "test_losses.py"),
+    Target(
+        "logprobs",
+        "test_logprobs.py",
+        parts=(
+            *("common_prefix_length", "pad_right", "token_logps", "sum_over_response"),
+            *("score_tokens", "check_lengths"),
+        ),
+    ),
+    Target("evaluation.intervals", "test_intervals.py"),
+    Target("evaluation.pairwise", "test_intervals.py test_evaluation.py"),
+    Target(
+        "judging.questions",
+        "test_questions.py",
+        parts=("parse_answer", "_one_object", "_once", "_winner", "_points", "_order"),
+    ),
+    Target("preferences.auditing", "test_audit.py"),
+    Target(
+        "monitoring.red_flags",
+        "test_red_flag_thresholds.py",
+        equivalent={
+            f"_length_growth: {growth} > {limit} -> {growth} >= {limit}": (
+                "a quotient less 1 is a multiple of 2^-53, as no such limit is"
+            )
+            for growth, limit in (
+                ("growth.iloc[-3:].mean()", "LENGTH_GROWTH"),
+                ("growth.iloc[-1]", "LENGTH_GROWTH / 2"),
+                ("growth", "LENGTH_GROWTH / 2"),
+                ("growth.iloc[-3:].mean()", "2 * LENGTH_GROWTH"),
+            )
+        },
+    ),
+)
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
     **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In},
@@ -43,6 +90,8 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 }
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "mean": "sum", "sum": "mean"}
 LIMIT = 300  # seconds; a change that makes a loop endless is noticed then
+QUICK = ("-x", "-q", "--tb=no", "--assert=plain", "--capture=no", "-p", "no:cacheprovider")
+QUICK += ("-p", "no:nbval")  # slow to import
 
 
 def alternatives(node: ast.AST) -> Iterator[tuple[str, object]]:
@@ -64,13 +113,18 @@ def alternatives(node: ast.AST) -> Iterator[tuple[str, object]]:
             yield "test", ast.UnaryOp(ast.Not(), test)
 
 
-def mutants(tree: ast.Module, wanted: tuple[str, ...]) -> Iterator[tuple[int, str, ast.Module]]:
+def mutants(tree: ast.Module, parts: tuple[str, ...]) -> Iterator[tuple[int, str, ast.Module]]:
     """Line, change and changed module, for each alternative in the functions and classes."""
     for index, top in enumerate(tree.body):
         named = isinstance(top, (ast.FunctionDef, ast.ClassDef))
-        if not named or (wanted and top.name not in wanted):
+        if not named or (parts and top.name not in parts):
             continue
-        decorators = {node for d in top.decorator_list for node in ast.walk(d)}
+        decorators = {
+            node
+            for owner in ast.walk(top)
+            for decorator in getattr(owner, "decorator_list", ())
+            for node in ast.walk(decorator)
+        }
         for place, node in enumerate(ast.walk(top)):
             if node in decorators:
                 continue
@@ -79,14 +133,19 @@ def mutants(tree: ast.Module, wanted: tuple[str, ...]) -> Iterator[tuple[int, st
                 there = next(islice(ast.walk(changed.body[index]), place, None))
                 setattr(there, attribute, copy.deepcopy(value))
                 ast.fix_missing_locations(changed)
-                yield node.lineno, f"{ast.unparse(node)}  ->  {ast.unparse(there)}", changed
+                old, new = ast.unparse(node), ast.unparse(there)
+                if isinstance(node, ast.If):  # without what is in it
+                    old, new = old.splitlines()[0], new.splitlines()[0]
+                yield node.lineno, f"{top.name}: {old} -> {new}", changed
 
 
-def tests_pass(module: str, path: Path, tree: ast.Module, tests: list[str]) -> bool:
+def tests_pass(target: Target, tree: ast.Module) -> bool:
     """Whether the tests pass, in a process of their own, with `tree` in the module's place."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
+
+    module = f"coursekit.{target.module}"
 
     class Changed(SourceFileLoader):
         def get_code(self, fullname: str):
@@ -95,7 +154,7 @@ def tests_pass(module: str, path: Path, tree: ast.Module, tests: list[str]) -> b
     class Finder(MetaPathFinder):
         def find_spec(self, fullname, *_):
             if fullname == module:
-                return importlib.util.spec_from_loader(module, Changed(module, str(path)))
+                return importlib.util.spec_from_loader(module, Changed(module, str(target.path)))
 
     signal.alarm(LIMIT)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.suppress(BaseException):
@@ -104,32 +163,56 @@ def tests_pass(module: str, path: Path, tree: ast.Module, tests: list[str]) -> b
         sys.meta_path.insert(0, Finder())
         import pytest
 
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--capture=no", *tests]))
+        os.chdir(ROOT / "tests")
+        os._exit(pytest.main([*QUICK, *shlex.split(target.tests)]))
     os._exit(9)
 
 
+def examine(target: Target, sample: int | None) -> None:
+    """Run the tests on each change, or on some, and print what they let pass."""
+    tree = ast.parse(target.path.read_text(encoding="utf-8"))
+    if not tests_pass(target, tree):
+        sys.exit(f"{target.tests}: fails on the module as it is")
+    changes = list(mutants(tree, target.parts))
+    if unknown := set(target.equivalent) - {change for _, change, _ in changes}:
+        sys.exit(f"{target.module}: listed as equivalent, but no change here: {sorted(unknown)}")
+    if sample and sample < len(changes):
+        changes = random.Random(0).sample(changes, sample)
+    noticed = equivalent = 0
+    for number, (line, change, changed) in enumerate(changes, start=1):
+        print(f"{number} of {len(changes)}", end="\r", file=sys.stderr, flush=True)
+        if not tests_pass(target, changed):
+            noticed += 1
+        elif change in target.equivalent:
+            equivalent += 1
+        else:
+            print(f"{target.path.relative_to(ROOT)}:{line}: {change}", flush=True)
+    share = noticed / max(1, len(changes) - equivalent)
+    print(
+        f"{target.module}: killed {noticed} of {len(changes)}, {equivalent} equivalent "
+        f"({share:.0%} of the others)",
+        flush=True,
+    )
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="*", default=[""], help="of a module's name; all if none")
+    parser.add_argument("--sample", type=int, metavar="N", help="at most N changes a module")
+    asked = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     # Once for all processes; nothing of the package itself, which each is to import anew.
-    for library in ("hypothesis", "pandas", "peft", "scipy.stats", "torch", "transformers"):
+    for library in ("pandas", "peft", "pytest", "scipy.stats", "torch", "transformers"):
         importlib.import_module(library)
+    from hypothesis import Phase, settings
 
-    for name, wanted, files in TARGETS:
-        if not any(part in name for part in sys.argv[1:] or [""]):
-            continue
-        path = ROOT / "coursekit" / f"{name.replace('.', '/')}.py"
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        tests = [str(ROOT / "tests" / file) for file in files.split()]
-        if not tests_pass(f"coursekit.{name}", path, tree, tests):
-            sys.exit(f"{files}: fails on the module as it is")
-        noticed = made = 0
-        for line, change, changed in mutants(tree, wanted):
-            passed = tests_pass(f"coursekit.{name}", path, changed, tests)
-            made, noticed = made + 1, noticed + (not passed)
-            if passed:
-                print(f"{path.relative_to(ROOT)}:{line}: {change}", flush=True)
-        print(f"{name}: {noticed} of {made} changes noticed ({noticed / made:.0%})", flush=True)
+    # The first example that fails is enough.
+    settings.register_profile("mutation", phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("mutation")
+    for target in TARGETS:
+        if any(part in target.module for part in asked.part):
+            examine(target, asked.sample)
 
 
 if __name__ == "__main__":
