@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, norm
 
 from coursekit.evaluation import (
     bootstrap_mean,
@@ -13,6 +13,7 @@ from coursekit.evaluation import (
     prompts_needed,
     to_markdown,
 )
+from coursekit.evaluation.intervals import _expanded_tail
 from coursekit.evaluation.pairwise import rate_of
 
 REPLICATIONS = 2000  # the standard error of a coverage of 95 % is then 0.5 %
@@ -98,6 +99,85 @@ def test_prompts_needed_gives_the_power_it_promises():
             prompts_needed(pilot, **bad)
     with pytest.raises(ValueError, match="at least two"):
         prompts_needed([0.5], 0.05)
+
+
+def test_the_interval_is_that_of_all_resamples():
+    """Six of twelve: a resample's mean is Binomial(12, 1/2) / 12, of which both ends are known."""
+    found = bootstrap_mean([0.0, 1.0] * 6)
+    tail = norm.cdf(-2.200985 * (12 / 11) ** 0.5)  # Student's t of 11 degrees: 2.200985
+    low, high = binom.ppf([tail, 1 - tail], 12, 0.5) / 12
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, low, high))
+    assert (low, high) == pytest.approx((2 / 12, 10 / 12))  # the plain percentiles: 3 and 9
+    shifted = bootstrap_mean([2.0, 5.0] * 6)  # 2 + 3 x
+    assert (shifted.low, shifted.high) == pytest.approx((2 + 3 * low, 2 + 3 * high))
+
+
+def test_the_interval_repeats_with_its_seed():
+    values = np.random.default_rng(0).normal(size=40)
+    assert bootstrap_mean(values) == bootstrap_mean(values, seed=0, draws=10_000)
+    assert bootstrap_mean(values) != bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(values) != bootstrap_mean(values, draws=10_001)
+    assert bootstrap_mean(values) == bootstrap_mean(values, within=(-9, 9))  # they differ
+
+
+@pytest.mark.parametrize(
+    ("values", "within", "low", "high"),
+    [
+        ([4.0], None, 4, 4),
+        ([4.0], (2, 8), 4 - 0.975 * 2, 4 + 0.975 * 4),  # 1 - 0.025 of what is left to either side
+        ([4.0, 4.0], (2, 8), 4 - (1 - 0.025**0.5) * 2, 4 + (1 - 0.025**0.5) * 4),
+        ([1.0] * 3, (0, 1), 0.025 ** (1 / 3), 1),
+        ([0.0] * 3, (0, 1), 0, 1 - 0.025 ** (1 / 3)),
+    ],
+)
+def test_equal_values_show_how_common_others_may_be(values, within, low, high):
+    found = bootstrap_mean(values, within=within)
+    assert (found.value, found.low, found.high) == pytest.approx((values[0], low, high))
+
+
+def test_no_values_have_no_interval():
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_mean([])
+
+
+def test_few_values_are_cut_less():
+    """Student's 2.5 % of n - 1 degrees as tabulated, for the root mean square over n."""
+    for n, student in ((2, 12.706205), (5, 2.776445), (30, 2.045230)):
+        assert _expanded_tail(n) == pytest.approx(norm.cdf(-student * (n / (n - 1)) ** 0.5), 1e-4)
+    assert _expanded_tail(1) == 0.025 and _expanded_tail(10**6) == pytest.approx(0.025, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [(0, 0, 1), (1, 0, 1), (1, 1, 1), (5, 0, 2 / 32), (0, 5, 2 / 32), (6, 1, 16 / 128)],
+)
+def test_mcnemar_by_hand(gained, lost, p):
+    """Two-sided: twice the chance of so few or fewer heads in `gained + lost` tosses."""
+    ours = [1] * gained + [0] * lost + [1, 0, 0]
+    theirs = [0] * gained + [1] * lost + [1, 0, 0]
+    assert mcnemar(ours, theirs) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("values", "difference", "power", "n"),
+    [
+        ([0, 2], 1, 0.8, 16),  # variance 2: (1.960 + 0.842)^2 2 = 15.7
+        ([0, 2], 0.5, 0.8, 63),  # 62.8
+        ([0, 2], 1, 0.9, 22),  # (1.960 + 1.282)^2 2 = 21.01
+        ([0, 2], 1, 0.5, 8),  # 1.960^2 2 = 7.7
+        ([0, 2], 10, 0.8, 2),  # never fewer than make a spread
+        ([3, 3], 1, 0.8, 2),
+    ],
+)
+def test_prompts_needed_by_hand(values, difference, power, n):
+    assert prompts_needed(values, difference, power) == n
+
+
+def test_prompts_needed_asks_for_sense():
+    assert prompts_needed([0, 2], 1) == prompts_needed([0, 2], 1, power=0.8)
+    for difference, power in ((0, 0.8), (-1, 0.8), (float("nan"), 0.8), (1, 0.49), (1, 1)):
+        with pytest.raises(ValueError, match="wanted above 0"):
+            prompts_needed([0, 2], difference, power)
 
 
 def scores(**models):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 
 import pytest
 from conftest import ROOT
@@ -375,6 +376,17 @@ def test_a_damaged_folder_of_datasets_is_told(damage, tmp_path):
         assert str(folder) in str(e.value) and "save it again" in str(e.value)
         file.write_bytes(sound)
     assert load_triples(folder) == [PLAIN]
+
+
+def test_a_damaged_length_in_a_folder_of_datasets_is_told(tmp_path):
+    """Arrow itself would read beyond the end of the file, which ends the process."""
+    folder = save_dataset([PLAIN | {"prompt": f"Say {n}."} for n in range(3)], tmp_path / "saved")
+    file = next(folder.glob("*.arrow"))
+    sound, ends = file.read_bytes(), struct.pack("<4i", 0, 6, 12, 18)  # of the three prompts
+    assert sound.count(ends) == 1
+    file.write_bytes(sound.replace(ends, struct.pack("<4i", 0, 6, 12, 2**30)))
+    with pytest.raises(ValueError, match="cannot be read as a folder that `datasets` saved"):
+        load_triples(folder)
 
 
 def test_bad_rows_can_be_left_out_or_kept_for_the_audit(tmp_path, capsys):

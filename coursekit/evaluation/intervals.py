@@ -88,7 +88,7 @@ def mcnemar(candidate: Sequence[float], baseline: Sequence[float]) -> float:
     if ours.shape != theirs.shape or not np.isin([*ours, *theirs], [0, 1]).all():
         raise ValueError("McNemar's test wants a 0 or 1 of each model for each prompt")
     gained, lost = int((ours > theirs).sum()), int((ours < theirs).sum())
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(binomtest(gained, gained + lost).pvalue) if gained != lost else 1.0
 
 
 def prompts_needed(values: Sequence[float], difference: float, power: float = 0.8) -> int:

@@ -492,6 +492,7 @@ def _saved_dataset(folder: Path) -> list[Row]:
             f"{folder} holds several splits ({', '.join(dataset)}): name the folder of one"
         )
     try:
+        dataset.data.validate(full=True)  # else a damaged length is read beyond the file: a crash
         return list(dataset)
     except Exception as error:
         raise _unreadable(folder, "a folder that `datasets` saved", error) from error
