@@ -705,7 +705,7 @@ def test_length_counts_how_often_and_by_how_much():
 
 
 def opening(word, chosen, rejected, start=0):
-    """Responses that open with `word`, so many chosen and so many rejected; no rival opens alike."""
+    """So many chosen and so many rejected that open with `word`; no rival opens alike."""
     rivals = (f"z{word}{number} x." for number in range(start, start + chosen + rejected))
     return [(f"{word} x.", next(rivals)) for _ in range(chosen)] + [
         (next(rivals), f"{word} x.") for _ in range(rejected)
