@@ -1,12 +1,16 @@
 """The audit finds what is planted, at 2 % and at 10 % of the rows, and nothing in clean data."""
 
+import math
 import random
+from hashlib import sha256
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from scipy.stats import binomtest
 
 from coursekit import progress
-from coursekit.judging import RubricJudge, both_orders
+from coursekit.judging import Agreement, RubricJudge, both_orders
 from coursekit.preferences import (
     audit,
     auditing,
@@ -458,7 +462,7 @@ def test_what_is_no_triple_is_told():
 
 def test_a_long_audit_says_how_far_it_is(monkeypatch):
     """From two seconds on; before, and where nobody looks, it is silent."""
-    clock, shown = iter(range(10**6)), []
+    clock, shown = (0.7 * tick for tick in range(10**6)), []
     rows = clean(30)
     monkeypatch.setattr(progress, "_writer", lambda: lambda line, last: shown.append(line))
     audit(rows, validation=clean(5, 9))
@@ -466,6 +470,9 @@ def test_a_long_audit_says_how_far_it_is(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     audit(rows, validation=clean(5, 9))
     assert shown[0].startswith("audit: 1 of 120 steps") and shown[-1].startswith("audit: 120 steps")
+    shown.clear()
+    audit(rows, validation=clean(5, 9), evaluation=["Another?"])
+    assert shown[0].startswith("audit: 1 of 180 steps") and shown[-1].startswith("audit: 180 steps")
 
 
 def test_a_label_does_not_tell_the_second_judge_the_answer():
@@ -508,6 +515,338 @@ def test_pairs_of_one_sampling_are_no_repetition(triples):
 def test_no_triples_is_told():
     with pytest.raises(ValueError, match="no triples to audit"):
         audit([])
+
+
+# Hand-made rows: each threshold from both sides, each count to the row.
+
+
+def rows_of(*responses, **provenance):
+    """A triple with a prompt of its own for each (chosen, rejected)."""
+    return [
+        {"prompt": f"Prompt {number}", "chosen": chosen, "rejected": rejected, **provenance}
+        for number, (chosen, rejected) in enumerate(responses)
+    ]
+
+
+def test_what_the_audit_says_of_rows():
+    found = audit(rows_of(("Same.", "Same."), *[("Yes.", "No.")] * 3))
+    assert found["identical pairs"].found == (
+        "1 of 4 rows (25.0%) have the same text as chosen and rejected: row 1"
+    )
+    three, four = (auditing._identical(rows_of(*[("a", "a")] * n)).found for n in (3, 4))
+    assert three.endswith(": row 1, 2, 3") and four.endswith(": row 1, 2, 3, …")
+    assert found.length_differences == (0, 1, 1, 1) and found.n == 4
+    table = found.table()
+    fault = table.loc["identical pairs"]
+    assert fault["what it does to training"] and fault["how to mend it"]
+    clean = table.loc["empty responses"]
+    assert (clean["what it does to training"], clean["how to mend it"]) == ("", "")
+    missing = table.loc["evaluation leak"]
+    assert missing["what it does to training"] == "" and missing["how to mend it"]
+
+
+ENDED = ("It is so and so.", "It is not so.")
+CUT = "It is so and so"  # five words
+
+
+@pytest.mark.parametrize(
+    ("rows", "faulty"),
+    [
+        ([ENDED] * 3 + [(CUT, "It is not so.")], [3]),
+        ([ENDED] * 3 + [("It is not so.", CUT)], [3]),
+        ([ENDED] * 3 + [("It is not so", "It is so and so.")], []),  # four words: no prose
+        ([ENDED] * 3 + [(CUT, "It is not so")], []),  # its rival ends no better
+        ([ENDED] * 3 + [("It is so:\n" + CUT, "It is not so.")], []),  # a list, say
+        ([ENDED] * 3 + [(CUT, "It is not so.")] * 2, [3, 4]),  # 8 of 10 end with a sign
+        ([ENDED] * 2 + [(CUT, "It is not so.")] * 2, []),  # 6 of 8
+        ([ENDED] * 3 + [(CUT, "It is not so."), ("", " ")], [3]),  # what is empty has no end
+        ([("", " ")], []),
+        ([("So", "")], []),
+    ],
+)
+def test_what_ends_without_a_sign_is_cut_where_others_end_with_one(rows, faulty):
+    assert auditing._cut_short(rows_of(*rows)) == faulty
+
+
+FORM = "Verdict: none\nAction: wait"
+
+
+@pytest.mark.parametrize(
+    ("rows", "faulty"),
+    [
+        ([(FORM, FORM)] * 4 + [(FORM, "Verdict: none\nAct")], [4]),
+        ([(FORM, FORM)] * 4 + [("Verdict: none", FORM)], [4]),
+        ([(FORM, FORM)] * 4 + [("Verdict:", "Verdict: none")], [4, 4]),  # 8 of 10 are forms
+        ([(FORM, FORM)] * 3 + [("Verdict:", "Verdict: none")], []),  # 6 of 8
+        ([(FORM, FORM)] * 4 + [("", FORM)], []),
+    ],
+)
+def test_forms_that_do_not_end_with_the_usual_field_are_cut(rows, faulty):
+    assert auditing._cut_short(rows_of(*rows)) == faulty
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "faulty"),
+    [
+        (20, 61, True),  # more than three times as long
+        (61, 20, True),
+        (20, 60, False),
+        (11, 41, False),  # 30 more
+        (10, 41, True),
+        (0, 80, False),  # empty: another check's
+        (1, 32, True),
+    ],
+)
+def test_lopsided_is_over_three_times_and_thirty_characters(chosen, rejected, faulty):
+    found = auditing._lopsided(rows_of(("a" * chosen, "a" * rejected)))
+    assert found.rows == ((0,) if faulty else ())
+
+
+def test_an_empty_response_is_a_finding_and_no_error():
+    rows = rows_of(("", "No."), ("Yes.", " "), ("Yes.", "No."))
+    found = audit(rows, validation=rows)
+    assert found["empty responses"].rows == (0, 1)
+    assert found["validation leak"].rows == (0, 1, 2)
+    assert found["evaluation leak"].found == "no evaluation prompts given"
+
+
+def test_which_rows_repeat_and_which_contradict():
+    def at(prompt, chosen, rejected, **provenance):
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **provenance}
+
+    rows = [
+        at("One?", "a", "b"),
+        at("One?", "a", "b"),  # a double, and no further repetition
+        at("one", "c", "d"),  # repeated
+        at("Two?", "a", "b"),
+        at("Two?", "b ", "a"),  # contradicts the row before
+        at("Three?", "e", "e "),  # identical: nothing to contradict
+        at("Three?", "e ", "e"),
+        at("Four?", "a", "b", prompt_id=4),
+        at("Four?", "c", "d", prompt_id=4),  # of one sampling
+        at("Four?", "e", "f", prompt_id=5),
+    ]
+    assert auditing._doubles(rows).rows == (1,)
+    assert auditing._contradictions(rows).rows == (3, 4)
+    found = auditing._repeated_prompts(rows, auditing._rows_by_prompt(rows))
+    assert found.rows == (2, 4, 6, 9)
+
+
+@pytest.mark.parametrize(
+    ("scores", "margin"),
+    [
+        ({"chosen_score": 3, "rejected_score": 1}, 2),
+        ({"score_chosen": "3", "score_rejected": "1.5"}, 1.5),  # of UltraFeedback, and a CSV's text
+        ({"chosen_score": 2, "rejected_score": 2}, 0),
+        ({"chosen_score": 3}, None),
+        ({"chosen_score": 3, "score_rejected": 1}, None),  # not of one scale
+        ({"chosen_score": 3, "rejected_score": float("nan")}, None),
+        ({}, None),
+    ],
+)
+def test_margins(scores, margin):
+    assert auditing._margins(rows_of(("a", "b"), **scores)) == [margin]
+
+
+def test_a_label_without_a_better_score_is_a_fault():
+    assert auditing._against_scores([0.5, 0, None, -1]).rows == (1, 3)
+    assert auditing._against_scores([0.5, None]).outcome == "ok"
+    assert auditing._against_scores([None, None]).outcome == "not measured"
+
+
+@pytest.mark.parametrize(("won", "n"), [(10, 20), (7, 10), (1, 40), (30, 30), (1, 1)])
+def test_the_interval_of_a_share_is_wilsons(won, n):
+    found = share([True] * won + [False] * (n - won))
+    expected = binomtest(won, n).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert (found.value, found.n) == pytest.approx((won / n, n))
+
+
+def test_how_many_rows_tell_a_share_from_one_half():
+    """All of 11, not all of 10: 3.29 standard errors of 1 / (2 sqrt(n))."""
+    assert share([True] * 11).sure and not share([True] * 10).sure
+    assert share([False] * 11).sure and not share([False] * 10).sure
+    assert not share([]).sure and share([]).effective == 0
+    limit = auditing.Share(1.0, 0.0, 1.0, 11, effective=auditing.SURE**2)
+    assert not limit.sure
+    assert detectable(100) == pytest.approx(0.1645) and math.isnan(detectable(0))
+    halves = {n: auditing.Share(0.5, 0.4, 0.6, 12, n) for n in (10, auditing.SURE**2, 11)}
+    found = [auditing._bias("x", {}, "it won", half, "", "").found for half in halves.values()]
+    assert found[0] == found[1] == "it won: 50% of 12 (40% to 60%); too few"
+    assert found[2] == "it won: 50% of 12 (40% to 60%); a bias below 50% would not show"
+
+
+def test_how_far_a_sum_is_from_zero():
+    """Sums of 2 and -1 over the prompts a and b: (2 - 1) / sqrt(4 + 1)."""
+    assert auditing._deviation(np.array([1.0, 1, -1]), ["a", "a", "b"]) == pytest.approx(5**-0.5)
+    assert auditing._deviation(np.array([1.0, -1]), ["a", "a"]) == 0
+
+
+def lengths(*differences):
+    """Triples whose chosen response is so many characters longer."""
+    return rows_of(*[("a" * (50 + difference), "a" * 50) for difference in differences])
+
+
+def test_length_counts_how_often_and_by_how_much():
+    shares = {}
+    found = auditing._length(lengths(*[30] * 14, *[-1] * 6, *[0] * 5), shares)
+    assert shares["the longer won"].n == 20 and shares["the longer won"].value == 0.7
+    # Of those 14 of 20 alone nothing follows; the 14 differ by much more than the 6.
+    assert found.outcome == "bias" and "but by more: correlation with length +0.74" in found.found
+    found = auditing._length(lengths(*[-30] * 14, *[1] * 6), {})
+    assert found.outcome == "bias" and "correlation with length -0.82" in found.found
+    found = auditing._length(lengths(*[30] * 11, *[-1] * 6), {})  # 3.26 standard errors
+    assert found.outcome == "ok" and "correlation with length +0.79" in found.found
+    found = auditing._length(lengths(0, 0), {})
+    assert found.outcome == "ok" and "correlation with length +0.00; too few" in found.found
+    found = auditing._length(lengths(*[5] * 11), {})
+    assert found.outcome == "bias" and found.found.startswith("the longer won: 100% of 11")
+    assert found.found.endswith(", correlation with length +1.00")
+
+
+def opening(word, chosen, rejected, start=0):
+    """So many chosen and so many rejected that open with `word`; no rival opens alike."""
+    rivals = (f"z{word}{number} x." for number in range(start, start + chosen + rejected))
+    return [(f"{word} x.", next(rivals)) for _ in range(chosen)] + [
+        (next(rivals), f"{word} x.") for _ in range(rejected)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (opening("Look", 0, 10), "none"),
+        (opening("Look", 0, 11), '"look" opens 0 chosen and 11 rejected'),
+        (opening("Look", 11, 0), '"look" opens 11 chosen and 0 rejected'),
+        # Both open alike: it counts, but favours neither.
+        ([*opening("Look", 0, 11), ("Look!", "Look?")], '"look" opens 1 chosen and 12 rejected'),
+        ([*opening("Look", 0, 10), *[("Look!", "Look?")] * 5], "none"),
+        # A second word that many rows open with: each must be surer.
+        ([*opening("Look", 0, 12), *opening("Well", 6, 6)], "none"),
+        # A word of ten rows could tell nothing, and is not counted.
+        (
+            [*opening("Look", 0, 11), *opening("Well", 5, 5)],
+            '"look" opens 0 chosen and 11 rejected',
+        ),
+        (
+            [*opening("Look", 0, 13), *opening("Well", 6, 6)],
+            '"look" opens 0 chosen and 13 rejected',
+        ),
+        ([("", "Yes."), ("", "No."), ("No.", "")] * 5, "none"),
+        # The three that differ most, of four.
+        (
+            [
+                *opening("Four", 0, 14),
+                *opening("Two", 0, 31),
+                *opening("One", 0, 35),
+                *opening("Three", 40, 10),
+            ],
+            '"one" opens 0 chosen and 35 rejected; "two" opens 0 chosen and 31 rejected; '
+            '"three" opens 40 chosen and 10 rejected',
+        ),
+    ],
+)
+def test_which_openings_tell(rows, found):
+    finding = auditing._openings(rows_of(*rows))
+    assert (finding.found, finding.outcome) == (found, "ok" if found == "none" else "bias")
+
+
+def test_an_opening_of_one_prompts_rows_tells_nothing():
+    rows = [{**row, "prompt": "same"} for row in rows_of(*opening("Look", 0, 40))]
+    assert auditing._openings(rows).outcome == "ok"
+
+
+def test_which_rows_show_the_cooler_and_the_source():
+    def at(cool, hot, one="a", other="b"):
+        row = {"chosen_temperature": cool, "rejected_temperature": hot}
+        return row | {"chosen_source": one, "rejected_source": other}
+
+    kinds = [at(0.7, 1.0), at(1.0, 0.7), at(0.7, "1.0"), at(1.0, 1.0), at(None, 1.0), {}]
+    kinds += [at(1.0, 1.0, "b", "a"), at(None, 0.5, "b", "a"), at(1, 1, "a", "c")]
+    kinds += [at(1, 1, "c", "b"), at(1, 1, "a", "a"), at(1, 1, "a", None), at(1, 1, "a", "b")]
+    rows = [row | kind for row, kind in zip(rows_of(*[("a", "b")] * 13), kinds, strict=True)]
+    shares = {}
+    auditing._temperature(rows, shares)
+    assert (shares["the cooler won"].value, shares["the cooler won"].n) == (2 / 3, 3)
+    auditing._source(rows, shares)
+    # Won by a: rows 4, 5, 9 and 13; lost: 7 and 8. Row 10 is not among a's.
+    assert (shares["'a' won"].value, shares["'a' won"].n) == (4 / 6, 6)
+    assert auditing._temperature(rows[3:], {}).outcome == "not measured"
+    assert auditing._source(rows[:3], {}).outcome == "not measured"
+    assert auditing._source([rows[10]], {}).outcome == "not measured"
+
+
+def test_where_the_winner_stood():
+    rows = [
+        {"prompt": str(number), "chosen": "a", "rejected": "b", "chosen_position": place}
+        for number, place in enumerate([1, 1, "1", 2, 0, 3, None, "first"])
+    ]
+    shares = {}
+    auditing._position(rows, [], shares)
+    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (0.75, 4)
+    both = [{**row, "asked": 2} for row in rows]
+    assert auditing._position(both, [], {}).outcome == "not measured"
+    once = [{**row, "asked": 1} for row in rows]
+    assert auditing._position(once, [], {}).found == auditing._position(rows, [], {}).found
+    pairs = [{"prompt": "a", "answers": ["first", "tie"]}, {"prompt": "b"}]
+    pairs += [{"prompt": "c", "answers": ["second", "first", "invalid"]}]
+    auditing._position(rows, pairs, shares)
+    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (2 / 3, 3)
+
+
+def test_consistency_is_that_of_pairs_asked_twice():
+    answers = [["first", "second"]] * 3 + [["first", "first"], ["first"], ["first", "invalid"]]
+    agreements = {}
+    auditing._consistency([{"answers": found} for found in answers] + [{}], agreements)
+    found = agreements["with itself, order changed"]
+    assert found.observed == 0.75 and found.table.to_numpy().sum() == 4
+    assert auditing._consistency([{"answers": ["first"]}], {}).outcome == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("kappa", "low", "outcome"),
+    [(0.7, 0.6, "ok"), (0.7, 0.59, "bias"), (float("nan"), 0.0, "ok")],
+)
+def test_agreement_should_be_above_moderate(kappa, low, outcome):
+    found = Agreement(0.9, 0.5, kappa, low, 0.8, table=None)
+    assert auditing._agreement_finding("x", found, "", "").outcome == outcome
+
+
+def test_the_order_of_the_second_judge_is_drawn_from_the_row():
+    """The same in every run, whichever of the two is the chosen one, alone or with its pair."""
+    row = {"prompt": "p", "chosen": "b", "rejected": "a"}
+    swapped = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    pair = {"prompt": "p", "first": {"response": "b"}, "second": {"response": "a"}, "winner": "tie"}
+    expected = int(sha256(b"p\0a\0b").hexdigest()[:16], 16)
+    assert {auditing._draw(item) for item in (row, swapped, pair)} == {expected}
+    assert auditing._oriented(pair) == (("b", "a"), "tie")
+    drawn = {"p": ("a", "b"), "q": ("a", "b")}
+    for prompt, (chosen, rejected) in drawn.items():
+        item = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        texts, label = auditing._oriented(item)
+        odd = auditing._draw(item) % 2 == 1
+        assert (texts, label) == ((("a", "b"), "first") if odd else (("b", "a"), "second"))
+    sides = [auditing._oriented({**row, "prompt": str(number)})[1] for number in range(40)]
+    assert 10 <= sides.count("first") <= 30
+
+
+def test_the_second_judge_sees_the_first_of_the_draw():
+    """So many, in the order of the draw; an invalid verdict has no label to compare."""
+    rows = rows_of(*[("yes", "no")] * 6)
+    seen = []
+
+    class Asked:
+        name = "asked"
+
+        def compare(self, row, first, second):
+            seen.append(row["prompt"])
+            return "first" if first == "yes" else "second"
+
+    found = audit(rows, second_judge=Asked(), sample=2)
+    first = [row["prompt"] for row in sorted(rows, key=auditing._draw)[:2]]
+    assert list(dict.fromkeys(seen)) == first
+    assert found.agreements["with asked"].observed == 1
+    assert found.agreements["with asked"].table.to_numpy().sum() == 2
 
 
 # Similarity.

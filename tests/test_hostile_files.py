@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coursekit.evaluation import annotated_win_rate, read_annotations
+from coursekit.evaluation import annotated_win_rate, length_controlled, read_annotations
 from coursekit.labelling import Labelling
 from coursekit.monitoring import load_metrics
 from coursekit.preferences import (
@@ -191,8 +191,11 @@ def check_annotations(tmp_path, data):
     path = tmp_path / "annotations.json"
     path.write_bytes(data)
     annotations = told(path, read_annotations)
-    if annotations and any(item.points is not None for item in annotations):
+    rated = sum(item.points is not None for item in annotations or ())
+    if rated:
         assert 0 <= annotated_win_rate(annotations).estimate.value <= 1
+    if rated > 1:
+        assert 0 <= length_controlled(annotations, draws=5).value <= 1
 
 
 def check_metrics(tmp_path, data):

@@ -55,7 +55,7 @@ class Share:
     @property
     def sure(self) -> bool:
         """Whether chance (one half) explains it poorly: p < 0.001."""
-        return self.n > 0 and abs(self.value - 0.5) * 2 * math.sqrt(self.effective) > SURE
+        return abs(self.value - 0.5) * 2 * math.sqrt(self.effective) > SURE  # NaN of no rows never
 
     def __str__(self) -> str:
         return f"{self.value:.0%} of {self.n} ({self.low:.0%} to {self.high:.0%})"
@@ -264,7 +264,7 @@ def _cut_short(triples: Rows) -> list[int]:
 
 
 def _last_opening(text: str) -> str:
-    return (text.rsplit("\n", 1)[-1].split() or [""])[0]
+    return (text.rpartition("\n")[2].split() or [""])[0]
 
 
 def _identical(triples: Rows) -> Finding:
@@ -322,7 +322,7 @@ def _repeated_prompts(triples: Rows, asked: dict[str, list[int]]) -> Finding:
     for same in asked.values():
         owner = triples[same[0]].get("prompt_id", same[0])
         seen: set[Any] = set()
-        for index in same if len(same) > 1 else ():
+        for index in same:
             row = triples[index]
             triple = (prompt_key(row["prompt"]), row["chosen"], row["rejected"])
             if row.get("prompt_id", index) != owner and triple not in seen:
