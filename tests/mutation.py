@@ -13,7 +13,6 @@ import ast
 import contextlib
 import copy
 import importlib
-import importlib.util
 import os
 import random
 import shlex
@@ -21,10 +20,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.abc import MetaPathFinder
-from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +47,16 @@ class Target:
 
 
 TARGETS = (
-    Target("losses", "test_losses.py"),
+    Target(
+        "losses",
+        "test_losses.py",
+        equivalent={
+            "_log1mexp: x > -0.6931 -> x >= -0.6931": "both forms are exact there",
+            "_log1mexp: 0.6931 -> 1.6931": "both forms are exact to a few roundings there",
+            "_log1mexp: -1.0 -> +1.0": "fills a branch that is not taken; its gradient is 0",
+            "_log1mexp: 1.0 -> 2.0": "fills a branch that is not taken; its gradient is 0",
+        },
+    ),
     Target(
         "logprobs",
         "test_logprobs.py",
@@ -56,9 +64,12 @@ TARGETS = (
             *("common_prefix_length", "pad_right", "token_logps", "sum_over_response"),
             *("score_tokens", "check_lengths"),
         ),
+        equivalent={
+            "sum_over_response: -1 -> +1": "the last of two dimensions",
+        },
     ),
     Target("evaluation.intervals", "test_intervals.py"),
-    Target("evaluation.pairwise", "test_intervals.py test_evaluation.py"),
+    Target("evaluation.pairwise", "test_pairwise.py"),
     Target(
         "judging.questions",
         "test_questions.py",
@@ -70,13 +81,12 @@ TARGETS = (
         "test_red_flag_thresholds.py",
         equivalent={
             f"_length_growth: {growth} > {limit} -> {growth} >= {limit}": (
-                "a quotient less 1 is a multiple of 2^-53, as no such limit is"
+                "a quotient less 1 is a multiple of 2^-53, which no such limit is"
             )
             for growth, limit in (
                 ("growth.iloc[-3:].mean()", "LENGTH_GROWTH"),
                 ("growth.iloc[-1]", "LENGTH_GROWTH / 2"),
                 ("growth", "LENGTH_GROWTH / 2"),
-                ("growth.iloc[-3:].mean()", "2 * LENGTH_GROWTH"),
             )
         },
     ),
@@ -91,7 +101,6 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "mean": "sum", "sum": "mean"}
 LIMIT = 300  # seconds; a change that makes a loop endless is noticed then
 QUICK = ("-x", "-q", "--tb=no", "--assert=plain", "--capture=no", "-p", "no:cacheprovider")
-QUICK += ("-p", "no:nbval")  # slow to import
 
 
 def alternatives(node: ast.AST) -> Iterator[tuple[str, object]]:
@@ -139,30 +148,29 @@ def mutants(tree: ast.Module, parts: tuple[str, ...]) -> Iterator[tuple[int, str
                 yield node.lineno, f"{top.name}: {old} -> {new}", changed
 
 
+def put_in_place(target: Target, tree: ast.Module) -> None:
+    """Run the changed module, and give what it defines to all who imported it."""
+    module = vars(sys.modules[f"coursekit.{target.module}"])
+    before = dict(module)
+    exec(compile(tree, target.path, "exec"), module)
+    for name, other in list(sys.modules.items()):
+        if name.startswith("coursekit"):
+            for key in before.keys() & vars(other).keys():
+                if vars(other)[key] is before[key]:
+                    setattr(other, key, module[key])
+
+
 def tests_pass(target: Target, tree: ast.Module) -> bool:
     """Whether the tests pass, in a process of their own, with `tree` in the module's place."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
 
-    module = f"coursekit.{target.module}"
-
-    class Changed(SourceFileLoader):
-        def get_code(self, fullname: str):
-            return compile(tree, self.path, "exec")
-
-    class Finder(MetaPathFinder):
-        def find_spec(self, fullname, *_):
-            if fullname == module:
-                return importlib.util.spec_from_loader(module, Changed(module, str(target.path)))
-
     signal.alarm(LIMIT)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.suppress(BaseException):
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-        sys.meta_path.insert(0, Finder())
-        import pytest
-
+        put_in_place(target, tree)
         os.chdir(ROOT / "tests")
         os._exit(pytest.main([*QUICK, *shlex.split(target.tests)]))
     os._exit(9)
@@ -170,6 +178,7 @@ def tests_pass(target: Target, tree: ast.Module) -> bool:
 
 def examine(target: Target, sample: int | None) -> None:
     """Run the tests on each change, or on some, and print what they let pass."""
+    importlib.import_module(f"coursekit.{target.module}")  # once for all processes
     tree = ast.parse(target.path.read_text(encoding="utf-8"))
     if not tests_pass(target, tree):
         sys.exit(f"{target.tests}: fails on the module as it is")
@@ -202,9 +211,7 @@ def main() -> None:
     asked = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    # Once for all processes; nothing of the package itself, which each is to import anew.
-    for library in ("pandas", "peft", "pytest", "scipy.stats", "torch", "transformers"):
-        importlib.import_module(library)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     from hypothesis import Phase, settings
 
     # The first example that fails is enough.

@@ -1,6 +1,7 @@
 """Sequence log-probabilities against a naive computation, by hand, and at the boundary."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from conftest import NATS
 
 from coursekit.logprobs import (
     EncodedPair,
+    check_lengths,
+    common_prefix_length,
     encode_pair,
     encode_prompt,
     pad_right,
+    score_tokens,
     sequence_logps,
     spans_boundary,
     sum_over_response,
@@ -137,6 +141,57 @@ def test_padding_is_masked():
     assert ids.tolist() == [[5, 6, 7, 0], [5, 6, 7, 8]]
     assert attention.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert response.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ([], [1], 0),
+        ([1, 2], [1, 2, 3], 2),
+        ([1, 2, 3], [1, 4, 3], 1),
+        ([5], [6], 0),
+        ("ab", "ab", 2),
+    ],
+)
+def test_the_common_prefix_ends_at_the_first_difference(first, second, shared):
+    assert common_prefix_length(first, second) == shared
+
+
+def test_a_row_may_fill_the_context_and_not_exceed_it():
+    context = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=4))
+    check_lengths(context, [4, 1], "rows")
+    with pytest.raises(ValueError, match=r"row 1: rows have 5 tokens, .* context holds 4"):
+        check_lengths(context, [4, 5], "rows")
+    check_lengths(SimpleNamespace(config=SimpleNamespace()), [10**6], "rows")
+
+
+class Counting(torch.nn.Module):
+    """A stand-in for a model: its logits are the token ids, and it remembers its batches."""
+
+    device, config = torch.device("cpu"), SimpleNamespace()
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, input_ids, attention_mask):
+        self.batches.append(input_ids.tolist())
+        assert not self.training and not torch.is_grad_enabled()
+        return SimpleNamespace(logits=input_ids)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scores_are_of_the_responses_tokens_in_the_order_given(training):
+    model = Counting().train(training)
+    pairs = [EncodedPair([1], [2, 3, 4]), EncodedPair([5], [6]), EncodedPair([7, 8], [9])]
+    rows = score_tokens(model, pairs, lambda logits, ids: logits[:, 1:], batch_size=2)
+    assert [row.tolist() for row in rows] == [[2, 3, 4], [6], [9]]
+    assert model.batches == [[[5, 6, 0], [7, 8, 9]], [[1, 2, 3, 4]]]
+    assert model.training == training
+    many = [EncodedPair([1], [2])] * 65
+    model.batches.clear()
+    assert len(score_tokens(model, many, lambda logits, ids: logits[:, 1:])) == 65
+    assert [len(batch) for batch in model.batches] == [64, 1]
 
 
 def test_errors_name_the_fix(model, tokenizer):

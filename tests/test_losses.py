@@ -217,3 +217,22 @@ def test_kto_weighs_both_kinds_alike_unless_told():
     plain = kto_loss(*inputs, 0.1, beta=0.3)[0]
     told = kto_loss(*inputs, 0.1, beta=0.3, desirable_weight=1.0, undesirable_weight=1.0)[0]
     assert plain.tolist() == told.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_orpo_takes_a_certain_response_whose_odds_are_infinite(dtype):
+    """A mean log-probability of exactly 0, on either side."""
+    columns = [
+        torch.tensor(column, dtype=dtype, requires_grad=True) for column in ([0.0, -1.0], [-1.0, 0])
+    ]
+    loss = orpo_loss(*columns, weight=0.1)[0]
+    gradients = torch.autograd.grad(loss.sum(), columns)
+    assert loss[0].item() == pytest.approx(0, abs=1e-30)
+    assert all(torch.isfinite(x).all() for x in (loss, *gradients))
+
+
+def test_the_message_names_the_worst_value_and_the_first_rows():
+    with pytest.raises(ValueError, match=r"is above 0 \(0\.5\)"):
+        orpo_loss(torch.tensor([-1.0, 0.5]), torch.tensor([-1.0, -1.0]), weight=0.1)
+    with pytest.raises(ValueError, match=r"in rows \[0, 1, 2, 3, 4\]:"):
+        simpo_loss(torch.full((7,), math.nan), torch.zeros(7), beta=2.0, gamma=0.5)

@@ -254,11 +254,36 @@ def test_points_that_are_none(points):
 
 
 @pytest.mark.parametrize(
-    "order", [[], [1, 2], [1, 2, 2], [0, 1, 2], [1, 2, 4], ["1", "2", "3"], [True, 2, 3], "123"]
+    "order",
+    [
+        [],
+        [1, 2],
+        [1, 2, 2],
+        [0, 1, 2],
+        [1, 2, 4],
+        ["1", "2", "3"],
+        [True, 2, 3],
+        [1.0, 2, 3],
+        "123",
+    ],
 )
 def test_orders_that_are_none(order):
     with pytest.raises(InvalidAnswer):
         parse_answer(json.dumps({"reason": "x", "order": order}), RANK, RUBRIC)
+
+
+@pytest.mark.parametrize("points", [0, 1])
+def test_points_may_be_the_least_and_the_most(points):
+    text = json.dumps({"reason": "x", "points": dict.fromkeys(RUBRIC.clauses, points)})
+    assert parse_answer(text, SCORE, RUBRIC).value == dict.fromkeys(RUBRIC.clauses, points)
+
+
+def test_an_answer_that_is_no_text_is_empty_and_a_cause_is_a_line():
+    with pytest.raises(InvalidAnswer, match="an empty answer"):
+        parse_answer(None, PAIR, RUBRIC)
+    with pytest.raises(InvalidAnswer) as caught:
+        parse_answer("1" * 5000, PAIR, RUBRIC)
+    assert len(str(caught.value)) == 80
 
 
 json_values = st.recursive(

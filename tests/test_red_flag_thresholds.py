@@ -108,6 +108,7 @@ RAISED = [
     ("length growth", {"policy/length": [100.0, 102.9, 106.0, 110.0]},
      6, "likely", "responses are 10% longer"),
     ("length growth", {"policy/length": [100.0, 111.9, 111.9, 111.9]}, 3, "likely", "are 12%"),
+    ("length growth", {"policy/length": [100.0, 57.0, 110.0, 169.0]}, 6, "likely", "are 69%"),
     ("length growth", {"policy/length": [100.0, 112.1, 112.1, 112.1]}, 3, "sure", "are 12%"),
     ("likelihood displacement", {"held/chosen_shift": [0.0, 0.1, -0.01, -0.0101]},
      9, "likely", "(-0.010 nats a token); the KL is small"),
