@@ -699,7 +699,7 @@ def test_length_counts_how_often_and_by_how_much():
     assert found.outcome == "ok" and "correlation with length +0.79" in found.found
     found = auditing._length(lengths(0, 0), {})
     assert found.outcome == "ok" and "correlation with length +0.00; too few" in found.found
-    found = auditing._length(lengths(*[5] * 11), {})
+    found = auditing._length(lengths(*[1] * 11), {})
     assert found.outcome == "bias" and found.found.startswith("the longer won: 100% of 11")
     assert found.found.endswith(", correlation with length +1.00")
 
