@@ -718,6 +718,8 @@ def opening(word, chosen, rejected, start=0):
         (opening("Look", 0, 10), "none"),
         (opening("Look", 0, 11), '"look" opens 0 chosen and 11 rejected'),
         (opening("Look", 11, 0), '"look" opens 11 chosen and 0 rejected'),
+        (opening("Look", 20, 8), "none"),  # 12 / sqrt(28) = 2.3 standard errors
+        (opening("Look", 8, 20), "none"),
         # Both open alike: it counts, but favours neither.
         ([*opening("Look", 0, 11), ("Look!", "Look?")], '"look" opens 1 chosen and 12 rejected'),
         ([*opening("Look", 0, 10), *[("Look!", "Look?")] * 5], "none"),
