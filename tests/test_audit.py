@@ -781,11 +781,11 @@ def test_which_rows_show_the_cooler_and_the_source():
 def test_where_the_winner_stood():
     rows = [
         {"prompt": str(number), "chosen": "a", "rejected": "b", "chosen_position": place}
-        for number, place in enumerate([1, 1, "1", 2, 0, 3, None, "first"])
+        for number, place in enumerate([1, 1, "1", 2, 2, 0, 3, None, "first"])
     ]
     shares = {}
     auditing._position(rows, [], shares)
-    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (0.75, 4)
+    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (0.6, 5)
     both = [{**row, "asked": 2} for row in rows]
     assert auditing._position(both, [], {}).outcome == "not measured"
     once = [{**row, "asked": 1} for row in rows]
