@@ -699,7 +699,7 @@ def test_length_counts_how_often_and_by_how_much():
     assert found.outcome == "ok" and "correlation with length +0.79" in found.found
     found = auditing._length(lengths(0, 0), {})
     assert found.outcome == "ok" and "correlation with length +0.00; too few" in found.found
-    found = auditing._length(lengths(*[5] * 11), {})
+    found = auditing._length(lengths(*[1] * 11), {})
     assert found.outcome == "bias" and found.found.startswith("the longer won: 100% of 11")
     assert found.found.endswith(", correlation with length +1.00")
 
@@ -718,6 +718,8 @@ def opening(word, chosen, rejected, start=0):
         (opening("Look", 0, 10), "none"),
         (opening("Look", 0, 11), '"look" opens 0 chosen and 11 rejected'),
         (opening("Look", 11, 0), '"look" opens 11 chosen and 0 rejected'),
+        (opening("Look", 20, 8), "none"),  # 12 / sqrt(28) = 2.3 standard errors
+        (opening("Look", 8, 20), "none"),
         # Both open alike: it counts, but favours neither.
         ([*opening("Look", 0, 11), ("Look!", "Look?")], '"look" opens 1 chosen and 12 rejected'),
         ([*opening("Look", 0, 10), *[("Look!", "Look?")] * 5], "none"),
@@ -779,11 +781,11 @@ def test_which_rows_show_the_cooler_and_the_source():
 def test_where_the_winner_stood():
     rows = [
         {"prompt": str(number), "chosen": "a", "rejected": "b", "chosen_position": place}
-        for number, place in enumerate([1, 1, "1", 2, 0, 3, None, "first"])
+        for number, place in enumerate([1, 1, "1", 2, 2, 0, 3, None, "first"])
     ]
     shares = {}
     auditing._position(rows, [], shares)
-    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (0.75, 4)
+    assert (shares["the first shown won"].value, shares["the first shown won"].n) == (0.6, 5)
     both = [{**row, "asked": 2} for row in rows]
     assert auditing._position(both, [], {}).outcome == "not measured"
     once = [{**row, "asked": 1} for row in rows]
