@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from coursekit.evaluation.pairwise import all_pairs, rate_of, win_rate
+from coursekit.evaluation.pairwise import WinRate, all_pairs, rate_of, win_rate
 
 
 class Longer:
@@ -36,8 +36,11 @@ def test_what_there_was_none_of_is_not_told():
     found = rate_of([1.0, 0.0])
     assert (found.inconsistent, found.missing) == (0, 0) and found.se == pytest.approx(0.5)
     assert str(found).endswith("on 2 prompts (1 won, 0 tied, 1 lost)")
+    plain = WinRate(found.estimate, found.se, wins=1, ties=0, losses=1)
+    assert (plain.inconsistent, plain.missing) == (0, 0)
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_verdict_has_no_standard_error_and_none_no_rate():
     assert math.isnan(rate_of([1.0]).se)
     for points in ([], [None]):
