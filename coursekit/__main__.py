@@ -17,7 +17,7 @@ import sys
 import venv
 from pathlib import Path
 
-from .profile import ROOT, folder_of
+from .common.profile import ROOT, folder_of
 
 COMMANDS = {
     "course": "run all sessions and print the three-way table",
@@ -117,11 +117,11 @@ def run(python: Path, command: str, rest: list[str]) -> int:
     arguments = {
         "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
         "lab": ["-m", "jupyterlab", str(ROOT / "notebooks"), *rest],
-        "model": ["-m", "coursekit.models.build", *rest],
-        "notebooks": ["-m", "coursekit.run_course", "--in-place", *rest],
-        "course": ["-m", "coursekit.run_course", *rest],
-        "bench": ["-m", "coursekit.bench", *rest],
-        "seeds": ["-m", "coursekit.seeds", *rest],
+        "model": ["-m", "coursekit.tasks.triage.base_model", *rest],
+        "notebooks": ["-m", "coursekit.week.run_course", "--in-place", *rest],
+        "course": ["-m", "coursekit.week.run_course", *rest],
+        "bench": ["-m", "coursekit.week.bench", *rest],
+        "seeds": ["-m", "coursekit.week.seeds", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
     if os.name == "posix":

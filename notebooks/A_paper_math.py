@@ -44,20 +44,31 @@ import torch.nn.functional as F
 from IPython.display import display
 from trl.data_utils import common_prefix_length
 
-from coursekit import bandit, losses, memory
-from coursekit import plotting_math as figures
-from coursekit.evaluation import bootstrap_mean, score_responses
-from coursekit.exercises import session_a as exercises
-from coursekit.generation import generate
-from coursekit.judging.constitution import PRINCIPLES, revise
-from coursekit.logprobs import encode_pair, sequence_logps
-from coursekit.models import load_model, load_tokenizer
-from coursekit.portfolio import notes
+from coursekit.common.profile import load_profile
+from coursekit.common.statistics import bootstrap_mean
+from coursekit.evaluation import score_responses
+from coursekit.lm import losses
+from coursekit.lm import memory_budget as memory
+from coursekit.lm.generation import generate
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.logprobs import encode_pair, sequence_logps
 from coursekit.preferences import alert_rows
-from coursekit.profile import load_profile
-from coursekit.training import train_sft, trl_loss
-from coursekit.triage import Alert, sample_demonstrations
-from coursekit.widgets import beta_slider, claim, held, predict, quiz, side_by_side, token_strip
+from coursekit.tasks.triage import Alert, sample_demonstrations
+from coursekit.tasks.triage.constitution import PRINCIPLES, revise
+from coursekit.training.runs import train_sft, trl_loss
+from coursekit.week import bandit
+from coursekit.week.deliverables import notes
+from coursekit.week.exercises import session_a as exercises
+from coursekit.week.figures import theory as figures
+from coursekit.week.widgets import (
+    beta_slider,
+    claim,
+    held,
+    predict,
+    quiz,
+    side_by_side,
+    token_strip,
+)
 
 profile = load_profile()
 tokenizer = load_tokenizer(profile.base_model)
@@ -886,7 +897,7 @@ claim(by_ridge[0.01].low > by_ridge[0.1].high, "and DPO suffers most from a weak
 # %% [markdown]
 # ## 7 · The family
 #
-# Seven losses in `coursekit.losses`, each a pure function with its paper in the docstring.
+# Seven losses in `coursekit.lm.losses`, each a pure function with its paper in the docstring.
 
 # %%
 figures.plot_loss_family()

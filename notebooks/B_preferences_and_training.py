@@ -44,34 +44,18 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown, display
 
-from coursekit.evaluation import bootstrap_mean, copy_accuracy, score_responses, win_rate
-from coursekit.exercises import session_b as exercises
-from coursekit.gallery import TUNED_SEEDS, detection_table, load_recorded, mystery_cases
-from coursekit.generation import generate
-from coursekit.judging import RubricJudge, compare_judges, load_judge, load_rubric
-from coursekit.label_noise import label_noise_sweep, noise_table
-from coursekit.labelling import Labelling
-from coursekit.logprobs import score_tokens, token_logps
-from coursekit.markup import styled
-from coursekit.models import load_model, load_tokenizer
-from coursekit.models.verify import verify_saved
-from coursekit.monitoring import (
-    KL_A_TOKEN,
-    Monitor,
-    estimate_kl,
-    load_metrics,
-    red_flags,
-    sample_responses,
-)
-from coursekit.parallel import warm_up
-from coursekit.pipeline import use_sft
-from coursekit.plotting import (
-    plot_audit,
-    plot_cases,
-    plot_frontier,
-    plot_label_noise,
-    plot_monitor,
-)
+from coursekit.common.markup import styled
+from coursekit.common.parallel import warm_up
+from coursekit.common.profile import load_profile
+from coursekit.common.statistics import bootstrap_mean
+from coursekit.evaluation import copy_accuracy, score_responses, win_rate
+from coursekit.evaluation.judges import RubricJudge, compare_judges, load_judge
+from coursekit.evaluation.judges.person import Labelling
+from coursekit.lm.generation import generate
+from coursekit.lm.kl import estimate_kl, sample_responses
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.logprobs import score_tokens, token_logps
+from coursekit.lm.verify import verify_saved
 from coursekit.preferences import (
     alert_rows,
     audit,
@@ -87,12 +71,23 @@ from coursekit.preferences import (
     two_system_prompts,
     write_triples,
 )
-from coursekit.preflight import preflight
-from coursekit.profile import load_profile
-from coursekit.training import train_dpo, train_sft
-from coursekit.triage import sample_demonstrations
-from coursekit.trials import SHORT_TRIPLES, beta_sweep, short_settings
-from coursekit.widgets import (
+from coursekit.tasks import load_rubric
+from coursekit.tasks.triage import sample_demonstrations
+from coursekit.training import KL_A_TOKEN, Monitor, load_metrics, red_flags
+from coursekit.training.checklist import preflight
+from coursekit.training.runs import train_dpo, train_sft
+from coursekit.training.sweep import SHORT_TRIPLES, beta_sweep, short_settings
+from coursekit.week.exercises import session_b as exercises
+from coursekit.week.figures.results import (
+    plot_audit,
+    plot_cases,
+    plot_frontier,
+    plot_label_noise,
+    plot_monitor,
+)
+from coursekit.week.gallery import TUNED_SEEDS, detection_table, load_recorded, mystery_cases
+from coursekit.week.label_noise import label_noise_sweep, noise_table
+from coursekit.week.widgets import (
     checklist,
     claim,
     findings,
@@ -104,6 +99,7 @@ from coursekit.widgets import (
     predict,
     side_by_side,
 )
+from coursekit.workspace import use_sft
 
 profile = load_profile()
 tokenizer = load_tokenizer(profile.base_model)

@@ -38,52 +38,43 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from coursekit.answers import answer
+from coursekit.common.markup import styled
+from coursekit.common.profile import load_profile
+from coursekit.common.statistics import bootstrap_mean, prompts_needed
 from coursekit.evaluation import (
     all_pairs,
     annotated_win_rate,
-    bootstrap_mean,
     capability_scores,
     capability_table,
-    checkpoints,
     comparison_table,
     from_win_rate,
-    gap_and_win,
     held_out_documents,
     interval_by_prompts,
     kl_from_reference,
     length_controlled,
-    prompts_needed,
-    rank_correlation,
     read_annotations,
     save_three_way,
     score_responses,
     to_markdown,
     win_rate,
 )
-from coursekit.exercises import session_c as exercises
-from coursekit.gallery import contest_rows, exhibition, load_recorded
-from coursekit.judging import (
+from coursekit.evaluation.judges import (
     Question,
     RubricJudge,
     build_prompt,
     calibration,
     compare_judges,
     load_judge,
-    load_rubric,
     parse_answer,
 )
-from coursekit.markup import styled
-from coursekit.models import load_model, load_tokenizer
-from coursekit.models.identity import model_identity
-from coursekit.monitoring import KL_A_TOKEN
-from coursekit.pipeline import ensure_dpo, ensure_sft, ensure_triples
-from coursekit.plotting import plot_comparison, plot_gap_and_win, plot_intervals
-from coursekit.portfolio import portfolio, reflection
+from coursekit.evaluation.responses import answer
+from coursekit.lm.identity import model_identity
+from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.preferences import alert_rows, split_by_prompt
-from coursekit.profile import load_profile
-from coursekit.publishing import git_tag, load_release, make_release, push_to_hub
-from coursekit.reward_model import (
+from coursekit.tasks import load_rubric
+from coursekit.training import KL_A_TOKEN
+from coursekit.training.release import git_tag, load_release, make_release, push_to_hub
+from coursekit.training.reward_model import (
     best_of,
     implicit_rewards,
     load_reward_model,
@@ -91,8 +82,14 @@ from coursekit.reward_model import (
     pair_points,
     train_reward_model,
 )
-from coursekit.trials import kept_trials
-from coursekit.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
+from coursekit.training.sweep import kept_trials
+from coursekit.week.deliverables import portfolio, reflection
+from coursekit.week.exercises import session_c as exercises
+from coursekit.week.figures.results import plot_comparison, plot_gap_and_win, plot_intervals
+from coursekit.week.gallery import contest_rows, exhibition, load_recorded
+from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
+from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
+from coursekit.workspace import ensure_dpo, ensure_sft, ensure_triples
 
 profile = load_profile()
 tokenizer = load_tokenizer(profile.base_model)
@@ -887,7 +884,7 @@ claim(
 # ## 9 · The failure gallery
 #
 # All but one trained from the same SFT model, with the same triples at hand (recorded beforehand: `python -m
-# coursekit.gallery` trains them anew), each with one thing changed unless its story says otherwise. The curves are those of session B, and on the right how
+# coursekit.week.gallery` trains them anew), each with one thing changed unless its story says otherwise. The curves are those of session B, and on the right how
 # often the policy beats SFT. Below them an alert with the answer, and the mean scores on 100 prompts.
 # **Name what is wrong before you unfold.** One of them is healthy.
 

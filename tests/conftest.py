@@ -18,7 +18,7 @@ NATS = 1e-3
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory):
-    from coursekit.profile import load_profile
+    from coursekit.common.profile import load_profile
 
     return replace(load_profile("tiny"), artifacts=tmp_path_factory.mktemp("artifacts"))
 
@@ -35,14 +35,14 @@ def quick(profile):
 
 @pytest.fixture(scope="session")
 def tokenizer(profile):
-    from coursekit.models import load_tokenizer
+    from coursekit.lm.loading import load_tokenizer
 
     return load_tokenizer(profile.base_model, profile)
 
 
 @pytest.fixture()
 def model(profile):
-    from coursekit.models import load_model
+    from coursekit.lm.loading import load_model
 
     return load_model(profile.base_model, profile)
 
@@ -52,9 +52,9 @@ def triples():
     """Sixteen triples without a model: a faultless report against an imperfect one."""
     import random
 
-    from coursekit.triage import build_prompt, sample_alerts
-    from coursekit.triage.demonstrations import Vices, write_imperfectly
-    from coursekit.triage.reports import expected_values, write_report
+    from coursekit.tasks.triage import build_prompt, sample_alerts
+    from coursekit.tasks.triage.demonstrations import Vices, write_imperfectly
+    from coursekit.tasks.triage.reports import expected_values, write_report
 
     rng = random.Random(0)
     return [
@@ -71,8 +71,8 @@ def triples():
 @pytest.fixture(scope="session")
 def sft_folder(quick):
     """An SFT adapter of a few steps, saved."""
-    from coursekit.training import train_sft
-    from coursekit.triage import sample_demonstrations
+    from coursekit.tasks.triage import sample_demonstrations
+    from coursekit.training.runs import train_sft
 
     return train_sft(
         quick.base_model, sample_demonstrations(64, quick), quick.artifacts / "sft", quick

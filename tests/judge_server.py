@@ -335,13 +335,13 @@ def answer_to(user: str, state: Server) -> str:
 
 
 def score_of(prompt: str, text: str, state: Server):
-    from coursekit.triage import score_report
-    from coursekit.triage.rubric import Scores
+    from coursekit.tasks.triage import score_report
+    from coursekit.tasks.triage.scoring import Scores
 
     with state.lock:
         if state.truth is None:
-            from coursekit.triage import build_prompt, sample_alerts
-            from coursekit.triage.alerts import FRESH
+            from coursekit.tasks.triage import build_prompt, sample_alerts
+            from coursekit.tasks.triage.alerts import FRESH
 
             pools = {"preferences": 0, "validation": 0, "evaluation": FRESH}
             state.truth = {

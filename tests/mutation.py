@@ -48,7 +48,7 @@ class Target:
 
 TARGETS = (
     Target(
-        "losses",
+        "lm.losses",
         "test_losses.py",
         equivalent={
             "_log1mexp: x > -0.6931 -> x >= -0.6931": "both forms are exact there",
@@ -58,7 +58,7 @@ TARGETS = (
         },
     ),
     Target(
-        "logprobs",
+        "lm.logprobs",
         "test_logprobs.py",
         parts=(
             *("common_prefix_length", "pad_right", "token_logps", "sum_over_response"),
@@ -68,16 +68,16 @@ TARGETS = (
             "sum_over_response: -1 -> +1": "the last of two dimensions",
         },
     ),
-    Target("evaluation.intervals", "test_intervals.py"),
-    Target("evaluation.pairwise", "test_pairwise.py"),
+    Target("common.statistics", "test_intervals.py"),
+    Target("evaluation.win_rates", "test_pairwise.py"),
     Target(
-        "judging.questions",
+        "evaluation.judges.questions",
         "test_questions.py",
         parts=("parse_answer", "_one_object", "_once", "_winner", "_points", "_order"),
     ),
     Target("preferences.auditing", "test_audit.py"),
     Target(
-        "monitoring.red_flags",
+        "training.red_flags",
         "test_red_flag_thresholds.py",
         equivalent={
             f"_length_growth: {growth} > {limit} -> {growth} >= {limit}": (

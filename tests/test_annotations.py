@@ -13,7 +13,7 @@ from coursekit.evaluation import (
     win_rate,
 )
 from coursekit.evaluation.annotations import from_win_rate
-from coursekit.judging import RubricJudge
+from coursekit.evaluation.judges import RubricJudge
 
 ROW = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hello there."}
 

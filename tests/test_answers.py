@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit import answers as answers_module
-from coursekit.answers import answer
-from coursekit.generation import generate
-from coursekit.models import load_model
-from coursekit.models.identity import model_identity
+from coursekit.evaluation import responses as answers_module
+from coursekit.evaluation.responses import answer
+from coursekit.lm.generation import generate
+from coursekit.lm.identity import model_identity
+from coursekit.lm.loading import load_model
 from coursekit.preferences import alert_rows
 
 
@@ -30,7 +30,7 @@ def copied(sft_folder, tmp_path):
 @pytest.fixture()
 def loads(monkeypatch):
     """Which models were loaded to answer."""
-    from coursekit import models
+    from coursekit.lm import loading as models
 
     seen = []
 
@@ -136,7 +136,7 @@ def test_what_was_answered_before_a_stop_is_kept(small, copied, monkeypatch):
             raise KeyboardInterrupt
         return generate(*args, **options)
 
-    monkeypatch.setattr("coursekit.generation.generate", stopping)
+    monkeypatch.setattr("coursekit.lm.generation.generate", stopping)
     with pytest.raises(KeyboardInterrupt):
         answer({"SFT": copied}, rows, small)
     done = answer({"SFT": copied}, rows, small)["SFT"]
@@ -157,12 +157,12 @@ def test_edited_answers_are_generated_again(small, copied, capsys):
 
 
 def test_other_sampling_code_is_other_answers(small, copied, loads, monkeypatch, tmp_path):
-    from coursekit import generation
+    from coursekit.lm import generation
 
     rows = alert_rows("evaluation", 2, small)
     answer({"SFT": copied}, rows, small)
     changed = tmp_path / "generation.py"
-    source = (ROOT / "coursekit" / "generation.py").read_text(encoding="utf-8")
+    source = (ROOT / "coursekit" / "lm" / "generation.py").read_text(encoding="utf-8")
     changed.write_text(
         source.replace("was_training = model.training", "was_training = False"), encoding="utf-8"
     )

@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from scipy.stats import binomtest
 
-from coursekit import progress
-from coursekit.judging import Agreement, RubricJudge, both_orders
+from coursekit.common import progress
+from coursekit.evaluation.judges import Agreement, RubricJudge, both_orders
 from coursekit.preferences import (
     audit,
     auditing,
@@ -21,7 +21,7 @@ from coursekit.preferences import (
 )
 from coursekit.preferences.auditing import detectable, share
 from coursekit.preferences.similar import jaccard, near_duplicates, shingles
-from coursekit.widgets import side_by_side
+from coursekit.week.widgets import side_by_side
 
 SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
 WORDS = [first + second for first in "bdfgklmnprst" for second in ("a", "ela", "ino", "o", "uri")]

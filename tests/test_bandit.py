@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from coursekit.bandit import (
+from coursekit.week.bandit import (
     fit_dpo,
     fit_reward,
     kl_divergence,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from elsewhere import Elsewhere
 
-from coursekit.logprobs import encode_pair, encode_prompt, sequence_logps
-from coursekit.models import frozen_copy
+from coursekit.lm.loading import frozen_copy
+from coursekit.lm.logprobs import encode_pair, encode_prompt, sequence_logps
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -48,7 +48,7 @@ def test_the_guard_notices_ids_on_the_cpu(gpu, model, tokenizer):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_generate(temperature, gpu, model, tokenizer, triples):
-    from coursekit.generation import generate
+    from coursekit.lm.generation import generate
 
     gpu.move(model)
     texts = generate(
@@ -59,7 +59,7 @@ def test_generate(temperature, gpu, model, tokenizer, triples):
 
 def test_scores_and_kl(gpu, model, tokenizer, triples):
     from coursekit.evaluation import kl_from_reference
-    from coursekit.reward_model import implicit_rewards
+    from coursekit.training.reward_model import implicit_rewards
 
     expected = sequence_logps(model, tokenizer, *asked(triples))
     reference = gpu.move(frozen_copy(model))
@@ -75,8 +75,8 @@ def test_scores_and_kl(gpu, model, tokenizer, triples):
 def test_capability(gpu, model, tokenizer):
     import itertools
 
-    from coursekit.evaluation.capability import capability_scores
-    from coursekit.triage import corpus
+    from coursekit.evaluation.alignment_tax import capability_scores
+    from coursekit.tasks.triage import corpus
 
     documents = list(itertools.islice(corpus(seed=5), 4))
     scores = capability_scores({"base": gpu.move(model)}, tokenizer, documents, max_new_tokens=4)
@@ -86,7 +86,7 @@ def test_capability(gpu, model, tokenizer):
 def test_reward_model_scores(gpu, profile, tokenizer, triples):
     from transformers import AutoModelForSequenceClassification
 
-    from coursekit.reward_model import RewardModel
+    from coursekit.training.reward_model import RewardModel
 
     model = AutoModelForSequenceClassification.from_pretrained(
         profile.base_model, num_labels=1, pad_token_id=tokenizer.pad_token_id
@@ -95,7 +95,7 @@ def test_reward_model_scores(gpu, profile, tokenizer, triples):
 
 
 def test_the_monitors_measurements(gpu, model, tokenizer, profile, triples, tmp_path):
-    from coursekit.monitoring import Monitor
+    from coursekit.training import Monitor
 
     monitor = Monitor(*[rows[:2] for rows in (asked(triples)[0], triples)])
     reference = gpu.move(frozen_copy(model))
@@ -143,8 +143,8 @@ def calls_a_model(cell):
 def test_cells_of_session_a(gpu, model, tokenizer, triples):
     from trl.data_utils import common_prefix_length
 
-    from coursekit.exercises import session_a as exercises
-    from coursekit.logprobs import token_logps
+    from coursekit.lm.logprobs import token_logps
+    from coursekit.week.exercises import session_a as exercises
 
     found = cells("A_paper_math")
     own = [index for index, cell in enumerate(found) if calls_a_model(cell)]

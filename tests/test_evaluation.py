@@ -9,23 +9,23 @@ import pytest
 import torch
 from conftest import NATS
 
+from coursekit.common.profile import TINY_MODEL, load_profile
+from coursekit.common.statistics import bootstrap_mean
 from coursekit.evaluation import (
-    bootstrap_mean,
     comparison_table,
     copy_accuracy,
     kl_from_reference,
     score_responses,
     win_rate,
 )
-from coursekit.judging import RubricJudge
-from coursekit.losses import dpo_loss
-from coursekit.models import frozen_copy
-from coursekit.pipeline import use_sft
+from coursekit.evaluation.judges import RubricJudge
+from coursekit.lm.loading import frozen_copy
+from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import alert_rows
-from coursekit.profile import TINY_MODEL, load_profile
-from coursekit.triage import Alert, sample_alerts
-from coursekit.triage.alerts import services_in
-from coursekit.widgets import claim, comparison, side_by_side
+from coursekit.tasks.triage import Alert, sample_alerts
+from coursekit.tasks.triage.alerts import services_in
+from coursekit.week.widgets import claim, comparison, side_by_side
+from coursekit.workspace import use_sft
 
 
 def test_bootstrap_agrees_with_theory():
@@ -171,7 +171,7 @@ def test_on_the_courses_own_run_a_claim_that_does_not_hold_stops(at_home, capsys
 def another_model(monkeypatch, runs):
     tiny = load_profile("tiny")
     monkeypatch.setattr(
-        "coursekit.widgets.load_profile", lambda: replace(tiny, base_model="my/model")
+        "coursekit.week.widgets.load_profile", lambda: replace(tiny, base_model="my/model")
     )
 
 

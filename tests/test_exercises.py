@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from coursekit.exercises import Exercise, Mistake, session_a, session_b, session_c
+from coursekit.week.exercises import session_a, session_b, session_c
+from coursekit.week.exercises.exercise import Exercise, Mistake
 
 SESSIONS = {"A": session_a.EXERCISES, "B": session_b.EXERCISES, "C": session_c.EXERCISES}
 ALL = session_a.EXERCISES | session_b.EXERCISES | session_c.EXERCISES

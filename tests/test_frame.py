@@ -67,7 +67,7 @@ def test_package_depends_on_the_same():
 
 def test_import_loads_nothing_heavy():
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'pandas', 'numpy', 'matplotlib'}"
-    code = "import sys, coursekit, coursekit.triage, coursekit.profile\n"
+    code = "import sys, coursekit, coursekit.tasks.triage, coursekit.common.profile\n"
     code += f"print({heavy} & set(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -143,7 +143,7 @@ def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     variables = {name: value.format(file=tmp_path / "file") for name, value in variables.items()}
     result = subprocess.run(
-        [sys.executable, "-m", "coursekit.run_course"],
+        [sys.executable, "-m", "coursekit.week.run_course"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -197,7 +197,7 @@ def test_a_second_run_reuses_the_environment(tmp_path):
 SWEEP = """
 import sys, time
 from pathlib import Path
-from coursekit import parallel
+from coursekit.common import parallel
 parallel.PRELOAD = []  # nothing that takes long to import
 if __name__ == "__main__":
     from begun import begun
@@ -302,10 +302,11 @@ def course(tmp_path):
     wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
 
     def clone(name, folder):
-        (tmp_path / name / "coursekit").mkdir(parents=True)
+        (tmp_path / name / "coursekit" / "common").mkdir(parents=True)
         shutil.copy(ROOT / "requirements.txt", tmp_path / name)
-        for file in ("__init__.py", "__main__.py", "profile.py"):
-            shutil.copy(ROOT / "coursekit" / file, tmp_path / name / "coursekit")
+        common = ("common/__init__.py", "common/profile.py")
+        for file in ("__init__.py", "__main__.py", *common):
+            shutil.copy(ROOT / "coursekit" / file, tmp_path / name / "coursekit" / file)
         if not (tmp_path / folder).is_dir():
             venv.create(tmp_path / folder)
             stamp = tmp_path / folder / "course-requirements.sha256"
@@ -321,7 +322,7 @@ def course(tmp_path):
         (python,) = (
             path for path in (tmp_path / folder).glob("*/python*") if path.stem == "python"
         )
-        code = "import coursekit.profile as p; print(p.artifacts_folder().parent.name)"
+        code = "import coursekit.common.profile as p; print(p.artifacts_folder().parent.name)"
         return output_of([python, "-c", code], cwd=tmp_path, env=clean)
 
     return SimpleNamespace(clone=clone, begin=begin, found=found)
@@ -370,7 +371,7 @@ def test_commands_run_this_clone_and_the_environments_own_kernel(tmp_path, monke
     [("here/runs", "{root}/here/runs"), ("~/runs", "{home}/runs"), ("{home}/x", "{home}/x")],
 )
 def test_a_folder_means_the_same_from_everywhere(variable, value, meant, tmp_path, monkeypatch):
-    from coursekit.profile import folder_of, load_profile
+    from coursekit.common.profile import folder_of, load_profile
 
     places = {"root": ROOT, "home": tmp_path}
     monkeypatch.setenv("HOME", str(tmp_path))

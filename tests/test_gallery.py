@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from coursekit import gallery
-from coursekit.judging import RubricJudge
-from coursekit.monitoring import Contest
+from coursekit.evaluation.judges import RubricJudge
+from coursekit.training import Contest
+from coursekit.week import gallery
 
 
 @pytest.fixture()
@@ -21,7 +21,7 @@ def spoken(monkeypatch):
         asked.append((list(prompts), options))
         return model[: len(prompts)]
 
-    monkeypatch.setattr("coursekit.generation.generate", generate)
+    monkeypatch.setattr("coursekit.lm.generation.generate", generate)
     return asked
 
 
@@ -60,11 +60,11 @@ def without_models(monkeypatch, spoken, triples):
         return SimpleNamespace(folder=folder)
 
     metrics = pd.DataFrame({"step": [1, 2], "loss": [0.7, 0.123456], "nobody reads": [1, 1]})
-    monkeypatch.setattr("coursekit.pipeline.ensure_sft", lambda *a, **o: "sft")
-    monkeypatch.setattr("coursekit.pipeline.ensure_triples", lambda *a, **o: list(triples))
-    monkeypatch.setattr("coursekit.models.load_model", lambda *a: bad)
-    monkeypatch.setattr("coursekit.models.load_tokenizer", lambda *a: None)
-    monkeypatch.setattr("coursekit.monitoring.load_metrics", lambda folder: metrics)
+    monkeypatch.setattr("coursekit.workspace.ensure_sft", lambda *a, **o: "sft")
+    monkeypatch.setattr("coursekit.workspace.ensure_triples", lambda *a, **o: list(triples))
+    monkeypatch.setattr("coursekit.lm.loading.load_model", lambda *a: bad)
+    monkeypatch.setattr("coursekit.lm.loading.load_tokenizer", lambda *a: None)
+    monkeypatch.setattr("coursekit.training.load_metrics", lambda folder: metrics)
     monkeypatch.setattr(
         "coursekit.preferences.alert_rows",
         lambda split, n, *a, **o: (triples * 2)[: min(n, 24)] if split == "validation" else triples,

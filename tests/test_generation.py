@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from coursekit.generation import generate
-from coursekit.triage import build_prompt, sample_alerts
+from coursekit.lm.generation import generate
+from coursekit.tasks.triage import build_prompt, sample_alerts
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_samples_do_not_depend_on_the_batches(model, tokenizer, prompts):
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_samples_follow_the_models_distribution(model, tokenizer, temperature):
     """The first tokens of 4,000 samples: each is as frequent as the softmax says."""
-    from coursekit.logprobs import encode_prompt
+    from coursekit.lm.logprobs import encode_prompt
 
     prompt, n = build_prompt(sample_alerts("validation", 1)[0], "Tell the team."), 4000
     texts = generate(

@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coursekit.evaluation import annotated_win_rate, length_controlled, read_annotations
-from coursekit.labelling import Labelling
-from coursekit.monitoring import load_metrics
+from coursekit.evaluation.judges.person import Labelling
 from coursekit.preferences import (
     audit,
     check_triples,
@@ -28,6 +27,7 @@ from coursekit.preferences import (
     to_trl,
     write_triples,
 )
+from coursekit.training import load_metrics
 
 quick = settings(
     max_examples=60,

@@ -5,16 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from coursekit.evaluation import (
-    bootstrap_mean,
-    comparison_table,
-    interval_by_prompts,
-    mcnemar,
-    prompts_needed,
-    to_markdown,
-)
-from coursekit.evaluation.intervals import _expanded_tail
-from coursekit.evaluation.pairwise import rate_of
+from coursekit.common.statistics import _expanded_tail, bootstrap_mean, mcnemar, prompts_needed
+from coursekit.evaluation import comparison_table, interval_by_prompts, to_markdown
+from coursekit.evaluation.win_rates import rate_of
 
 REPLICATIONS = 2000  # the standard error of a coverage of 95 % is then 0.5 %
 
@@ -47,7 +40,7 @@ def test_coverage_is_between_93_and_97_per_cent(draw, truth, within, n):
 
 def test_the_plain_percentiles_would_cover_too_little(monkeypatch):
     """The correction for few values is needed: without it ten values fall short of 93 %."""
-    from coursekit.evaluation import intervals
+    from coursekit.common import statistics as intervals
 
     monkeypatch.setattr(intervals, "_expanded_tail", lambda n: 0.025)
     rng, hits = np.random.default_rng(0), 0

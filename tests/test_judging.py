@@ -6,14 +6,20 @@ import random
 import numpy as np
 import pytest
 
-from coursekit.judging import RubricJudge, agreement, both_orders, compare_judges, one_order
+from coursekit.evaluation.judges import (
+    RubricJudge,
+    agreement,
+    both_orders,
+    compare_judges,
+    one_order,
+)
 
 
 @pytest.fixture(scope="module")
 def items():
     """Pairs of reports on 400 alerts, each written with vices."""
-    from coursekit.triage import build_prompt, sample_alerts
-    from coursekit.triage.demonstrations import Vices, write_imperfectly
+    from coursekit.tasks.triage import build_prompt, sample_alerts
+    from coursekit.tasks.triage.demonstrations import Vices, write_imperfectly
 
     rng = random.Random(0)
     found = []
@@ -100,7 +106,7 @@ def test_what_both_orders_mend_and_what_not(items):
 
 
 def test_another_judge_has_another_identity(monkeypatch):
-    import coursekit.triage.policy
+    import coursekit.tasks.triage.policy
 
     class Contrary(RubricJudge):
         def compare(self, row, first, second):
@@ -118,7 +124,7 @@ def test_another_judge_has_another_identity(monkeypatch):
     ]
     assert len({identity, *(judge.identity for judge in others)}) == 7
     # A program that scores in another way is another judge.
-    source, edited = inspect.getsource, coursekit.triage.policy
+    source, edited = inspect.getsource, coursekit.tasks.triage.policy
     monkeypatch.setattr(
         inspect, "getsource", lambda thing: "edited" if thing is edited else source(thing)
     )
@@ -179,7 +185,7 @@ def test_side_by_side_keeps_the_order_and_stops_when_it_must():
     import threading
     import time
 
-    from coursekit.judging import side_by_side
+    from coursekit.evaluation.judges import side_by_side
 
     class Slow:
         name, concurrency, spent = "slow", 4, 0.5
@@ -207,7 +213,7 @@ def test_side_by_side_keeps_the_order_and_stops_when_it_must():
 
 
 def test_calibration_by_the_true_difference(triples):
-    from coursekit.judging import calibration
+    from coursekit.evaluation.judges import calibration
 
     class Coarse(RubricJudge):
         """Sees differences above 0.2 only."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from conftest import NATS
 
-from coursekit.label_noise import label_noise_sweep, noise_table
 from coursekit.preferences import alert_rows
+from coursekit.week.label_noise import label_noise_sweep, noise_table
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from coursekit.labelling import Labelling
-from coursekit.widgets import label_pairs
+from coursekit.evaluation.judges.person import Labelling
+from coursekit.week.widgets import label_pairs
 
 ITEMS = [({"prompt": f"Prompt {i}"}, f"good {i}", f"bad {i}") for i in range(40)]
 

@@ -21,12 +21,18 @@ from conftest import ROOT
 pytest.importorskip("anthropic")
 pytest.importorskip("openai")
 
-from coursekit.judging import RubricJudge, both_orders, build_prompt, compare_judges, load_judge
-from coursekit.judging.keys import Key, find_key
-from coursekit.judging.llm_judge import JudgeError, LLMJudge, pair_questions
-from coursekit.judging.providers import AnthropicProvider, OpenAIProvider, Transient
-from coursekit.judging.questions import Question
-from coursekit.judging.store import Verdict, VerdictStore
+from coursekit.evaluation.judges import (
+    RubricJudge,
+    both_orders,
+    build_prompt,
+    compare_judges,
+    load_judge,
+)
+from coursekit.evaluation.judges.keys import Key, find_key
+from coursekit.evaluation.judges.llm_judge import JudgeError, LLMJudge, pair_questions
+from coursekit.evaluation.judges.providers import AnthropicProvider, OpenAIProvider, Transient
+from coursekit.evaluation.judges.questions import Question
+from coursekit.evaluation.judges.store import Verdict, VerdictStore
 
 SECRET = "sk-ant-" + "never-to-be-seen-0123456789"
 
@@ -106,7 +112,7 @@ def test_what_was_answered_is_never_asked_again(server, protocol, tmp_path):
 
 
 def test_another_rubric_or_model_is_another_question(server, tmp_path):
-    from coursekit.judging.written_rubric import load_rubric
+    from coursekit.tasks.rubric import load_rubric
 
     path = tmp_path / "mine.md"
     path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n", encoding="utf-8")
@@ -451,18 +457,18 @@ judge.prepare(numbered(16), label=None)
 
 def test_who_was_killed_while_asking_has_paid_and_holds_nothing_up(tmp_path, monkeypatch):
     path = tmp_path / "verdicts.sqlite"
-    script = "import sys; from coursekit.judging.store import VerdictStore as V; "
+    script = "import sys; from coursekit.evaluation.judges.store import VerdictStore as V; "
     script += "assert V(sys.argv[1]).claim('key', 0.5) == 'claimed'"
     subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, check=True)
     store = VerdictStore(path)
     assert store.claim("other", 0.5, cap=0.9) == "spent"
     assert store.claim("key", 0.5, cap=1.0) == "claimed" and store.spent() == 0.5
     # Another machine's process cannot be looked at: it has an hour.
-    monkeypatch.setattr("coursekit.judging.store._me", lambda: "elsewhere/1/1")
+    monkeypatch.setattr("coursekit.evaluation.judges.store._me", lambda: "elsewhere/1/1")
     assert store.claim("theirs", 0.0) == "claimed"
     monkeypatch.undo()
     assert store.claim("theirs", 0.0) == "taken"
-    monkeypatch.setattr("coursekit.judging.store.FOREIGN_CLAIM", 0.0)
+    monkeypatch.setattr("coursekit.evaluation.judges.store.FOREIGN_CLAIM", 0.0)
     assert store.claim("theirs", 0.0) == "claimed"
 
 
@@ -607,7 +613,9 @@ def test_a_batch_that_fails_leaves_no_verdict(server, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_batch_is_handed_over_with_patience(server, protocol, monkeypatch):
-    monkeypatch.setattr("coursekit.judging.llm_judge.random.uniform", lambda low, high: 0.01)
+    monkeypatch.setattr(
+        "coursekit.evaluation.judges.llm_judge.random.uniform", lambda low, high: 0.01
+    )
     server.set(refuse_batches=2)
     judge = LLMJudge(provider(server, protocol), attempts=3)
     judge.prepare(numbered(5), batch=True, poll_seconds=0.01, label=None)
@@ -693,7 +701,7 @@ def test_where_a_key_comes_from(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     assert find_key("SOME_API_KEY").reveal() == SECRET
     monkeypatch.delitem(sys.modules, "google.colab")
-    monkeypatch.setattr("coursekit.judging.keys.getpass", lambda prompt: SECRET)
+    monkeypatch.setattr("coursekit.evaluation.judges.keys.getpass", lambda prompt: SECRET)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert find_key("SOME_API_KEY").reveal() == SECRET
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import NATS
 
-from coursekit.logprobs import (
+from coursekit.lm.logprobs import (
     EncodedPair,
     check_lengths,
     common_prefix_length,
@@ -192,6 +192,12 @@ def test_scores_are_of_the_responses_tokens_in_the_order_given(training):
     model.batches.clear()
     assert len(score_tokens(model, many, lambda logits, ids: logits[:, 1:])) == 65
     assert [len(batch) for batch in model.batches] == [64, 1]
+
+
+def test_scores_of_another_number_of_rows_are_refused():
+    pairs = [EncodedPair([1], [2]), EncodedPair([5], [6])]
+    with pytest.raises(ValueError):
+        score_tokens(Counting(), pairs, lambda logits, ids: logits[:1, 1:])
 
 
 def test_errors_name_the_fix(model, tokenizer):

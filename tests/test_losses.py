@@ -9,7 +9,7 @@ from math import exp, log
 import pytest
 import torch
 
-from coursekit.losses import (
+from coursekit.lm.losses import (
     cdpo_loss,
     dpo_loss,
     ipo_loss,

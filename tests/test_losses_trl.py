@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import NATS
 
-from coursekit.logprobs import sequence_logps
-from coursekit.losses import (
+from coursekit.lm.loading import frozen_copy
+from coursekit.lm.logprobs import sequence_logps
+from coursekit.lm.losses import (
     cdpo_loss,
     dpo_loss,
     ipo_loss,
@@ -16,8 +17,7 @@ from coursekit.losses import (
     robust_dpo_loss,
     simpo_loss,
 )
-from coursekit.models import frozen_copy
-from coursekit.training import trl_loss
+from coursekit.training.runs import trl_loss
 
 
 @pytest.fixture()

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from coursekit.made_from import (
+from coursekit.common.journal import Journal, read_journal
+from coursekit.common.made_from import (
     code_version,
     differences,
     only_here,
@@ -17,7 +18,6 @@ from coursekit.made_from import (
     set_aside,
     write_record,
 )
-from coursekit.preferences.journal import Journal, read_journal
 
 
 def test_what_differs_is_said_by_name_and_value(tmp_path):

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune as render
 
+from coursekit.common.markup import as_code, as_markdown, from_markdown, styled
 from coursekit.evaluation import comparison_table, to_markdown
-from coursekit.gallery import load_recorded
-from coursekit.markup import as_code, as_markdown, from_markdown, styled
 from coursekit.preferences import data_card, save_card
 from coursekit.preferences.auditing import Audit, Finding
-from coursekit.triage import sample_alerts
-from coursekit.widgets import comparison, exhibits, findings
+from coursekit.tasks.triage import sample_alerts
+from coursekit.week.gallery import load_recorded
+from coursekit.week.widgets import comparison, exhibits, findings
 
 HOSTILE = "<img src=x onerror=alert(1)> | [a](javascript:b) `c` *d* $e$ &lt;"
 TEXTS = [HOSTILE, "a\n\n# b", "x]: y", "\\", "![i](j)", "SFT+DPO", "[71.5%, 77.5%] on 300", "a_b_c"]

@@ -9,8 +9,14 @@ import pytest
 import torch
 from conftest import NATS
 
-from coursekit.models import adapter_config, frozen_copy, load_model, load_tokenizer, merge_adapter
-from coursekit.profile import TINY_MODEL, load_profile
+from coursekit.common.profile import TINY_MODEL, load_profile
+from coursekit.lm.loading import (
+    adapter_config,
+    frozen_copy,
+    load_model,
+    load_tokenizer,
+    merge_adapter,
+)
 
 FOLDER = Path(TINY_MODEL)
 
@@ -31,7 +37,12 @@ def test_the_card_tells_how_it_was_made():
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     assert f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}" in card
-    for word in ("teaching model", "python -m coursekit.models.build", "minutes on", "seed"):
+    for word in (
+        "teaching model",
+        "python -m coursekit.tasks.triage.base_model",
+        "minutes on",
+        "seed",
+    ):
         assert word in card
 
 
@@ -42,7 +53,7 @@ def test_any_text_survives_the_tokenizer(tokenizer):
 
 
 def test_words_of_a_service_are_single_tokens(tokenizer):
-    from coursekit.triage.alerts import ROLES, SYSTEMS
+    from coursekit.tasks.triage.alerts import ROLES, SYSTEMS
 
     for system in SYSTEMS:
         for role in ROLES:
@@ -87,8 +98,8 @@ def test_a_tokenizer_cut_short_is_told(name, kept, tokenizer, tmp_path):
 
 
 def test_adapters_stack_and_merge(sft_folder, quick, tokenizer, triples, tmp_path):
-    from coursekit.logprobs import sequence_logps
-    from coursekit.training import train_dpo
+    from coursekit.lm.logprobs import sequence_logps
+    from coursekit.training.runs import train_dpo
 
     run = train_dpo(sft_folder, triples, tmp_path / "dpo", quick)
     assert adapter_config(run.folder)["base_model_name_or_path"] == str(sft_folder)
@@ -109,7 +120,7 @@ def test_no_function_is_called_first_by_several_threads_at_once(profile, tokeniz
     """Else one of them may compute it with low accuracy: each is called for one number before."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from coursekit.logprobs import sequence_logps
+    from coursekit.lm.logprobs import sequence_logps
 
     first = {}
 
@@ -162,8 +173,8 @@ def adapter(profile, tmp_path_factory):
     """A small adapter on the shipped model, as a run saves it, without training."""
     from peft import LoraConfig, get_peft_model
 
-    from coursekit.models import base_name
-    from coursekit.models.weights import write_checksums
+    from coursekit.lm.loading import base_name
+    from coursekit.lm.weights import write_checksums
 
     folder = tmp_path_factory.mktemp("adapter")
     model = get_peft_model(
@@ -196,7 +207,7 @@ def change_weights(path, change, noted):
     """Rewrite the tensors in `path`; with `noted`, with the right check sum beside them."""
     from safetensors.torch import load_file, save_file
 
-    from coursekit.models.weights import write_checksums
+    from coursekit.lm.weights import write_checksums
 
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
     if noted:
@@ -316,7 +327,7 @@ def test_an_adapter_does_not_send_us_to_the_hub(adapter, profile, tmp_path, monk
         load_model(copy, profile)
 
     asked = []
-    monkeypatch.setattr("coursekit.models._load_plain", lambda source, _: asked.append(source))
+    monkeypatch.setattr("coursekit.lm.loading._load_plain", lambda source, _: asked.append(source))
     with pytest.raises(AttributeError):  # of None, in place of the base
         load_model(copy, replace(profile, base_model="someone/model"))
     assert asked == ["someone/model"]
@@ -336,7 +347,7 @@ def test_a_base_that_is_gone_is_told(adapter, tmp_path):
 
 
 def test_adapters_and_their_bases_may_move_together(adapter, tmp_path):
-    from coursekit.models import base_name
+    from coursekit.lm.loading import base_name
 
     artifacts = tmp_path / "artifacts"
     for name in ("tiny/sft", "tiny/dpo", "elsewhere"):
@@ -347,7 +358,7 @@ def test_adapters_and_their_bases_may_move_together(adapter, tmp_path):
     assert base_name(sft, artifacts, artifacts) == "./tiny/sft"
     assert base_name(sft, tmp_path / "outside", artifacts) == str(sft)
     assert base_name("owner/name", dpo, artifacts) == "owner/name"
-    assert base_name(TINY_MODEL, dpo, artifacts) == "coursekit/models/tiny"
+    assert base_name(TINY_MODEL, dpo, artifacts) == "coursekit/lm/tiny"
 
     rename_base(dpo, "../sft")
     moved = artifacts.rename(tmp_path / "moved")
@@ -370,7 +381,7 @@ def test_a_damaged_tokenizer_is_told(tmp_path, text):
 
 
 def test_a_build_that_was_stopped_goes_on_to_the_same_weights(tokenizer, tmp_path, monkeypatch):
-    from coursekit.models import build
+    from coursekit.tasks.triage import base_model as build
 
     recipe = build.Recipe(hidden=16, layers=1, feed_forward=32, steps=24, batch=2, warmup_steps=4)
     whole = build.build_model(recipe, tokenizer)
@@ -401,7 +412,7 @@ def test_a_build_that_was_stopped_goes_on_to_the_same_weights(tokenizer, tmp_pat
 
 def test_the_shipped_model_is_what_its_builder_makes(tokenizer):
     """Tokenizer, architecture and size: weights take minutes and are not made again here."""
-    from coursekit.models import build
+    from coursekit.tasks.triage import base_model as build
 
     made = build.build_tokenizer(build.Recipe())
     assert made.get_vocab() == tokenizer.get_vocab()

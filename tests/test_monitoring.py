@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import NATS, ROOT
 
-from coursekit.logprobs import encode_prompt, score_tokens, token_logps
-from coursekit.models import frozen_copy, load_model
-from coursekit.monitoring import Monitor, estimate_kl, load_metrics, sample_responses
-from coursekit.monitoring.monitor import _step
-from coursekit.training import train_dpo
+from coursekit.lm.kl import estimate_kl, sample_responses
+from coursekit.lm.loading import frozen_copy, load_model
+from coursekit.lm.logprobs import encode_prompt, score_tokens, token_logps
+from coursekit.training import Monitor, load_metrics
+from coursekit.training.monitor import _step
+from coursekit.training.runs import train_dpo
 
 PROMPTS = [
     "Tell the team.\nservice: user-db",
@@ -181,7 +182,7 @@ def test_a_line_without_a_step_is_after_every_checkpoint(line):
 
 
 def test_the_import_says_nothing():
-    code = "from coursekit.monitoring import Monitor"
+    code = "from coursekit.training import Monitor"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -271,8 +272,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbe
 
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
-    from coursekit.made_from import write_record
-    from coursekit.training import CHECKPOINTS, _last_checkpoint, finished_run
+    from coursekit.common.made_from import write_record
+    from coursekit.training.runs import CHECKPOINTS, _last_checkpoint, finished_run
 
     folder = tmp_path / "dpo" / CHECKPOINTS
     whole = folder / "checkpoint-5"

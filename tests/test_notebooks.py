@@ -52,7 +52,7 @@ def test_saved_outputs_need_no_kernel(source):
 
 
 def test_formulas_become_mathml():
-    from coursekit.run_course import with_mathml
+    from coursekit.week.run_course import with_mathml
 
     notebook = nbformat.v4.new_notebook(
         cells=[
@@ -73,7 +73,7 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
     shutil.copytree(
         ROOT / "coursekit", tmp_path / "coursekit", ignore=shutil.ignore_patterns("__pycache__")
     )
-    rubric = tmp_path / "coursekit" / "triage" / "rubric.py"
+    rubric = tmp_path / "coursekit" / "tasks" / "triage" / "scoring.py"
     code = rubric.read_text(encoding="utf-8")
     broken = code.replace("format=float(report.conformant)", "format=float(not report.conformant)")
     assert broken != code

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from coursekit.evaluation.pairwise import WinRate, all_pairs, rate_of, win_rate
+from coursekit.evaluation.win_rates import WinRate, all_pairs, rate_of, win_rate
 
 
 class Longer:

@@ -16,13 +16,16 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit import judging, made_from, models, training
-from coursekit.judging import RubricJudge
-from coursekit.made_from import fingerprint, write_record
-from coursekit.models.identity import model_identity
-from coursekit.pipeline import ensure_dpo, ensure_sft, ensure_triples, three_way, use_sft
+from coursekit.common import made_from
+from coursekit.common.made_from import fingerprint, write_record
+from coursekit.evaluation import judges as judging
+from coursekit.evaluation.judges import RubricJudge
+from coursekit.lm import loading as models
+from coursekit.lm.identity import model_identity
 from coursekit.preferences import load_triples
-from coursekit.training import is_finished, load_run
+from coursekit.training import runs as training
+from coursekit.training.runs import is_finished, load_run
+from coursekit.workspace import ensure_dpo, ensure_sft, ensure_triples, three_way, use_sft
 
 HISTORY = [{"loss": 0.7}, {"eval_rewards/margins": 0.2}]
 
@@ -71,7 +74,7 @@ def made(monkeypatch, triples):
     }.items():
         monkeypatch.setattr(training, name, stub)
     monkeypatch.setattr(models, "load_model", model_stub)
-    monkeypatch.setattr("coursekit.generation.generate", generate)
+    monkeypatch.setattr("coursekit.lm.generation.generate", generate)
     monkeypatch.delenv("COURSE_JUDGE", raising=False)
     return seen
 
@@ -369,7 +372,7 @@ def test_a_model_that_somebody_has_put_there_is_not_written_over(made, small, ru
 
 
 def test_a_watched_run_serves_who_does_not_watch_but_not_the_reverse(made, small, runs, triples):
-    from coursekit.monitoring import Monitor
+    from coursekit.training import Monitor
 
     watcher = Monitor([row["prompt"] for row in triples[:2]], triples[:2])
     watcher.attach = lambda *arguments: None
@@ -403,6 +406,6 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
         raise AssertionError("made anew")
 
     monkeypatch.setattr(training, "run_training", refuse)
-    monkeypatch.setattr("coursekit.generation.generate", refuse)
+    monkeypatch.setattr("coursekit.lm.generation.generate", refuse)
     again = three_way(few, seed=3, folder=tmp_path / "seed3")
     assert again.means.equals(first.means) and again.margin == first.margin

@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit.judging import RubricJudge, Verdict, both_orders
+from coursekit.common.journal import Journal
+from coursekit.evaluation.judges import RubricJudge, Verdict, both_orders
 from coursekit.preferences import (
     Design,
     Source,
@@ -31,7 +32,6 @@ from coursekit.preferences import (
     two_system_prompts,
     two_temperatures,
 )
-from coursekit.preferences.journal import Journal
 
 ALL_PAIRS = Design("by hand", (Source("any"),))
 
@@ -177,7 +177,7 @@ def test_references_are_what_the_row_says(model, tokenizer, profile):
 def test_a_system_prompt_is_seen_by_the_model_and_not_kept(model, tokenizer, profile, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "coursekit.generation.generate",
+        "coursekit.lm.generation.generate",
         lambda model, tokenizer, prompts, **_: seen.extend(prompts) or ["x"] * len(prompts),
     )
     rows = alert_rows("preferences", 1, profile)
@@ -365,7 +365,7 @@ def test_candidates_of_another_run_are_kept_and_not_used(
 def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
     model, tokenizer, profile, tmp_path, monkeypatch
 ):
-    from coursekit import generation
+    from coursekit.lm import generation
     from coursekit.preferences import sampling
 
     asked = []
@@ -389,7 +389,7 @@ def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
     assert len(asked) == 3
     changed = tmp_path / "generation.py"
     changed.write_text(
-        (ROOT / "coursekit" / "generation.py").read_text(encoding="utf-8") + "\nX = 1\n",
+        (ROOT / "coursekit" / "lm" / "generation.py").read_text(encoding="utf-8") + "\nX = 1\n",
         encoding="utf-8",
     )
     monkeypatch.setattr(generation, "__file__", str(changed))

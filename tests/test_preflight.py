@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from coursekit import preflight as module
-from coursekit.models import load_model, load_tokenizer
+from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.preferences import alert_rows
-from coursekit.preflight import ITEMS, preflight
+from coursekit.training import preflight as module
+from coursekit.training.checklist import ITEMS, preflight
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from coursekit import progress as module
+from coursekit.common import progress as module
 
 
 def test_silent_in_a_log(capsys):

@@ -11,11 +11,11 @@ import torch
 from conftest import NATS
 from safetensors.torch import load_file, save_file
 
-from coursekit import publishing
-from coursekit.models import adapter_config, load_model
-from coursekit.models.weights import write_checksums
-from coursekit.publishing import assert_whole, git_tag, make_release, push_to_hub
-from coursekit.training import load_run, train_dpo
+from coursekit.lm.loading import adapter_config, load_model
+from coursekit.lm.weights import write_checksums
+from coursekit.training import release as publishing
+from coursekit.training.release import assert_whole, git_tag, make_release, push_to_hub
+from coursekit.training.runs import load_run, train_dpo
 
 SECTIONS = {
     "Evaluation on 30 prompts": "| a |\n|---|\n| 1 |",
@@ -68,7 +68,7 @@ def test_the_card(dpo_folder, here):
     assert "license: apache-2.0" in head and "library_name: peft" in head
     for wanted in ("v0.1", *SECTIONS, "| 1 |", "Only tried on Mondays.", "learning_rate", "trl 1."):
         assert wanted in body
-    assert "PeftModel.from_pretrained" in body and "coursekit/models/tiny" in body
+    assert "PeftModel.from_pretrained" in body and "coursekit/lm/tiny" in body
 
 
 def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here, tmp_path):

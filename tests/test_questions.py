@@ -10,7 +10,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coursekit.judging.questions import (
+from coursekit.evaluation.judges.questions import (
     WINNERS,
     InvalidAnswer,
     Question,
@@ -18,7 +18,7 @@ from coursekit.judging.questions import (
     build_prompt,
     parse_answer,
 )
-from coursekit.judging.written_rubric import load_rubric
+from coursekit.tasks.rubric import load_rubric
 
 RUBRIC = load_rubric()
 PAIR = Question("pair", "Why?", ("one", "another"))

@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 
-from coursekit.monitoring import red_flags
+from coursekit.training import red_flags
 
 BETA = 0.5
 INFINITE, NONE = math.inf, math.nan

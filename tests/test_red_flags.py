@@ -8,15 +8,15 @@ import shutil
 
 import pytest
 
-from coursekit.gallery import (
+from coursekit.training import red_flags
+from coursekit.training.red_flags import KL_A_TOKEN
+from coursekit.week.gallery import (
     CONDITIONS,
     RECORDED_RUNS,
     TUNED_SEEDS,
     detection_table,
     load_recorded,
 )
-from coursekit.monitoring import red_flags
-from coursekit.monitoring.red_flags import KL_A_TOKEN
 
 RUNS = load_recorded()
 HEALTHY = [run for run in RUNS if run.condition.disease == "healthy"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import NATS
 
-from coursekit.logprobs import encode_pair
-from coursekit.models import load_model, load_tokenizer
-from coursekit.reward_model import (
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.logprobs import encode_pair
+from coursekit.training.reward_model import (
     best_of,
     implicit_rewards,
     load_reward_model,
@@ -45,7 +45,7 @@ def test_it_learns_to_rank_and_is_a_judge(trained, triples):
 def test_its_identity_is_what_it_weighs_not_where_it_lies(profile, tmp_path):
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
-    from coursekit.reward_model import RewardModel
+    from coursekit.training.reward_model import RewardModel
 
     tokenizer = load_tokenizer(profile.base_model, profile)
     size = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)

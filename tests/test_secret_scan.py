@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coursekit.secret_scan import assert_no_secrets
+from coursekit.common.secret_scan import assert_no_secrets
 
 LETTERS, HEX = string.ascii_letters + string.digits, "0123456789abcdef"
 
@@ -171,7 +171,7 @@ def test_what_a_release_is_made_of_does_not_stop_it(what, tmp_path):
 
 
 def test_the_shipped_model_and_the_courses_own_pages_are_clean(tmp_path):
-    from coursekit.profile import TINY_MODEL
+    from coursekit.common.profile import TINY_MODEL
 
     assert where(TINY_MODEL) == ""
     root = Path(TINY_MODEL).parents[2]

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from coursekit import seeds
-from coursekit.evaluation import Estimate
-from coursekit.pipeline import ThreeWay
+from coursekit.common.statistics import Estimate
+from coursekit.week import seeds
+from coursekit.workspace import ThreeWay
 
 
 def result(seed):

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from coursekit import memory
-from coursekit.bandit import (
+from coursekit.lm import memory_budget as memory
+from coursekit.tasks.triage import sample_alerts, score_report
+from coursekit.tasks.triage.constitution import PRINCIPLES, revise
+from coursekit.tasks.triage.reports import expected_values, write_report
+from coursekit.week.bandit import (
     CONDITIONS,
     Condition,
     compare_estimators,
@@ -15,11 +18,8 @@ from coursekit.bandit import (
     overoptimise,
     true_at_kl,
 )
-from coursekit.judging.constitution import PRINCIPLES, revise
-from coursekit.portfolio import TEMPLATES, count_words, notes
-from coursekit.triage import sample_alerts, score_report
-from coursekit.triage.reports import expected_values, write_report
-from coursekit.widgets import beta_slider, held, predict, quiz, token_strip
+from coursekit.week.deliverables import TEMPLATES, count_words, notes
+from coursekit.week.widgets import beta_slider, held, predict, quiz, token_strip
 
 
 def test_lora_parameters_of_known_models():
@@ -91,7 +91,7 @@ def test_predictions(capsys):
 @pytest.fixture()
 def shown(monkeypatch):
     """The widgets that are displayed, and the texts that stand in for them."""
-    from coursekit import widgets
+    from coursekit.week import widgets
 
     displayed = []
     monkeypatch.setattr(widgets, "_show_widget", lambda *shown: displayed.append(shown))
@@ -116,7 +116,7 @@ def test_quiz_folds_answers_away():
 
 
 def test_the_slider_redraws(shown, monkeypatch):
-    from coursekit import plotting_math
+    from coursekit.week.figures import theory as plotting_math
 
     drawn = []
     monkeypatch.setattr(plotting_math, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
@@ -130,7 +130,7 @@ def test_a_widget_is_shown_by_its_public_name_alone(monkeypatch):
     """ipywidgets 7, which Colab has, knows no `_repr_mimebundle_`."""
     from types import SimpleNamespace
 
-    from coursekit import widgets
+    from coursekit.week import widgets
 
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
@@ -141,7 +141,7 @@ def test_a_widget_is_shown_by_its_public_name_alone(monkeypatch):
 
 def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
     """Else it is what ipywidgets itself would show."""
-    from coursekit import widgets
+    from coursekit.week import widgets
 
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
@@ -227,8 +227,8 @@ def test_the_ridge_reaches_both_fits():
 def test_the_figures_show_what_they_are_given():
     from matplotlib.text import Text
 
-    from coursekit import plotting_math as figures
-    from coursekit.bandit import sample_pairs
+    from coursekit.week.bandit import sample_pairs
+    from coursekit.week.figures import theory as figures
 
     world = make_world()
     assert sample_pairs(world, 3).prompts.dtype == torch.int64

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from coursekit.exercises.session_b import choose_setting
-from coursekit.gallery import load_recorded, mystery_cases
-from coursekit.monitoring import red_flags
-from coursekit.plotting import plot_audit, plot_frontier, plot_label_noise, plot_monitor
 from coursekit.preferences import audit
-from coursekit.preflight import Check, Preflight
-from coursekit.widgets import checklist, findings, flags, live
+from coursekit.training import red_flags
+from coursekit.training.checklist import Check, Preflight
+from coursekit.week.exercises.session_b import choose_setting
+from coursekit.week.figures.results import plot_audit, plot_frontier, plot_label_noise, plot_monitor
+from coursekit.week.gallery import load_recorded, mystery_cases
+from coursekit.week.widgets import checklist, findings, flags, live
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_nothing_is_drawn_outside_a_notebook(run):
 
 
 def test_changes_are_set_off_and_paged(triples):
-    from coursekit.widgets import pager, side_by_side
+    from coursekit.week.widgets import pager, side_by_side
 
     texts = {side: [row[side] for row in triples] for side in ("rejected", "chosen")}
     plain = side_by_side(triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}).data
@@ -173,9 +173,9 @@ def test_changes_are_set_off_and_paged(triples):
 
 
 def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path):
-    from coursekit.generation import generate
-    from coursekit.models import load_model
-    from coursekit.models.verify import verify_saved
+    from coursekit.lm.generation import generate
+    from coursekit.lm.loading import load_model
+    from coursekit.lm.verify import verify_saved
 
     prompts = ["What next?\nservice: a", "Tell the team.\nservice: b"]
     texts = generate(load_model(sft_folder, quick), tokenizer, prompts, max_new_tokens=96)
@@ -190,7 +190,7 @@ def test_answers_that_part_at_a_tie_are_the_same(model, tokenizer):
     """Rounding may decide between two tokens that are equally likely, and only between those."""
     import torch
 
-    from coursekit.models.verify import is_tie
+    from coursekit.lm.verify import is_tie
 
     with torch.no_grad():
         model.lm_head.weight.zero_()

@@ -9,21 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coursekit.common.statistics import Estimate
 from coursekit.evaluation import (
-    Estimate,
     capability_scores,
     capability_table,
-    checkpoints,
     comparison_table,
-    gap_and_win,
     held_out_documents,
     load_three_way,
-    rank_correlation,
     save_three_way,
     score_responses,
     win_rate,
 )
-from coursekit.gallery import (
+from coursekit.evaluation.judges import RubricJudge
+from coursekit.lm.identity import model_identity
+from coursekit.lm.loading import load_model
+from coursekit.lm.logprobs import sequence_logps
+from coursekit.week.deliverables import portfolio, reflection
+from coursekit.week.figures.results import plot_exhibit, plot_gap_and_win, plot_intervals
+from coursekit.week.gallery import (
     CONDITIONS,
     EXHIBITED,
     SHOWN,
@@ -31,13 +34,8 @@ from coursekit.gallery import (
     exhibition,
     load_recorded,
 )
-from coursekit.judging import RubricJudge
-from coursekit.logprobs import sequence_logps
-from coursekit.models import load_model
-from coursekit.models.identity import model_identity
-from coursekit.plotting import plot_exhibit, plot_gap_and_win, plot_intervals
-from coursekit.portfolio import portfolio, reflection
-from coursekit.widgets import comparison, exhibits
+from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
+from coursekit.week.widgets import comparison, exhibits
 
 # Capability.
 
@@ -64,7 +62,7 @@ def test_perplexity_and_answers_are_what_they_say(model, tokenizer, profile):
     assert line["base"] == pytest.approx(math.exp(notes["nats"].sum() / notes["tokens"].sum()))
     assert line["same change"] == pytest.approx(1) and line["same low"] == pytest.approx(1)
     # Greedy decoding itself agrees with what is read off the scores.
-    from coursekit.generation import generate
+    from coursekit.lm.generation import generate
 
     asked = [item for item in documents if item.kind == "question"]
     said = generate(model, tokenizer, [item.prompt for item in asked], max_new_tokens=24)
@@ -90,7 +88,7 @@ def test_a_spoilt_model_is_seen_to_have_lost_something(model, tokenizer, profile
 
 def test_the_harness_runs_offline_and_agrees(profile, tokenizer, model, tmp_path):
     pytest.importorskip("lm_eval")
-    from coursekit.evaluation.capability import severity_questions
+    from coursekit.evaluation.alignment_tax import severity_questions
     from coursekit.evaluation.harness import TASK, run_harness, write_task
 
     n = 24
@@ -120,7 +118,7 @@ def test_without_the_harness_the_error_says_what_to_install(profile, monkeypatch
 def test_notes_open_in_their_style():
     from itertools import islice
 
-    from coursekit.triage.corpus import OPENINGS, corpus, opens_as
+    from coursekit.tasks.triage.corpus import OPENINGS, corpus, opens_as
 
     notes = [item for item in islice(corpus(), 400) if item.kind in OPENINGS]
     assert {item.kind for item in notes} == set(OPENINGS)
@@ -314,9 +312,9 @@ def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_pa
 
 
 def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
-    from coursekit.portfolio import TEMPLATES
     from coursekit.preferences import save_jsonl
-    from coursekit.training import train_dpo
+    from coursekit.training.runs import train_dpo
+    from coursekit.week.deliverables import TEMPLATES
 
     here, record, _ = saved
     runs = here.artifacts / here.name
@@ -353,7 +351,7 @@ def test_a_cut_adapter_or_release_is_not_called_sound(profile, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from coursekit.made_from import write_record
+    from coursekit.common.made_from import write_record
 
     here = replace(profile, artifacts=tmp_path)
     runs = tmp_path / here.name

@@ -14,12 +14,12 @@ import pytest
 import torch
 from conftest import NATS, ROOT
 
-from coursekit.logprobs import sequence_logps
-from coursekit.losses import dpo_loss
-from coursekit.models import frozen_copy, load_model, merge_adapter
+from coursekit.common.profile import load_profile
+from coursekit.lm.loading import frozen_copy, load_model, merge_adapter
+from coursekit.lm.logprobs import sequence_logps
+from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import to_trl
-from coursekit.profile import load_profile
-from coursekit.training import (
+from coursekit.training.runs import (
     ReferenceError,
     assert_first_loss,
     assert_reference,
@@ -131,7 +131,7 @@ def test_without_a_template_trainers_read_what_generation_sees(model, tokenizer,
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from coursekit.logprobs import encode_pair, encode_prompt
+    from coursekit.lm.logprobs import encode_pair, encode_prompt
     from coursekit.preferences.triples import sft_row
 
     plain = _without_template(tokenizer)
@@ -177,7 +177,7 @@ def test_too_long_rows_are_refused_wherever_they_stand(quick, sft_folder, triple
 def test_demonstrations_are_asked_as_everything_is(quick):
     """With `full_instruction` too: one instruction in demonstrations, preferences, evaluation."""
     from coursekit.preferences import alert_rows
-    from coursekit.triage import INSTRUCTION, INSTRUCTION_IN_FULL, sample_demonstrations
+    from coursekit.tasks.triage import INSTRUCTION, INSTRUCTION_IN_FULL, sample_demonstrations
 
     for full, instruction in ((False, INSTRUCTION), (True, INSTRUCTION_IN_FULL)):
         profile = replace(quick, full_instruction=full)
@@ -190,7 +190,7 @@ def test_demonstrations_are_asked_as_everything_is(quick):
 
 
 def _demonstrations(n):
-    from coursekit.triage import sample_demonstrations
+    from coursekit.tasks.triage import sample_demonstrations
 
     return sample_demonstrations(n, load_profile("tiny"))
 
@@ -257,7 +257,7 @@ def test_trap_four_bit_weights_lose_their_gradients_after_an_evaluation(
     quick, sft_folder, triples, tokenizer
 ):
     """Gradients through 4-bit weights are the same before and after a pass in evaluation mode."""
-    from coursekit.logprobs import encode_pair, pad_right, token_logps
+    from coursekit.lm.logprobs import encode_pair, pad_right, token_logps
 
     policy = load_model(sft_folder, replace(quick, four_bit=True), trainable=True)
     input_ids, attention_mask, _ = pad_right(

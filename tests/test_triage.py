@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from coursekit.profile import load_profile
-from coursekit.triage import (
+from coursekit.common.profile import load_profile
+from coursekit.tasks.triage import (
     FIELDS,
     METRICS,
     POOLS,
@@ -23,9 +23,9 @@ from coursekit.triage import (
     score_report,
     severity_policy,
 )
-from coursekit.triage.alerts import services_in
-from coursekit.triage.demonstrations import Vices, write_imperfectly
-from coursekit.triage.reports import expected_values, write_report
+from coursekit.tasks.triage.alerts import services_in
+from coursekit.tasks.triage.demonstrations import Vices, write_imperfectly
+from coursekit.tasks.triage.reports import expected_values, write_report
 
 ALERT = Alert("checkout-api", "error rate", "7.3%", "eu-west-2", "14:05", 12, "deploy 412")
 CALM = replace(ALERT, change=None)

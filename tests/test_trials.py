@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from coursekit.parallel import run_all
+from coursekit.common.parallel import run_all
 from coursekit.preferences import alert_rows
-from coursekit.trials import beta_sweep, kept_trials
+from coursekit.training.sweep import beta_sweep, kept_trials
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -26,7 +26,7 @@ def test_an_error_in_a_job_is_raised(workers):
 
 
 def test_processes_that_are_warm_run_the_same():
-    from coursekit.parallel import warm_up
+    from coursekit.common.parallel import warm_up
 
     warm_up()
     warm_up()
@@ -75,7 +75,7 @@ def test_other_rows_are_compared_with_answers_to_them(quick, sft_folder, triples
 @pytest.fixture()
 def runs(monkeypatch):
     """Trials replaced by a note of what was run."""
-    from coursekit import trials
+    from coursekit.training import sweep as trials
 
     seen = []
 

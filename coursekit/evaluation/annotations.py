@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..files import json_rows, read_text, shorten
-from .intervals import Estimate
-from .pairwise import WinRate, rate_of
+from ..common.files import json_rows, read_text, shorten
+from ..common.statistics import Estimate
+from .win_rates import WinRate, rate_of
 
 NEEDED = ("output_1", "output_2", "preference")
 

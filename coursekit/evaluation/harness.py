@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..profile import Profile, load_profile
-from .capability import severity_questions
+from ..common.profile import Profile, load_profile
+from .alignment_tax import severity_questions
 
 TASK = "triage_severity"
 
@@ -73,8 +73,8 @@ def run_harness(
         raise ModuleNotFoundError(
             'the harness is an optional extra: pip install "lm-eval==0.4.13"'
         ) from error
-    from ..models import load_model, load_tokenizer
-    from ..quiet import quiet
+    from ..common.quiet import quiet
+    from ..lm.loading import load_model, load_tokenizer
 
     with quiet():
         model = HFLM(

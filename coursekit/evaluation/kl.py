@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .intervals import Estimate, bootstrap_mean
+from ..common.statistics import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,8 +26,8 @@ def kl_from_reference(
     The estimator k1 of `monitoring.kl` on one response a prompt, with a bootstrap interval. Of
     responses that are cut at `max_new_tokens` it counts the part that was sampled.
     """
-    from ..logprobs import score_tokens, token_logps
-    from ..monitoring.kl import sample_responses
+    from ..lm.kl import sample_responses
+    from ..lm.logprobs import score_tokens, token_logps
 
     pairs = sample_responses(
         policy,

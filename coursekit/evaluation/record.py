@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..markup import as_markdown
-from .capability import capability_markdown
-from .intervals import Estimate
-from .pairwise import WinRate
+from ..common.markup import as_markdown
+from ..common.statistics import Estimate
+from .alignment_tax import capability_markdown
 from .table import to_markdown
+from .win_rates import WinRate
 
 if TYPE_CHECKING:
     import pandas as pd

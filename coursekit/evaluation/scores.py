@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..judging import Judge
-from ..triage import Alert, fact_accuracy, parse_report, score_report
-from ..triage.reports import UNKNOWN
-from .pairwise import win_rate
+from ..tasks.triage import Alert, fact_accuracy, parse_report, score_report
+from ..tasks.triage.reports import UNKNOWN
+from .judges import Judge
+from .win_rates import win_rate
 
 # Need no truth, only the text: any project has such. All others need to know what is right: here
 # the rubric does, elsewhere a person or a strong LLM.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..markup import as_markdown
-from .intervals import Estimate, bootstrap_mean, mcnemar
+from ..common.markup import as_markdown
+from ..common.statistics import Estimate, bootstrap_mean, mcnemar
 from .scores import HEURISTICS
 
 

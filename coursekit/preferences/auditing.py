@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..judging import Agreement, Judge, agreement, announce, both_orders, side_by_side
-from ..judging.judge import MIRRORED
-from ..logprobs import Prompt, as_text
-from ..progress import progress
+from ..common.progress import progress
+from ..common.prompts import Prompt, as_text, prompt_key
+from ..evaluation.judges import Agreement, Judge, agreement, announce, both_orders, side_by_side
+from ..evaluation.judges.judge import MIRRORED
 from .similar import near_duplicates, normalised
-from .triples import check_triples, prompt_key
+from .triples import check_triples
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..markup import as_code, as_markdown, from_markdown
+from ..common.markup import as_code, as_markdown, from_markdown
+from ..common.prompts import prompt_key
 from .auditing import Audit
-from .triples import prompt_key
 
 Rows = Sequence[dict[str, Any]]
 

@@ -10,13 +10,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import judging
-from ..judging import Judge, Verdict, announce, both_orders, one_order, side_by_side
-from ..judging.judge import spent
-from ..made_from import MadeFrom, code_version, fingerprint, only_here, set_aside
-from ..profile import Profile
-from ..progress import progress
-from .journal import Journal
+from ..common.journal import Journal
+from ..common.made_from import MadeFrom, code_version, fingerprint, only_here, set_aside
+from ..common.profile import Profile
+from ..common.progress import progress
+from ..evaluation import judges as judging
+from ..evaluation.judges import Judge, Verdict, announce, both_orders, one_order, side_by_side
+from ..evaluation.judges.judge import spent
 from .sampling import Design, profile_design, sample_candidates
 from .triples import count_path, save_dataset, save_jsonl, save_triples
 

@@ -28,8 +28,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import json_rows, json_value, read_text, shorten
-from ..logprobs import Message, Prompt, as_messages, as_text
+from ..common.files import json_rows, json_value, read_text, shorten
+from ..common.prompts import Message, Prompt, as_messages, as_text, prompt_key
 from .similar import normalised
 from .triples import (
     COLUMNS,
@@ -39,7 +39,6 @@ from .triples import (
     check_triple,
     check_triples,
     count_path,
-    prompt_key,
     save_triples,
     shown,
     trl_row,

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..logprobs import Prompt, as_messages, as_text, encode_prompt
-from ..made_from import MadeFrom, code_version, fingerprint
-from ..profile import Profile
-from .journal import Journal
+from ..common.journal import Journal
+from ..common.made_from import MadeFrom, code_version, fingerprint
+from ..common.profile import Profile
+from ..common.prompts import Prompt, as_messages, as_text
+from ..lm.logprobs import encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -150,7 +151,7 @@ def _made_from(
     seed: int,
 ) -> MadeFrom:
     """Whatever the candidates depend on; the tokenizer by what it makes of the prompts."""
-    from .. import generation, logprobs
+    from ..lm import generation, logprobs
 
     asked = [
         encode_prompt(tokenizer, _asked(tokenizer, row["prompt"], system))
@@ -179,7 +180,7 @@ def _sample_chunk(
     label: str,
 ) -> list[list[dict[str, Any]]]:
     """The candidates of each row, in the order of the design's sources; one batched call."""
-    from ..generation import generate
+    from ..lm.generation import generate
 
     sampled = [s for s in design.sources if not s.written for _ in range(s.samples)]
     responses = iter(

@@ -8,16 +8,16 @@ prompt is a text too (one turn of the user), or a conversation: a list of messag
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import shorten
-from ..logprobs import Prompt, as_messages, as_text, plain_prompt, plain_response
-from ..profile import Profile
-from ..triage import ask, sample_alerts
-from ..triage.alerts import FRESH
-from ..triage.reports import expected_values, write_report
+from ..common.files import shorten
+from ..common.profile import Profile
+from ..common.prompts import as_messages, as_text, plain_prompt, plain_response, prompt_key
+from ..tasks.triage import ask, sample_alerts
+from ..tasks.triage.alerts import FRESH
+from ..tasks.triage.reports import expected_values, write_report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,11 +42,6 @@ def alert_rows(
             row["reference"] = write_report(expected_values(alert))
         rows.append(row)
     return rows
-
-
-def prompt_key(prompt: Prompt) -> Hashable:
-    """What two prompts have in common if they are the same: usable in sets and as a key."""
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
 
 
 def split_by_prompt(
@@ -101,7 +96,7 @@ def check_count(path: Path, n: int) -> None:
 
 def save_dataset(triples: Sequence[dict[str, Any]], folder: str | Path) -> Path:
     """Save triples as a `datasets` folder (`Dataset.load_from_disk`), as conversations."""
-    from ..quiet import quiet
+    from ..common.quiet import quiet
 
     with quiet():
         to_trl(triples, chat=True).save_to_disk(str(folder))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..logprobs import as_text
-from ..profile import Profile
+from ..common.profile import Profile
+from ..common.prompts import as_text
 
 # `prompt`, in demonstrations `response`, where asked for `reference`; `facts`: what the task itself
 # knows of the prompt and nobody else reads. Whatever else stands in a row is provenance.

@@ -1,0 +1,27 @@
+"""Judges: who says which of two responses is better, behind one small protocol."""
+
+from .agreement import Agreement, agreement
+from .compare import calibration, compare_judges
+from .judge import Judge, Verdict, Winner, announce, both_orders, one_order, side_by_side
+from .program import RubricJudge
+from .questions import Question, build_prompt, parse_answer
+from .settings import load_judge
+
+__all__ = [
+    "Agreement",
+    "Judge",
+    "Question",
+    "RubricJudge",
+    "Verdict",
+    "Winner",
+    "agreement",
+    "announce",
+    "both_orders",
+    "build_prompt",
+    "calibration",
+    "compare_judges",
+    "load_judge",
+    "one_order",
+    "parse_answer",
+    "side_by_side",
+]

@@ -1,0 +1,132 @@
+"""The same prompts to several models; each answer is kept, and never generated twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.journal import Journal
+from ..common.made_from import code_version, fingerprint
+from ..common.profile import Profile
+from ..common.progress import progress
+from ..lm.identity import model_identity
+
+
+def answer(
+    models: Mapping[str, str | Path],
+    rows: Sequence[Mapping[str, Any]],
+    profile: Profile,
+    *,
+    temperature: float = 0.7,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> dict[str, list[str]]:
+    """Every model's answer to every row's prompt.
+
+    An answer follows from the model, the prompt, the settings and `seed` alone, so that 30 prompts
+    and later 300 agree on the first 30. Answers are kept by these in `folder`, batch by batch: what
+    is there is not generated again, and a model whose weights (or whose base's weights) have
+    changed is another model; so are other settings, or other code that samples. A file that was
+    edited is set aside. A model is loaded only if answers are missing.
+
+    Args:
+        models: folders or hub names, by the name to show.
+        rows: with `prompt`. A prompt that comes twice is answered twice, with other samples.
+        temperature: of sampling; 0 is greedy decoding.
+        folder: `profile.artifacts / profile.name / "answers"` if none is given.
+
+    Returns, for each model's name, its answers in the order of `rows`.
+    """
+    folder = Path(folder or profile.artifacts / profile.name / "answers")
+    wanted = _numbered([row["prompt"] for row in rows])
+    return {
+        name: _answers(name, source, wanted, profile, temperature, seed, folder)
+        for name, source in models.items()
+    }
+
+
+def _numbered(prompts: Sequence[Any]) -> list[tuple[str, int, Any]]:
+    """For each prompt its fingerprint, how often it came before, and itself."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for prompt in prompts:
+        key = fingerprint(prompt)
+        numbered.append((key, seen[key], prompt))
+        seen[key] += 1
+    return numbered
+
+
+def _answers(
+    name: str,
+    source: str | Path,
+    wanted: Sequence[tuple[str, int, Any]],
+    profile: Profile,
+    temperature: float,
+    seed: int,
+    folder: Path,
+) -> list[str]:
+    from ..lm import generation, logprobs
+
+    made_from = {
+        "model": model_identity(source, profile),
+        "temperature": temperature,
+        "seed": seed,
+        "max_new_tokens": profile.max_new_tokens,
+        "sampling code": code_version(generation, logprobs),
+    }
+    with Journal(folder / f"{fingerprint(made_from)}.jsonl", made_from) as journal:
+        known = {
+            (row["prompt"], row["number"]): row["response"]
+            for group in journal.done
+            for row in group
+        }
+        missing = [item for item in wanted if item[:2] not in known]
+        if missing:
+            for rows in _generated(name, source, missing, len(wanted), profile, temperature, seed):
+                journal.append(rows)
+                known |= {(row["prompt"], row["number"]): row["response"] for row in rows}
+    return [known[key, number] for key, number, _ in wanted]
+
+
+def _generated(
+    name: str,
+    source: str | Path,
+    missing: Sequence[tuple[str, int, Any]],
+    total: int,
+    profile: Profile,
+    temperature: float,
+    seed: int,
+) -> Iterator[list[dict[str, Any]]]:
+    """The missing answers, a batch at a time, as rows to keep."""
+    from ..lm.generation import generate
+    from ..lm.loading import load_model, load_tokenizer
+
+    model, tokenizer = load_model(source, profile), load_tokenizer(source, profile)
+    with progress(name, total, "answers") as advance:
+        advance(total - len(missing))
+        for start in range(0, len(missing), profile.generation_batch):
+            batch = missing[start : start + profile.generation_batch]
+            responses = generate(
+                model,
+                tokenizer,
+                [prompt for _, _, prompt in batch],
+                max_new_tokens=profile.max_new_tokens,
+                temperature=temperature,
+                seed=[_seed(seed, key, number) for key, number, _ in batch],
+                batch_size=profile.generation_batch,
+                label=None,
+            )
+            yield [
+                {"prompt": key, "number": number, "response": response}
+                for (key, number, _), response in zip(batch, responses, strict=True)
+            ]
+            advance(len(batch))
+
+
+def _seed(seed: int, key: str, number: int) -> int:
+    """A seed of its own for each prompt, so that its answer does not depend on the others."""
+    text = f"{seed}/{key}/{number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

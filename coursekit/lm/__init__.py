@@ -1,0 +1,1 @@
+"""Language models: loading them, asking them, scoring what they say."""

@@ -1,0 +1,30 @@
+"""The running task: an alert goes in, a short structured triage report comes out."""
+
+from .alerts import METRICS, POOLS, Alert, sample_alerts
+from .corpus import Document, corpus
+from .demonstrations import sample_demonstrations
+from .policy import SEVERITIES, severity_policy
+from .reports import FIELDS, INSTRUCTION, INSTRUCTION_IN_FULL, ask, build_prompt, parse_report
+from .scoring import Scores, fact_accuracy, report_faults, score_report
+
+__all__ = [
+    "FIELDS",
+    "INSTRUCTION",
+    "INSTRUCTION_IN_FULL",
+    "METRICS",
+    "POOLS",
+    "SEVERITIES",
+    "Alert",
+    "Document",
+    "Scores",
+    "ask",
+    "build_prompt",
+    "corpus",
+    "fact_accuracy",
+    "parse_report",
+    "report_faults",
+    "sample_alerts",
+    "sample_demonstrations",
+    "score_report",
+    "severity_policy",
+]

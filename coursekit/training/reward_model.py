@@ -1,0 +1,262 @@
+"""A reward model as judge: what RLHF trains and DPO does without, trained on the same triples.
+
+Beside it DPO's own: the implicit reward beta (log pi_theta - log pi_ref) of a policy (Rafailov et
+al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the prompt alone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..common.made_from import only_here
+from ..common.profile import Profile, TrainingSettings
+from ..common.prompts import Prompt, prompt_key
+from ..common.quiet import quiet
+from ..common.statistics import Estimate, bootstrap_mean
+from ..evaluation.judges.judge import Winner, identity_of, source_of
+from ..lm.identity import model_identity
+from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapter
+from ..lm.logprobs import encode_pair, pad_right, sequence_logps
+from ..lm.weights import load_whole
+from ..preferences import check_triples, to_trl
+from .runs import (
+    TrainingRun,
+    check_rows_fit,
+    close_run,
+    finished_run,
+    is_finished,
+    rows_fingerprint,
+    run_arguments,
+    run_training,
+    validation_arguments,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
+
+
+def train_reward_model(
+    sft: str | Path,
+    triples: Sequence[dict[str, Any]],
+    folder: str | Path,
+    profile: Profile,
+    *,
+    validation: Sequence[dict[str, Any]] | None = None,
+    settings: TrainingSettings | None = None,
+    seed: int = 0,
+) -> TrainingRun:
+    """Train a reward model with TRL's `RewardTrainer`: Bradley-Terry on the triples.
+
+    It starts from the SFT model, with a scalar head on the last token in place of the vocabulary's
+    (InstructGPT, arXiv:2203.02155, section 3.5), and trains a LoRA adapter and the head; what is
+    saved is whole. `load_reward_model(folder)` gives it back. A run that is finished in `folder`,
+    from the same of everything, is not made anew.
+
+    A profile with 4-bit weights is followed in all else: into 4-bit weights neither the SFT adapter
+    nor the trained one could be merged without loss, so both stand on the unquantised base.
+
+    Raises ValueError for a row that is no triple, or is too long.
+    """
+    from peft import LoraConfig
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+    from trl import RewardConfig, RewardTrainer
+
+    triples = check_triples(triples)
+    settings = settings or profile.dpo
+    folder = Path(folder)
+    with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
+        tokenizer = load_tokenizer(sft, profile)
+        chat = bool(tokenizer.chat_template)
+        made_from = {
+            "stage": "reward model",
+            "sft": model_identity(sft, profile),
+            "rows": rows_fingerprint(triples),
+            "n": len(triples),
+            "validation": rows_fingerprint(validation) if validation else None,
+            "settings": asdict(settings),
+            "seed": seed,
+        }
+        if run := finished_run(folder, made_from):
+            return run
+        whole = load_model(sft, replace(profile, four_bit=False))
+        if adapter_config(sft):
+            whole = merge_adapter(whole)
+        whole.save_pretrained(start)
+        torch.manual_seed(seed)  # of the new head
+        spoken = logging.get_verbosity()
+        logging.set_verbosity_error()  # a head is missing and another left over: as it should be
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                start,
+                num_labels=1,
+                dtype=whole.dtype,
+                pad_token_id=tokenizer.pad_token_id,
+                use_safetensors=True,
+                trust_remote_code=False,
+            ).to(whole.device)
+        finally:
+            logging.set_verbosity(spoken)
+        del whole
+        for rows in (triples, validation or []):
+            check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), settings.max_length)
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(
+                **run_arguments(settings, profile, folder, seed)
+                | validation_arguments(len(validation or ()), settings.batch_size)
+            ),
+            train_dataset=to_trl(triples, chat),
+            eval_dataset=to_trl(validation, chat) if validation else None,
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                r=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                target_modules=list(settings.lora_targets),
+                modules_to_save=["score"],
+                task_type="SEQ_CLS",
+            ),
+        )
+        run_training(trainer, "reward model", profile, folder, made_from)
+        trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
+        trained.save_pretrained(folder)
+        return close_run(trainer, tokenizer, folder, made_from)
+
+
+class RewardModel:
+    """r(x, y), any real number, higher for better; only differences for one prompt mean anything.
+
+    A judge as well: it compares by its scores.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "reward model"
+    ) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+
+    @property
+    def identity(self) -> str:
+        """Weights, configuration and tokenizer by their contents, wherever they were loaded from.
+
+        Reads every weight once: as long as saving the model takes.
+        """
+        digest = hashlib.sha256()
+        for name, weights in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+            digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        tokenizer = [self.tokenizer.get_vocab(), self.tokenizer.chat_template]
+        config = json.loads(self.model.config.to_json_string(use_diff=False))
+        for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):
+            config.pop(name, None)  # where it lay, who wrote it, and what the weights say anyway
+        programs = source_of(type(self), encode_pair, pad_right)
+        return identity_of(self.name, digest.hexdigest(), config, tokenizer, programs)
+
+    @torch.no_grad()
+    def scores(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], batch_size: int = 64
+    ) -> list[float]:
+        """r of each response to its prompt."""
+        pairs = [
+            encode_pair(self.tokenizer, prompt, response)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        found: list[float] = []
+        for start in range(0, len(pairs), batch_size):
+            input_ids, attention_mask, _ = pad_right(
+                pairs[start : start + batch_size], self.tokenizer.pad_token_id
+            )
+            logits = self.model(
+                input_ids=input_ids.to(self.model.device),
+                attention_mask=attention_mask.to(self.model.device),
+            ).logits  # (B, 1)
+            found += logits[:, 0].float().tolist()
+        return found
+
+    def score(self, row: Mapping[str, Any], response: str) -> float:
+        """r of one response."""
+        return self.scores([row["prompt"]], [response])[0]
+
+    def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
+        if first == second:  # whose scores may differ in the last digit, as rows of a batch do
+            return "tie"
+        one, other = self.scores([row["prompt"]] * 2, [first, second])
+        return "first" if one > other else "second" if other > one else "tie"
+
+
+def load_reward_model(folder: str | Path, profile: Profile) -> RewardModel:
+    """A reward model from its folder. Raises FileNotFoundError if no run has finished there."""
+    from transformers import AutoModelForSequenceClassification
+
+    if not is_finished(folder):
+        raise FileNotFoundError(f"no reward model in {folder}: train one with train_reward_model")
+    model = load_whole(
+        AutoModelForSequenceClassification, folder, dtype=getattr(torch, profile.dtype)
+    )
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return RewardModel(model, load_tokenizer(folder, profile))
+
+
+def implicit_rewards(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    *,
+    beta: float,
+) -> list[float]:
+    """beta (log pi_theta(y | x) - log pi_ref(y | x)) of each response, in nats times beta."""
+    ours, theirs = (
+        sequence_logps(model, tokenizer, prompts, responses) for model in (policy, reference)
+    )
+    return (beta * (ours - theirs)).tolist()
+
+
+def pair_points(triples: Sequence[Mapping[str, Any]], scorer: Scorer) -> list[float]:
+    """1 for each triple whose chosen response `scorer` puts first, 0.5 for equal scores, else 0."""
+    prompts = [row["prompt"] for row in triples]
+    chosen, rejected = (
+        scorer(prompts, [row[side] for row in triples]) for side in ("chosen", "rejected")
+    )
+    return [
+        0.5 if good == bad else float(good > bad)
+        for good, bad in zip(chosen, rejected, strict=True)
+    ]
+
+
+def mean_by_prompt(
+    triples: Sequence[Mapping[str, Any]], values: Sequence[float], least: float = 0.0
+) -> Estimate:
+    """The mean of `values`, one a triple, with its 95 % interval over *prompts*.
+
+    Triples of one prompt share responses and are no independent evidence: each prompt counts once,
+    by its own mean. `least`: the least a value could be, where 1 is the greatest.
+    """
+    by_prompt: dict[Hashable, list[float]] = {}
+    for row, value in zip(triples, values, strict=True):
+        by_prompt.setdefault(prompt_key(row["prompt"]), []).append(value)
+    means = [sum(found) / len(found) for found in by_prompt.values()]
+    return bootstrap_mean(means, within=(least, 1))
+
+
+def best_of(
+    rows: Sequence[Mapping[str, Any]], candidates: Sequence[Sequence[str]], scorer: Scorer
+) -> list[str]:
+    """For each row the candidate that `scorer` likes best (the first of equals)."""
+    prompts = [row["prompt"] for row, texts in zip(rows, candidates, strict=True) for _ in texts]
+    scores = iter(scorer(prompts, [text for texts in candidates for text in texts]))
+    return [
+        max(zip((next(scores) for _ in texts), texts, strict=True), key=lambda pair: pair[0])[1]
+        for texts in candidates
+    ]

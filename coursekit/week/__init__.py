@@ -1,0 +1,1 @@
+"""The week: what the three sessions show, ask and record."""

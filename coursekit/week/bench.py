@@ -1,0 +1,247 @@
+"""How fast is it here? `python -m coursekit bench` measures side by side and prints a table.
+
+Each comparison alternates its two sides in one run and compares medians: on a noisy machine the
+ratio means more than either number. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.profile import Profile, load_profile
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--model", help="base model to measure in place of the profile's (a folder)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default 5)")
+    options = parser.parse_args()
+    profile = load_profile()
+    if options.model:
+        profile = replace(profile, base_model=options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        profile = replace(profile, artifacts=Path(folder))
+        print(f"{machine(profile)}\n\n| what | median | beside it | ratio |\n|---|---|---|---|")
+        print(import_time(options.rounds), flush=True)
+        print(generation(profile, options.rounds), flush=True)
+        print(whole_session(profile), flush=True)
+        print(dpo_step(profile, options.rounds), flush=True)
+        print(monitoring(profile, options.rounds), flush=True)
+
+
+def machine(profile: Profile) -> str:
+    """What the numbers were measured on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return (
+        f"Profile {profile.name}, {os.cpu_count()} cores, {profile.threads} threads, {device}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def alternate(rounds: int, *sides: Callable[[], None]) -> list[float]:
+    """The median seconds of each side, taken in turns after one round to warm up."""
+    times: list[list[float]] = [[] for _ in sides]
+    for round_ in range(rounds + 1):
+        for side, measured in zip(sides, times, strict=True):
+            start = time.perf_counter()
+            side()
+            if round_:
+                measured.append(time.perf_counter() - start)
+    return [statistics.median(measured) for measured in times]
+
+
+def import_time(rounds: int) -> str:
+    """`import coursekit` in a fresh process, less the start of Python itself."""
+
+    def start(code: str) -> Callable[[], None]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    ours, bare = alternate(rounds, start("import coursekit"), start("pass"))
+    return f"| `import coursekit` | {max(0, ours - bare) * 1e3:.0f} ms | | |"
+
+
+def generation(profile: Profile, rounds: int) -> str:
+    """A batch of sampled responses against the loop that people write: one `generate` a prompt."""
+    from ..lm.generation import generate
+    from ..lm.loading import load_model, load_tokenizer
+    from ..lm.logprobs import encode_prompt
+    from ..preferences import alert_rows
+
+    model = load_model(profile.base_model, profile)
+    n, one_by_one, tokens = profile.generation_batch, 8, 64
+    prompts = [row["prompt"] for row in alert_rows("validation", n, profile)]
+    # All responses equally long on both sides: this end token never comes.
+    endless = load_tokenizer(profile.base_model, profile)
+    endless.eos_token = "<|system|>"
+    encoded = [torch.tensor([encode_prompt(endless, prompt)]) for prompt in prompts[:one_by_one]]
+
+    def batch() -> None:
+        generate(model, endless, prompts, max_new_tokens=tokens, temperature=0.7, batch_size=n)
+
+    def loop() -> None:
+        for input_ids in encoded:
+            model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=torch.ones_like(input_ids).to(model.device),
+                max_new_tokens=tokens,
+                do_sample=True,
+                temperature=0.7,
+                eos_token_id=endless.eos_token_id,
+                pad_token_id=endless.pad_token_id,
+            )
+
+    together, alone = (
+        seconds / count
+        for seconds, count in zip(alternate(rounds, batch, loop), (n, one_by_one), strict=True)
+    )
+    return (
+        f"| a response of {tokens} tokens, in a batch of {n} | {together * 1e3:.1f} ms "
+        f"| one prompt at a time: {alone * 1e3:.0f} ms | {alone / together:.0f} times faster |"
+    )
+
+
+def whole_session(profile: Profile) -> str:
+    """SFT, preference sampling with judging, and DPO, once each."""
+    from ..workspace import ensure_dpo, ensure_sft, ensure_triples
+
+    times = []
+    for step in (ensure_sft, ensure_triples, ensure_dpo):
+        start = time.perf_counter()
+        step(profile)
+        times.append(time.perf_counter() - start)
+    return (
+        f"| SFT + triples + DPO | {sum(times):.0f} s "
+        f"| {times[0]:.0f} s + {times[1]:.0f} s + {times[2]:.0f} s | |"
+    )
+
+
+def dpo_step(profile: Profile, rounds: int) -> str:
+    """One DPO step through TRL with precomputed reference against the bare step in torch.
+
+    Both train the same adapter on the same batch: the bare side is forward, loss, backward and
+    AdamW's step on tensors that are ready.
+    """
+    from peft import get_peft_model
+    from transformers import PrinterCallback
+
+    from ..common.quiet import quiet
+    from ..lm.loading import load_model, load_tokenizer, merge_adapter
+    from ..lm.logprobs import encode_pair, pad_right, sum_over_response, token_logps
+    from ..lm.losses import dpo_loss
+    from ..preferences import to_trl
+    from ..training.runs import _lora, _make_dpo_trainer, policy_and_reference, run_arguments
+    from ..workspace import ensure_sft, ensure_triples
+
+    steps = 10
+    settings = profile.dpo
+    sft = ensure_sft(profile)
+    tokenizer = load_tokenizer(sft, profile)
+    rows = ensure_triples(profile)[: settings.batch_size]
+
+    with quiet():
+        model, peft_config, reference = policy_and_reference(sft, settings, profile)
+        # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
+        trainer = _make_dpo_trainer(
+            model=model,
+            ref_model=reference,
+            peft_config=peft_config,
+            processing_class=tokenizer,
+            train_dataset=to_trl(rows, bool(tokenizer.chat_template)),
+            options=run_arguments(settings, profile, profile.artifacts / "bench", 0)
+            | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta}
+            | {"activation_checkpointing": False},
+        )
+    trainer.remove_callback(PrinterCallback)
+
+    def through_trl() -> None:
+        with quiet():
+            trainer.train()
+
+    with quiet():
+        bare = get_peft_model(merge_adapter(load_model(sft, profile)), _lora(settings)).train()
+    pairs = [
+        encode_pair(tokenizer, row["prompt"], row[side])
+        for side in ("chosen", "rejected")
+        for row in rows
+    ]
+    input_ids, attention_mask, response_mask = (
+        tensor.to(bare.device) for tensor in pad_right(pairs, tokenizer.pad_token_id)
+    )
+    trained = [parameter for parameter in bare.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, fused=True)
+
+    def logps():
+        logits = bare(input_ids=input_ids, attention_mask=attention_mask).logits
+        return sum_over_response(token_logps(logits, input_ids), response_mask).chunk(2)
+
+    with torch.no_grad():
+        anchor = logps()
+
+    def by_hand() -> None:
+        for _ in range(steps):
+            loss = dpo_loss(*logps(), *anchor, beta=settings.beta)[0].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    ours, hand = (seconds / steps for seconds in alternate(rounds, through_trl, by_hand))
+    return (
+        f"| a DPO step of {len(rows)} pairs through TRL | {ours * 1e3:.0f} ms "
+        f"| bare torch: {hand * 1e3:.0f} ms | {ours / hand:.2f} times |"
+    )
+
+
+def monitoring(profile: Profile, rounds: int) -> str:
+    """DPO watched as in session B, figure and all, against the same training unwatched."""
+    import io
+
+    import matplotlib.pyplot as plt
+
+    from ..preferences import alert_rows, split_by_prompt
+    from ..training import Monitor
+    from ..training.runs import train_dpo
+    from ..workspace import ensure_sft, ensure_triples
+    from .figures.results import plot_monitor
+
+    sft = ensure_sft(profile)
+    train, validation = split_by_prompt(ensure_triples(profile))
+    prompts = [row["prompt"] for row in alert_rows("validation", 24, profile)]
+
+    def draw(metrics: Any) -> None:
+        figure = plot_monitor(metrics)
+        figure.savefig(io.BytesIO(), format="png")
+        plt.close(figure)
+
+    def train_with(monitor: Monitor | None) -> None:
+        with tempfile.TemporaryDirectory() as scratch:  # a finished run would not be made anew
+            folder = Path(scratch) / "watched"
+            train_dpo(sft, train, folder, profile, monitor=monitor, save_strategy="no")
+
+    watched, alone = alternate(
+        max(1, rounds // 2),
+        lambda: train_with(Monitor(prompts, validation[:16], times=3, show=draw)),
+        lambda: train_with(None),
+    )
+    return (
+        f"| DPO on {len(train)} triples, watched | {watched:.1f} s "
+        f"| unwatched: {alone:.1f} s | {watched / alone - 1:.0%} more |"
+    )
+
+
+if __name__ == "__main__":
+    main()

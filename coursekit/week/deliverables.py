@@ -1,0 +1,262 @@
+"""What the learner makes and keeps: notes and a reflection from templates, and a list of it all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.markup import as_markdown
+from ..common.profile import Profile
+from ..evaluation.record import ThreeWayRecord, load_three_way
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEMPLATES = {
+    "dpo": """# Notes on DPO
+
+Rafailov et al. 2023, "Direct Preference Optimization", arXiv:2305.18290. About 600 words in all.
+Write below each question; delete nothing above it.
+
+## What problem does it solve, and what did one do before? (about 100 words)
+
+## The derivation in five sentences: objective, closed form, reward, Bradley-Terry, loss (150)
+
+## Why does the partition function cancel, and where would it not? (60)
+
+## What does the gradient weigh? What does beta do, from both sides? (100)
+
+## Which claims of the paper did you see hold in a cell, and which only under conditions? (100)
+
+## What would you ask the authors? (90)
+""",
+    "instructgpt": """# Notes on InstructGPT
+
+Ouyang et al. 2022, "Training language models to follow instructions with human feedback",
+arXiv:2203.02155. About 300 words in all. Write below each question; delete nothing above it.
+
+## The three stages, and which data each needs (about 80 words)
+
+## How was the reward model trained: which loss, on what comparisons? (60)
+
+## What keeps the policy near the SFT model, and what happens without it? (60)
+
+## What got worse ("alignment tax"), and what did they do about it? (50)
+
+## What does DPO do away with, and what does it keep? (50)
+""",
+}
+
+
+REFLECTION = """# Did it help? A reflection
+
+About 300 words in all. Write below each question; delete nothing above it. The table is that of
+your own run.
+
+{table}
+
+{pairwise}
+
+## What can you conclude, and from which number? (about 80 words)
+
+## What did it cost, elsewhere and in distance from the SFT model? (60)
+
+## Where did a number mislead you, or nearly? (60)
+
+## Which of your decisions mattered most: data, judge, settings? How do you know? (60)
+
+## What would you do with another week? (40)
+"""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A learner's notes: the file, and how many words the learner has written in it."""
+
+    path: Path
+    words: int
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.words} words so far"
+
+
+def notes(kind: str, profile: Profile) -> Notes:
+    """The notes of that kind; the template is written if there is no file yet, never over one.
+
+    Raises ValueError for an unknown kind.
+    """
+    if kind not in TEMPLATES:
+        raise ValueError(f"unknown notes {kind!r}: choose one of {', '.join(TEMPLATES)}")
+    return _from_template(profile.artifacts / "notes" / f"{kind}.md", TEMPLATES[kind])
+
+
+def reflection(record: ThreeWayRecord, profile: Profile) -> Notes:
+    """The reflection: its template carries the table of `record`. An existing one is never touched.
+
+    Says so where an existing one carries the table of another run.
+    """
+    template = _reflection_template(record)
+    made = _from_template(profile.artifacts / "notes" / "reflection.md", template)
+    if as_markdown(record.pairwise) not in made.path.read_text(encoding="utf-8"):
+        print(
+            f"{made.path.name} carries the table of an earlier run. It is yours, and stays as it "
+            "is; the new table is in three_way.md"
+        )
+    return made
+
+
+def _reflection_template(record: ThreeWayRecord) -> str:
+    return REFLECTION.format(table=record.markdown, pairwise=as_markdown(record.pairwise))
+
+
+def _from_template(path: Path, template: str) -> Notes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template)
+    except FileExistsError:
+        pass
+    return Notes(path, count_words(path.read_text(encoding="utf-8"), template))
+
+
+def count_words(text: str, template: str) -> int:
+    """Words of `text` outside the lines that `template` has, and outside tables."""
+    given = set(template.splitlines())
+    own = "\n".join(
+        line for line in text.splitlines() if line not in given and not line.startswith("|")
+    )
+    return len(re.findall(r"\w[\w'’-]*", own))
+
+
+# What there is at the end of the week.
+
+
+# What is said of a piece: its state (`sound`, `unfinished`, `missing`), and what was found.
+State = tuple[str, str]
+
+
+def portfolio(profile: Profile) -> pd.DataFrame:
+    """What of the week's output exists and is sound: a line a piece.
+
+    Columns: `state` (`sound`, `unfinished`, `missing`), `found`, and `where` to make or mend it.
+    Nothing is written or trained. What is called sound was looked at: the triples are audited, the
+    adapter is loaded and asked, weights are read to the end.
+    """
+    import pandas as pd
+
+    runs = profile.artifacts / profile.name
+    checks: dict[str, tuple[str, Callable[[], State]]] = {
+        "notes on DPO": ("session A, section 9", lambda: _notes(profile, "dpo", 500)),
+        "notes on InstructGPT": (
+            "session A, section 9",
+            lambda: _notes(profile, "instructgpt", 200),
+        ),
+        "preference triples": ("session B, section 3", lambda: _triples(runs)),
+        "data card": ("session B, section 4", lambda: _data_card(runs)),
+        "DPO adapter": ("session B, section 6", lambda: _adapter(runs, profile)),
+        "three-way evaluation": ("session C", lambda: _evaluation(runs, profile)),
+        "reflection": ("session C, section 10", lambda: _reflection(runs, profile)),
+        "release": ("session C, section 10", lambda: _release(runs)),
+    }
+    lines = []
+    for name, (where, check) in checks.items():
+        try:
+            state, found = check()
+        except (OSError, ValueError) as error:  # damaged: the message says which file, and how
+            state, found = "unfinished", str(error)
+        lines.append({"piece": name, "state": state, "found": found, "where": where})
+    return pd.DataFrame(lines).set_index("piece").rename_axis(None)
+
+
+def _notes(profile: Profile, kind: str, wanted: int) -> State:
+    path = profile.artifacts / "notes" / f"{kind}.md"
+    if not path.is_file():
+        return "missing", f"no {path.name}"
+    return _written(count_words(path.read_text(encoding="utf-8"), TEMPLATES[kind]), wanted)
+
+
+def _written(words: int, wanted: int) -> State:
+    return "sound" if words >= wanted else "unfinished", f"{words} words, at least {wanted} wanted"
+
+
+def _triples(runs: Path) -> State:
+    from ..preferences import audit, load_triples, split_by_prompt
+
+    path = runs / "triples.jsonl"
+    if not path.is_file():
+        return "missing", f"no {path.name}"
+    rows = load_triples(path)
+    train, validation = split_by_prompt(rows)
+    faults = [
+        item for item in audit(train, validation=validation).findings if item.outcome == "fault"
+    ]
+    named = ", ".join(f"{item.check} ({len(item.rows)} rows)" for item in faults)
+    found = f"{len(rows)} triples; the audit finds {named or 'no faulty row'}"
+    # A guess at a few rows is no reason to make them anew; a twentieth of the data is.
+    faulty = len({row for item in faults for row in item.rows})
+    return "sound" if len(rows) >= 500 and faulty <= len(rows) / 20 else "unfinished", found
+
+
+def _data_card(runs: Path) -> State:
+    path = runs / "triples" / "README.md"
+    if not path.is_file():
+        return "missing", "no README.md beside the triples"
+    return "sound", f"{len(path.read_text(encoding='utf-8').split())} words"
+
+
+def _adapter(runs: Path, profile: Profile) -> State:
+    from ..lm.generation import generate
+    from ..lm.loading import load_model, load_tokenizer
+    from ..preferences import alert_rows
+    from ..training.release import assert_whole
+    from ..training.runs import is_finished
+
+    folder = runs / "dpo"
+    if not is_finished(folder):
+        return "missing", "no finished run"
+    assert_whole(folder)
+    (row,) = alert_rows("evaluation", 1, profile)
+    (text,) = generate(
+        load_model(folder, profile),
+        load_tokenizer(folder, profile),
+        [row["prompt"]],
+        max_new_tokens=profile.max_new_tokens,
+        label=None,
+    )
+    return "sound", f"loads and answers ({len(text)} characters)"
+
+
+def _evaluation(runs: Path, profile: Profile) -> State:
+    from ..lm.identity import model_identity
+
+    record = load_three_way(runs)
+    if record is None:
+        return "missing", "no three_way.json"
+    current = model_identity(runs / "dpo", profile) if (runs / "dpo").is_dir() else ""
+    if current not in record.models.values():
+        return "unfinished", "of another adapter than the one here: run it again"
+    return "sound", record.pairwise
+
+
+def _reflection(runs: Path, profile: Profile) -> State:
+    path = profile.artifacts / "notes" / "reflection.md"
+    record = load_three_way(runs)
+    if not path.is_file() or record is None:
+        return "missing", "no reflection.md"
+    template = _reflection_template(record)
+    return _written(count_words(path.read_text(encoding="utf-8"), template), 250)
+
+
+def _release(runs: Path) -> State:
+    from ..common.secret_scan import assert_no_secrets
+    from ..training.release import assert_whole, find_releases
+
+    found = find_releases(runs / "releases")
+    if not found:
+        return "missing", "no release folder"
+    assert_whole(found[-1])
+    assert_no_secrets(found[-1])
+    return "sound", f"{found[-1].name}, ready to push"
