@@ -19,6 +19,7 @@ from coursekit.lm.loading import frozen_copy, load_model, merge_adapter
 from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import to_trl
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training.runs import (
     ReferenceError,
     assert_first_loss,
@@ -176,15 +177,14 @@ def test_too_long_rows_are_refused_wherever_they_stand(quick, sft_folder, triple
 
 def test_demonstrations_are_asked_as_everything_is(quick):
     """With `full_instruction` too: one instruction in demonstrations, preferences, evaluation."""
-    from coursekit.preferences import alert_rows
     from coursekit.tasks.triage import INSTRUCTION, INSTRUCTION_IN_FULL, sample_demonstrations
 
     for full, instruction in ((False, INSTRUCTION), (True, INSTRUCTION_IN_FULL)):
         profile = replace(quick, full_instruction=full)
         for rows in (
             sample_demonstrations(3, profile),
-            alert_rows("preferences", 3, profile),
-            alert_rows("evaluation", 3, profile),
+            TRIAGE.rows("preferences", 3, profile),
+            TRIAGE.rows("evaluation", 3, profile),
         ):
             assert all(row["prompt"].startswith(instruction + "\n") for row in rows)
 
@@ -343,8 +343,8 @@ def test_saved_adapter_gives_the_same_in_a_fresh_process(
     here = pair_logps(load_model(run.folder, quick), tokenizer, triples[:4])[0]
     code = """
 import json, sys
-from coursekit.models import load_model, load_tokenizer
-from coursekit.logprobs import sequence_logps
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.logprobs import sequence_logps
 rows = json.load(sys.stdin)
 model, tokenizer = load_model(sys.argv[1]), load_tokenizer(sys.argv[1])
 values = sequence_logps(model, tokenizer, [r["prompt"] for r in rows], [r["chosen"] for r in rows])

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.files import save_jsonl
 from ..common.made_from import (
     MadeFrom,
     differences,
@@ -43,7 +44,7 @@ from ..lm.identity import model_identity
 from ..lm.loading import adapter_config, base_name, load_model, load_tokenizer, merge_adapter
 from ..lm.logprobs import context_of, encode_whole, sequence_logps
 from ..lm.weights import check_checksums, write_checksums
-from ..preferences import COLUMNS, check_triples, save_jsonl, to_trl
+from ..preferences import COLUMNS, check_triples, to_trl
 from ..preferences.triples import sft_row
 
 if TYPE_CHECKING:
