@@ -1,4 +1,4 @@
-"""What is wrong with a task's folder, before it costs an hour: `python -m coursekit check my_task`."""
+"""What is wrong with a task's folder: `python -m coursekit check my_task`."""
 
 from __future__ import annotations
 

@@ -116,7 +116,8 @@ def _text(path: Path, problems: list[Problem]) -> str:
             what = f"not text in UTF-8 (byte {cause.object[cause.start]:#04x})"
             problems.append(Problem(path, line, what, _UTF8))
         else:
-            problems.append(Problem(path, None, str(error), "save it as a text file"))
+            what, _, remedy = str(error).removeprefix(f"{path} ").partition(": ")
+            problems.append(Problem(path, None, what, remedy))
         return ""
 
 

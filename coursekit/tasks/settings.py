@@ -65,7 +65,7 @@ def read_settings(text: str, path: Path, problems: list[Problem]) -> Settings:
     """The settings that can be read; what is wrong with others is added to `problems`."""
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(_not_toml(error, text, path))
         return Settings(name=default_name(path.parent))
     reader = _Reader(text, path, problems)
@@ -99,7 +99,7 @@ def line_of(text: str, *keys: str) -> int | None:
     for number in range(1, len(lines) + 1):
         try:
             found: Any = tomllib.loads("\n".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             continue
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
@@ -109,7 +109,7 @@ def line_of(text: str, *keys: str) -> int | None:
     return None
 
 
-def _not_toml(error: tomllib.TOMLDecodeError, text: str, path: Path) -> Problem:
+def _not_toml(error: Exception, text: str, path: Path) -> Problem:
     place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
     line = int(place[1]) if place else text.rstrip().count("\n") + 1
     said = str(error).removesuffix(place[0]) if place else str(error).split(" (at ")[0]
@@ -181,7 +181,9 @@ class _Reader:
 
     def shares(self, table: dict[str, Any]) -> dict[str, float]:
         """Those not named are 0."""
-        self.check_keys(table, SPLITS, "splits")
+        if table.keys() - set(SPLITS):
+            self.check_keys(table, SPLITS, "splits")
+            return dict(SHARES)
         shares = {split: table.get(split, 0) for split in SPLITS}
         for split, share in shares.items():
             if not _is_number(share) or share < 0:
