@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from coursekit.judging import load_rubric
-from coursekit.tasks import SPLITS, load_task, read_task
+from coursekit.tasks import SPLITS, load_task, read_task, shipped_tasks
 from coursekit.tasks.check import check_task, half_width, main_check
 from coursekit.tasks.folder import split_of
 from coursekit.tasks.new import main_new, make_task
@@ -61,6 +61,17 @@ def test_an_empty_folder_is_one_error(tmp_path, profile, capsys):
     assert problem.remedy.endswith(f"python -m coursekit new {tmp_path}")
     assert main_check([str(tmp_path)]) == 1
     assert capsys.readouterr().out.endswith("1 errors, 0 warnings\n")
+
+
+def test_a_setting_that_is_none_ends_the_command(write, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_PROFILE", "huge")
+    assert main_check([str(write())]) == 1
+    assert "set COURSE_PROFILE to one of" in capsys.readouterr().err
+
+
+def test_shipped_folders_are_sound(profile):
+    for name in shipped_tasks()[1:]:
+        assert [problem for problem in check_task(name, profile) if problem.severe] == []
 
 
 def test_all_that_reading_refuses_is_said_at_once(check):

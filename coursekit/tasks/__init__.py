@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "Row",
     "Task",
+    "find_folder",
     "load_task",
     "read_task",
     "shipped_tasks",
@@ -43,7 +44,7 @@ def load_task(name: str | Path | None = None) -> Task:
         from .triage import TRIAGE
 
         return TRIAGE
-    folder = _HERE / wanted if wanted in shipped_tasks() else task_folder(wanted)
+    folder = find_folder(wanted)
     if not folder.is_dir():
         said = f"COURSE_TASK is {wanted!r}" if name is None else f"the task {wanted!r}"
         raise ValueError(
@@ -52,6 +53,11 @@ def load_task(name: str | Path | None = None) -> Task:
             f"write a task there: python -m coursekit new {wanted}"
         )
     return _read(folder, _state(folder))
+
+
+def find_folder(name: str | Path) -> Path:
+    """Of a shipped task, or the folder `name`; it may not be there."""
+    return _HERE / name if str(name) in shipped_tasks() else task_folder(name)
 
 
 def shipped_tasks() -> list[str]:

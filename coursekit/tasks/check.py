@@ -15,6 +15,7 @@ from ..judging.written_rubric import load_rubric
 from ..logprobs import encode_pair, encode_prompt
 from ..models import adapter_config, load_tokenizer
 from ..profile import Profile, load_profile
+from . import find_folder
 from .contents import (
     DEMONSTRATIONS,
     FILES,
@@ -25,7 +26,7 @@ from .contents import (
     head,
     read_contents,
 )
-from .folder import FolderTask, split_of, task_folder
+from .folder import FolderTask, split_of
 from .problems import Problem, TaskError, report
 from .settings import FILE as SETTINGS
 from .task import SPLITS, Metric
@@ -53,7 +54,7 @@ def check_task(folder: str | Path, profile: Profile | None = None) -> list[Probl
     that are used for nothing; metrics that fail on a prompt; and what does not fit the context of
     the profile's base model, if that is at hand.
     """
-    path, profile = task_folder(folder), profile or load_profile()
+    path, profile = find_folder(folder), profile or load_profile()
     contents = read_contents(path)
     problems = list(contents.problems)
     if not contents.texts:
@@ -220,9 +221,16 @@ def _response(task: FolderTask, entry: Entry) -> str | None:
 def main_check(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, 1 if the task cannot be used so."""
     parser = argparse.ArgumentParser(prog="python -m coursekit check", description=__doc__)
-    parser.add_argument("folder", help="of a task; a relative path counts from the course's folder")
+    parser.add_argument(
+        "folder",
+        help="of a task, or a shipped task; a relative path counts from the course's folder",
+    )
     options = parser.parse_args(argv)
-    problems = check_task(options.folder)
+    try:
+        problems = check_task(options.folder)
+    except ValueError as error:  # no such profile, say
+        print(error, file=sys.stderr)
+        return 1
     print(report(problems))
     return int(any(problem.severe for problem in problems))
 
