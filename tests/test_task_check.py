@@ -167,6 +167,17 @@ def test_references_for_unknown_prompts(check):
     assert "'Nobody asked'" in problem.what
 
 
+def test_a_reference_of_an_idle_prompt_is_not_unknown(check):
+    """Where demonstrations are given, the prompts that the hash keeps for them are idle."""
+    problems = check(
+        task_toml=TOML,
+        demonstrations_jsonl=jsonl([{"prompt": "a", "response": "b"}]),
+        references_jsonl=jsonl({"prompt": prompt, "reference": "r"} for prompt in PROMPTS),
+    )
+    assert any("used for nothing" in problem.what for problem in problems)
+    assert not any("not there" in problem.what for problem in problems)
+
+
 @pytest.mark.parametrize(
     ("body", "line", "what"),
     [

@@ -129,8 +129,9 @@ def _idle(task: FolderTask, contents: Contents) -> Iterator[Problem]:
         )
         remedy = f"set demonstrations = 0 under [splits] in {SETTINGS}, or write responses"
         yield Problem(unused[0].file, unused[0].line, what, remedy, severe=False)
+    known = used | {entry.key for entry in unused}
     for entry in contents.references:
-        if entry.key not in used | {prompt.key for prompt in unused}:
+        if entry.key not in known:
             what = f"a reference for a prompt that is not there ({head(entry.prompt)})"
             remedy = "write the prompt as it stands in the prompts' file, or take the line out"
             yield Problem(entry.file, entry.line, what, remedy, severe=False)
