@@ -62,7 +62,7 @@ class Task:
     a sentence about what the model is asked for. rubric: a markdown file, see
     `evaluation.rubric.load_rubric`. metrics: in the order of tables; `overall`, the mean of the
     metrics of kind `truth`, is added to them by `score`. asked: what to call that which is shown of
-    a prompt. demonstrations_known: whether there are any to train on.
+    a prompt.
     """
 
     name: str
