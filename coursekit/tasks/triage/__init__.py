@@ -1,7 +1,6 @@
 """The course's own task: an alert goes in, a short structured triage report comes out."""
 
 from .alerts import METRICS, POOLS, Alert, sample_alerts
-from .corpus import Document, corpus
 from .demonstrations import sample_demonstrations
 from .policy import SEVERITIES, severity_policy
 from .reports import FIELDS, INSTRUCTION, INSTRUCTION_IN_FULL, ask, build_prompt, parse_report
@@ -17,13 +16,11 @@ __all__ = [
     "SEVERITIES",
     "TRIAGE",
     "Alert",
-    "Document",
     "Scores",
     "Triage",
     "alert_of",
     "ask",
     "build_prompt",
-    "corpus",
     "fact_accuracy",
     "parse_report",
     "report_faults",
