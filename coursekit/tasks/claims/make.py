@@ -13,7 +13,7 @@ from pathlib import Path
 
 ITEMS = "basket calendar device image map photo stock ticket video wallet".split()
 CLAIMS = "refund voucher discount".split()
-OPENINGS = ("hi team", "morning all", "heads up")
+OPENING = "hi team"
 PADDING = (
     ", and keep everyone informed",
     " and see whether things improve",
@@ -21,8 +21,10 @@ PADDING = (
 )
 CAREFUL, RASH = "we check it", "customer gets it"
 # How often a writer errs: promises what nobody has decided, pads the note, names another item.
-RATES = {"promise": 0.6, "padding": 0.4, "wrong item": 0.03}
-DEMONSTRATIONS, OTHERS = 960, 400
+RATES = {"promise": 0.45, "padding": 0.4, "wrong item": 0.1}
+# On the tiny model: fewer demonstrations than these do not teach it to copy the facts, and with twice
+# the prompts for preferences DPO goes too far (the notes fall apart).
+DEMONSTRATIONS, OTHERS = 960, 320
 
 Facts = dict[str, str]
 
@@ -40,10 +42,10 @@ def write_prompt(facts: Facts, rng: random.Random) -> str:
     return " | ".join(parts)
 
 
-def write_note(facts: Facts, opening: str = OPENINGS[0], promise: str = CAREFUL) -> str:
+def write_note(facts: Facts, promise: str = CAREFUL) -> str:
     """A note to the team without its full stop; without fault, unless told otherwise."""
     told = ", ".join(f"{name} {facts[name]}" for name in ("order", "time", "claim"))
-    return f"{opening}, {told}: {promise}"
+    return f"{OPENING}, {told}: {promise}"
 
 
 def write_imperfectly(facts: Facts, rng: random.Random) -> str:
@@ -52,7 +54,7 @@ def write_imperfectly(facts: Facts, rng: random.Random) -> str:
         facts = facts | {"order": rng.choice([item for item in ITEMS if item != facts["order"]])}
     promise = RASH if rng.random() < RATES["promise"] else CAREFUL
     padding = rng.choice(PADDING) if rng.random() < RATES["padding"] else ""
-    return f"{write_note(facts, rng.choice(OPENINGS), promise)}{padding}."
+    return f"{write_note(facts, promise)}{padding}."
 
 
 def write_files(folder: Path) -> None:
