@@ -22,8 +22,8 @@ PADDING = (
 CAREFUL, RASH = "we check it", "customer gets it"
 # How often a writer errs: promises what nobody has decided, pads the note, names another item.
 RATES = {"promise": 0.45, "padding": 0.4, "wrong item": 0.1}
-# On the tiny model: fewer demonstrations than these do not teach it to copy the facts, and with twice
-# the prompts for preferences DPO goes too far (the notes fall apart).
+# Tried on the tiny model: 480 demonstrations do not teach it to copy the facts, and with twice as
+# many prompts to prefer on, DPO at the profile's settings goes too far (notes fall apart).
 DEMONSTRATIONS, OTHERS = 960, 320
 
 Facts = dict[str, str]
