@@ -923,4 +923,4 @@ def test_audit_of_what_the_rubric_judged(triples):
     for row in triples:
         assert both_orders(judge, row, row["chosen"], row["rejected"]).winner == "first"
     found = audit(triples, second_judge=judge)
-    assert found.agreements["with rubric"].observed == 1
+    assert found.agreements["with program"].observed == 1

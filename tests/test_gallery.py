@@ -11,6 +11,7 @@ from coursekit.evaluation.judges import ProgramJudge
 from coursekit.tasks.triage import TRIAGE
 from coursekit.training import WinRateCallback
 from coursekit.week import gallery
+from coursekit.workspace import Workspace
 
 
 @pytest.fixture()
@@ -61,13 +62,14 @@ def without_models(monkeypatch, spoken, triples):
         return SimpleNamespace(folder=folder)
 
     metrics = pd.DataFrame({"step": [1, 2], "loss": [0.7, 0.123456], "nobody reads": [1, 1]})
-    monkeypatch.setattr("coursekit.workspace.ensure_sft", lambda *a, **o: "sft")
-    monkeypatch.setattr("coursekit.workspace.ensure_triples", lambda *a, **o: list(triples))
+    monkeypatch.setattr(Workspace, "sft", lambda self: "sft")
+    monkeypatch.setattr(Workspace, "triples", lambda self: (triples[:12], triples[12:]))
     monkeypatch.setattr("coursekit.lm.loading.load_model", lambda *a: bad)
     monkeypatch.setattr("coursekit.lm.loading.load_tokenizer", lambda *a: None)
     monkeypatch.setattr("coursekit.training.load_metrics", lambda folder: metrics)
     monkeypatch.setattr(
-        "coursekit.preferences.alert_rows",
+        gallery.RECORDED_TASK,
+        "rows",
         lambda split, n, *a, **o: (triples * 2)[: min(n, 24)] if split == "validation" else triples,
     )
     monkeypatch.setattr(gallery, "run_condition", run_condition)

@@ -1,7 +1,7 @@
 """Judges: the rubric's faults, asking in both orders, agreement beyond chance."""
 
-import inspect
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,29 +110,29 @@ def test_what_both_orders_mend_and_what_not(items):
         compare_judges([(items[0][0], "x", "y")], [ProgramJudge(TRIAGE)], ProgramJudge(TRIAGE))
 
 
-def test_another_judge_has_another_identity(monkeypatch):
-    import coursekit.tasks.triage.policy
+def test_another_judge_has_another_identity(monkeypatch, tmp_path):
+    from coursekit.tasks.triage import policy
 
     class Contrary(ProgramJudge):
         def compare(self, row, first, second):
             return super().compare(row, second, first)
 
     identity = ProgramJudge(TRIAGE).identity
-    assert identity == ProgramJudge(TRIAGE).identity and identity.startswith("rubric:")
+    assert identity == ProgramJudge(TRIAGE).identity and identity.startswith("program:")
     others = [
         ProgramJudge(TRIAGE, "other"),
         FlawedJudge(ProgramJudge(TRIAGE), error_rate=0.1),
         FlawedJudge(ProgramJudge(TRIAGE), length_bias=0.1),
         FlawedJudge(ProgramJudge(TRIAGE), position_bias=0.1),
         FlawedJudge(ProgramJudge(TRIAGE), seed=1),
-        Contrary(),
+        Contrary(TRIAGE),
     ]
     assert len({identity, *(judge.identity for judge in others)}) == 7
     # A program that scores in another way is another judge.
-    source, edited = inspect.getsource, coursekit.tasks.triage.policy
-    monkeypatch.setattr(
-        inspect, "getsource", lambda thing: "edited" if thing is edited else source(thing)
-    )
+    edited = tmp_path / "policy.py"
+    source = Path(policy.__file__).read_text(encoding="utf-8")
+    edited.write_text(source.replace(">= 30", "> 30"), encoding="utf-8")
+    monkeypatch.setattr(policy, "__file__", str(edited))
     assert ProgramJudge(TRIAGE).identity != identity
 
 
@@ -232,9 +232,9 @@ def test_calibration_by_the_true_difference(triples):
     items += [(row, row["chosen"], row["chosen"] + " ") for row in triples]
     padded = triples[0]["chosen"].replace("next: ", "next: first, ")
     items.append((triples[0], triples[0]["chosen"], padded))
-    table = calibration(items, [truth, Coarse("coarse")], truth, edges=(0.0, 0.2, 0.5, 1.0))
+    table = calibration(items, [truth, Coarse(TRIAGE, "coarse")], truth, edges=(0.0, 0.2, 0.5, 1.0))
     assert table["pairs"].sum() == len(items)
-    assert set(table["rubric"].dropna()) == {1.0}
+    assert set(table["program"].dropna()) == {1.0}
     small, large = table.loc[1], table.loc[2:][table.loc[2:, "pairs"] > 0]
     assert (large["coarse"] == 1).all()
     assert small["pairs"] == 0 or small["coarse"] == 0

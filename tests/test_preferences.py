@@ -31,6 +31,7 @@ from coursekit.preferences import (
     two_system_prompts,
     two_temperatures,
 )
+from coursekit.tasks import with_references
 from coursekit.tasks.triage import TRIAGE
 
 ALL_PAIRS = Design("by hand", (Source("any"),))
@@ -50,12 +51,12 @@ def triples_of(*rows, design=ALL_PAIRS, judge=None, **options):
 
 
 def test_the_better_report_is_chosen_and_ties_make_nothing(triples):
-    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    row = {key: triples[0][key] for key in ("prompt", "facts")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     for order in ((good, bad), (bad, good)):
         (triple,) = triples_of(candidates(row, *order))
         assert (triple["chosen"], triple["rejected"]) == (good, bad)
-        assert triple["judge"] == "rubric" and triple["facts"] == row["facts"]
+        assert triple["judge"] == "program" and triple["facts"] == row["facts"]
     assert triples_of(candidates(row, good, good)) == []
     (tie,) = judge_pairs([candidates(row, "x", "y")], ProgramJudge(TRIAGE), ALL_PAIRS)
     assert tie["winner"] == "tie" and tie["consistent"]
@@ -63,7 +64,7 @@ def test_the_better_report_is_chosen_and_ties_make_nothing(triples):
 
 
 def test_a_pair_is_taken_once_and_a_prompt_gives_few(triples):
-    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    row = {key: triples[0][key] for key in ("prompt", "facts")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     assert len(triples_of(candidates(row, good, bad, good, bad))) == 1
     many = candidates(row, good, bad, "x", bad + "\nmore")
@@ -71,7 +72,7 @@ def test_a_pair_is_taken_once_and_a_prompt_gives_few(triples):
 
 
 def test_where_a_triple_came_from(triples):
-    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    row = {key: triples[0][key] for key in ("prompt", "facts")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     (triple,) = triples_of(candidates(row, bad, good, temperatures=[0.7, 1.0]))
     expected = {
@@ -93,7 +94,7 @@ def test_where_a_triple_came_from(triples):
 
 def test_asked_once_a_judge_who_goes_by_position_decides_everything(triples):
     first = FlawedJudge(ProgramJudge(TRIAGE), position_bias=9.0)
-    row = candidates({key: triples[0][key] for key in ("prompt", "alert")}, "a", "b", "c")
+    row = candidates({key: triples[0][key] for key in ("prompt", "facts")}, "a", "b", "c")
     assert triples_of(row, judge=first) == []
     (pair, *others) = judge_pairs([row], first, ALL_PAIRS, twice=False)
     assert pair["winner"] == "first" and pair["answers"] == ["first"] and len(others) == 2
@@ -103,7 +104,7 @@ def test_asked_once_a_judge_who_goes_by_position_decides_everything(triples):
 
 
 def test_best_against_worst(triples):
-    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    row = {key: triples[0][key] for key in ("prompt", "facts")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     worse, none = bad.replace("time: ", "clock: "), "no report"
     design = ranked_samples(4)
@@ -115,7 +116,7 @@ def test_best_against_worst(triples):
 
 
 def test_across_sources_only(triples):
-    row = {key: triples[0][key] for key in ("prompt", "alert")}
+    row = {key: triples[0][key] for key in ("prompt", "facts")}
     good, bad = triples[0]["chosen"], triples[0]["rejected"]
     design = replace(ALL_PAIRS, pairs="across")
     same = candidates(row, good, bad)
@@ -139,7 +140,7 @@ DESIGNS = {
 def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path):
     design, sources = DESIGNS[name]
     assert design.name == name
-    rows = TRIAGE.rows("preferences", 5, profile, references=True)
+    rows = with_references(TRIAGE, TRIAGE.rows("preferences", 5, profile))
     quick = replace(profile, max_new_tokens=30)
     made, pairs = make_triples(
         model, tokenizer, rows, quick, ProgramJudge(TRIAGE), design, folder=tmp_path
@@ -163,7 +164,7 @@ def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path
 
 
 def test_references_are_what_the_row_says(model, tokenizer, profile):
-    rows = TRIAGE.rows("preferences", 2, profile, references=True)
+    rows = with_references(TRIAGE, TRIAGE.rows("preferences", 2, profile))
     quick = replace(profile, max_new_tokens=5)
     design = reference_against_sample()
     for row in sample_candidates(model, tokenizer, rows, quick, design):
@@ -290,7 +291,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.evaluation.judges import ProgramJudge
 from coursekit.preferences import make_triples, sampling
+from coursekit.tasks.triage import TRIAGE
 from coursekit.common.profile import load_profile
 sampling.CHUNK = 4
 profile = replace(load_profile("tiny"), threads=1, max_new_tokens=64)
