@@ -131,10 +131,10 @@ def _profiles() -> dict[str, Profile]:
 def load_profile(name: str | Path | None = None) -> Profile:
     """The profile called `name`; without one, what `COURSE_PROFILE` says; without that, tiny.
 
-    That is a shipped profile, or a TOML file (a path that ends in .toml) with what to change in one:
-    see `_ProfileFile`. `COURSE_MODEL` and `COURSE_REVISION` then replace its base model: see
-    `_with_model`. `name` may also be the name of the profile that these three make, so that a new
-    process, which inherits them, can be told which one it works for.
+    That is a shipped profile, or a TOML file (a path that ends in .toml) that changes one: see
+    `_ProfileFile`. `COURSE_MODEL` and `COURSE_REVISION` then replace its base model: see
+    `_with_model`. `name` may also be the name of the profile that these variables make: a new
+    process, which inherits them, can be told by it which profile it works for.
 
     Raises ValueError for a name that is none and for what is wrong in a file, FileNotFoundError if
     the file or the model's folder is not there.
@@ -332,8 +332,9 @@ class _ProfileFile:
             line = told[1] if told else self._line()
             what = re.sub(r" \(at .*\)$", "", str(error))
             raise ValueError(
-                f"{self.path}, line {line}, is not TOML ({shorten(what, 80)}): write one key = value "
-                "a line, each key once, text in quotes (paths in single ones), true and false small"
+                f"{self.path}, line {line}, is not TOML ({shorten(what, 80)}): write one key = "
+                "value a line, each key once, text in quotes (a path in single ones), true and "
+                "false in small letters"
             ) from error
 
     def _line(self, keys: Sequence[str] = ()) -> int:
