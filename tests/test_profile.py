@@ -217,10 +217,10 @@ WRONG = [  # text; the line; what is said of it
     ("[dpo]\nbase = 'gpu'", 2, "dpo.base = 'gpu': no such key: it belongs to the top, above"),
     ("base = 'huge'", 1, "base = 'huge': write a shipped profile: tiny, colab or gpu"),
     ("base = 3", 1, "base = 3: write a shipped profile"),
-    ("name = 'a/b'", 1, "name = 'a/b': write a name of your own"),
-    ("name = '..'", 1, "name = '..': write a name of your own"),
-    ("name = 'GPU'", 1, "name = 'GPU': write a name of your own"),
-    ("name = ''", 1, "name = '': write a name of your own"),
+    ("name = 'a/b'", 1, "name = 'a/b': write letters, digits, _, - and dots, but no"),
+    ("name = '..'", 1, "name = '..': write letters, digits, _, - and dots, but no"),
+    ("name = 'GPU'", 1, "name = 'GPU': write letters, digits, _, - and dots, but no"),
+    ("name = ''", 1, "name = '': write letters, digits, _, - and dots, but no"),
     ("base_model = ''", 1, "base_model = '': write text in quotes"),
     ("base_model = ' '", 1, "base_model = ' ': write text in quotes"),
     ('base_model = "a\\u0000b"', 1, "base_model = 'a\\x00b': write text in quotes"),
@@ -231,8 +231,12 @@ WRONG = [  # text; the line; what is said of it
     ("four_bit = 'true'", 1, "four_bit = 'true': write true or false"),
     ("threads = -1", 1, "threads = -1: write a whole number, 0 for as torch chooses"),
     ("threads = true", 1, "threads = True: write a whole number"),
-    ("max_new_tokens = 0", 1, "max_new_tokens = 0: write a whole number, 1 or more"),
-    ("demonstrations = 10.0", 1, "demonstrations = 10.0: write a whole number, 1 or more"),
+    ("max_new_tokens = 0", 1, "max_new_tokens = 0: write a whole number, from 1 to a billion"),
+    (
+        "demonstrations = 10.0",
+        1,
+        "demonstrations = 10.0: write a whole number, from 1 to a billion",
+    ),
     ("evaluation_prompts = '300'", 1, "evaluation_prompts = '300': write a whole number"),
     ("generation_batch = 10000000000000", 1, "generation_batch = 10000000000000: write a whole"),
     ("temperatures = 0.7", 1, "temperatures = 0.7: write a list of numbers above 0"),
@@ -507,7 +511,7 @@ print(sorted(late), sorted(ours), found.dpo.beta)
     said = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    modules = ["coursekit", *(f"coursekit.common{end}" for end in ("", ".files", ".profile"))]
+    modules = ["coursekit", "coursekit.common", "coursekit.common.profile"]
     assert said.split() == f"[] {modules} 0.7".split()
 
 

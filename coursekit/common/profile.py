@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .files import shorten
-
 ROOT = Path(__file__).resolve().parents[2]
 TINY_MODEL = str(ROOT / "coursekit" / "lm" / "tiny")
 # Every linear layer of a Llama-like model: adapters here train best for their size.
@@ -241,8 +239,8 @@ _BY_KIND: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("text in quotes", _is_text),
     "Path": ("a path in quotes", _is_text),
     "bool": ("true or false", lambda value: isinstance(value, bool)),
-    "int": ("a whole number, 1 or more", _is_whole),
-    "float": ("a number above 0", _is_number),
+    "int": ("a whole number, from 1 to a billion", _is_whole),
+    "float": ("a number above 0, at most a billion", _is_number),
     "tuple[str, ...]": ("a list of texts", lambda value: _is_list(value, _is_text)),
     "tuple[float, ...]": ("a list of numbers above 0", lambda value: _is_list(value, _is_number)),
     "TrainingSettings": ("a table, one setting a line", lambda value: isinstance(value, dict)),
@@ -250,7 +248,7 @@ _BY_KIND: dict[str, tuple[str, Callable[[Any], bool]]] = {
 # or, where that says too little, by its name.
 _BY_NAME: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "base": ("a shipped profile: tiny, colab or gpu", lambda value: value in list(_profiles())),
-    "name": ("a name of your own, of letters, digits, _, - and dots", _is_own_name),
+    "name": ("letters, digits, _, - and dots, but no shipped profile's name", _is_own_name),
     "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in DTYPES),
     "threads": ("a whole number, 0 for as torch chooses", lambda value: _is_whole(value, least=0)),
     "warmup": (
@@ -308,9 +306,8 @@ class _ProfileFile:
             said.pop("artifacts", None)
         profile = replace(base, **said)
         if profile.revision and Path(profile.base_model).is_absolute():
-            raise self._error(
-                ["revision"], profile.revision, f"{profile.base_model} is a folder and has none"
-            )
+            what = f"{profile.base_model} is a folder and has none: take the line away"
+            raise self._error(["revision"], profile.revision, what)
         return profile
 
     def _file_name(self) -> str:
@@ -324,6 +321,8 @@ class _ProfileFile:
 
     def _document(self) -> dict[str, Any]:
         import tomllib
+
+        from .files import shorten
 
         try:
             return tomllib.loads(self.text)
@@ -356,6 +355,8 @@ class _ProfileFile:
         return begin
 
     def _error(self, keys: Sequence[str], value: Any, what: str) -> ValueError:
+        from .files import shorten
+
         said = f"{'.'.join(keys)} = {shorten(repr(value), 60)}"
         return ValueError(f"{self.path}, line {self._line(keys)}: {said}: {what}")
 
