@@ -210,6 +210,7 @@ WRONG = [  # text; the line; what is said of it
         "dpo.Batch-Size = 2: no such key: did you mean batch_s",
     ),
     ("[dop]\nbeta = 0.1", 1, "dop = {'beta': 0.1}: no such key: did you mean dpo?"),
+    ("FOUR-BIT = true", 1, "FOUR-BIT = True: no such key: did you mean four_bit?"),
     ("zzz = 1", 1, "zzz = 1: no such key: there are base, name, base_model, sft, dpo, revision"),
     ("[sft]\nzzz = 1", 2, "sft.zzz = 1: no such key: there are learning_rate, epochs, "),
     ("beta = 0.3", 1, "beta = 0.3: no such key: it belongs below [sft] or [dpo]"),
@@ -267,6 +268,7 @@ WRONG = [  # text; the line; what is said of it
     ("\n\nname = 'x\n", 3, "is not TOML"),
     ('threads = 2\nbase_model = "C:\\models"\n', 2, "a path in single ones"),
     ("threads = 2\n[dpo]\nlora_targets = [\n'a',\n", 3, "is not TOML"),
+    ("temperatures = [\n0.7,\nhot,\n]", 3, "is not TOML"),
     ("threads = 2\nname = " + "[" * 5000, 2, "is not TOML"),
     ("threads = 2\nname = " + "1" * 5000, 2, "is not TOML"),
     (b"threads = 2\n# gr\xf6\xdfer\n", 2, "is not text in UTF-8 (byte 16): save it as UTF-8"),
@@ -401,7 +403,13 @@ def test_two_models_never_share_a_folder_of_runs(tmp_path, monkeypatch):
 
 
 MISSING = ["./mine", "../mine", "/no/such/place", "~/no such", ".\\mine", "C:\\mine", "a/b/c", "a/"]
-MISSING += ["my model", "https://huggingface.co/owner/name", "owner/name@main", "~nobody-here"]
+MISSING += [
+    "my model",
+    "https://huggingface.co/owner/name",
+    "owner/name@main",
+    "~nobody-here",
+    "größe/modell",
+]
 
 
 @pytest.mark.parametrize("said", MISSING)
