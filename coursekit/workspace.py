@@ -66,7 +66,7 @@ def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -
     Raises FileNotFoundError if the one you brought is no longer there.
     """
     from .tasks.triage import sample_demonstrations
-    from .training.runs import train_sft
+    from .training import train_sft
 
     runs = _runs(profile, folder)
     if (runs / BROUGHT).is_file():
@@ -127,7 +127,7 @@ def ensure_triples(
 def ensure_dpo(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
     """The folder of the DPO model, trained on the triples unless that was done before."""
     from .preferences import split_by_prompt
-    from .training.runs import train_dpo
+    from .training import train_dpo
 
     train, validation = split_by_prompt(ensure_triples(profile, seed=seed, folder=folder))
     return train_dpo(
@@ -172,7 +172,7 @@ def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) ->
     from .evaluation.responses import answer
     from .lm.loading import load_model, load_tokenizer
     from .preferences import alert_rows
-    from .training.runs import load_run
+    from .training import load_run
 
     folders = {
         "base": profile.base_model,

@@ -55,7 +55,7 @@ from coursekit.lm.logprobs import encode_pair, sequence_logps
 from coursekit.preferences import alert_rows
 from coursekit.tasks.triage import Alert, sample_demonstrations
 from coursekit.tasks.triage.constitution import PRINCIPLES, revise
-from coursekit.training.runs import train_sft, trl_loss
+from coursekit.training import train_sft, trl_loss
 from coursekit.week import bandit
 from coursekit.week.deliverables import notes
 from coursekit.week.exercises import session_a as exercises

@@ -73,9 +73,15 @@ from coursekit.preferences import (
 )
 from coursekit.tasks import load_rubric
 from coursekit.tasks.triage import sample_demonstrations
-from coursekit.training import KL_A_TOKEN, Monitor, load_metrics, red_flags
-from coursekit.training.checklist import preflight
-from coursekit.training.runs import train_dpo, train_sft
+from coursekit.training import (
+    KL_A_TOKEN,
+    Monitor,
+    load_metrics,
+    preflight,
+    red_flags,
+    train_dpo,
+    train_sft,
+)
 from coursekit.training.sweep import SHORT_TRIPLES, beta_sweep, short_settings
 from coursekit.week.exercises import session_b as exercises
 from coursekit.week.figures.results import (

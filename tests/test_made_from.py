@@ -74,7 +74,7 @@ def test_the_version_of_code_is_what_it_does(tmp_path):
 
 HOLD = """
 import sys
-from coursekit.made_from import only_here
+from coursekit.common.made_from import only_here
 with only_here(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.readline()

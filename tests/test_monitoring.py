@@ -14,9 +14,8 @@ from conftest import NATS, ROOT
 from coursekit.lm.kl import estimate_kl, sample_responses
 from coursekit.lm.loading import frozen_copy, load_model
 from coursekit.lm.logprobs import encode_prompt, score_tokens, token_logps
-from coursekit.training import Monitor, load_metrics
+from coursekit.training import Monitor, load_metrics, train_dpo
 from coursekit.training.monitor import _step
-from coursekit.training.runs import train_dpo
 
 PROMPTS = [
     "Tell the team.\nservice: user-db",
@@ -194,10 +193,9 @@ def test_the_import_says_nothing():
 CODE = """
 import sys
 from dataclasses import replace
-from coursekit.monitoring import Monitor
+from coursekit.common.profile import load_profile
 from coursekit.preferences import load_triples
-from coursekit.profile import load_profile
-from coursekit.training import train_dpo
+from coursekit.training import Monitor, train_dpo
 profile = replace(load_profile("tiny"), threads=1)
 profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
 triples = load_triples(sys.argv[2])
@@ -273,7 +271,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbe
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     from coursekit.common.made_from import write_record
-    from coursekit.training.runs import CHECKPOINTS, _last_checkpoint, finished_run
+    from coursekit.training.loop import _last_checkpoint
+    from coursekit.training.run import CHECKPOINTS, finished_run
 
     folder = tmp_path / "dpo" / CHECKPOINTS
     whole = folder / "checkpoint-5"

@@ -19,15 +19,9 @@ from coursekit.lm.loading import frozen_copy, load_model, merge_adapter
 from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import to_trl
-from coursekit.training.runs import (
-    ReferenceError,
-    assert_first_loss,
-    assert_reference,
-    load_run,
-    one_batch_trainer,
-    train_dpo,
-    train_sft,
-)
+from coursekit.training import ReferenceError, load_run, train_dpo, train_sft
+from coursekit.training.one_batch import one_batch_trainer
+from coursekit.training.reference import assert_first_loss, assert_reference
 
 
 def options(folder, **more):
@@ -343,8 +337,8 @@ def test_saved_adapter_gives_the_same_in_a_fresh_process(
     here = pair_logps(load_model(run.folder, quick), tokenizer, triples[:4])[0]
     code = """
 import json, sys
-from coursekit.models import load_model, load_tokenizer
-from coursekit.logprobs import sequence_logps
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.logprobs import sequence_logps
 rows = json.load(sys.stdin)
 model, tokenizer = load_model(sys.argv[1]), load_tokenizer(sys.argv[1])
 values = sequence_logps(model, tokenizer, [r["prompt"] for r in rows], [r["chosen"] for r in rows])

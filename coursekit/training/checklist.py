@@ -22,15 +22,10 @@ from ..common.quiet import quiet
 from ..lm.logprobs import context_of, encode_pair, encode_whole, spans_boundary
 from ..lm.memory_budget import adapter_training, frozen, full_training
 from ..preferences import audit, check_triples
-from .runs import (
-    PROBES,
-    asked_path,
-    assert_reference,
-    one_batch_loss,
-    one_batch_trainer,
-    pair_logps,
-    policy_and_reference,
-)
+from .dpo import policy_and_reference
+from .one_batch import one_batch_loss, one_batch_trainer
+from .reference import assert_reference, pair_logps
+from .rows import PROBES, asked_path
 
 if TYPE_CHECKING:
     import pandas as pd

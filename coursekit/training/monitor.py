@@ -23,6 +23,7 @@ from ..common.made_from import fingerprint
 from ..common.prompts import Prompt
 from ..lm.kl import estimate_kl, sample_responses
 from ..lm.logprobs import encode_pair, score_tokens, token_logps
+from .reference import reference_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,8 +122,6 @@ class Monitor(TrainerCallback):
 
     def measure(self, step: int) -> dict[str, float]:
         """All metrics of the policy as it is now; appends the samples to their file."""
-        from .runs import reference_of
-
         start = time.perf_counter()
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         pairs = sample_responses(

@@ -27,17 +27,10 @@ from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapt
 from ..lm.logprobs import encode_pair, pad_right, sequence_logps
 from ..lm.weights import load_whole
 from ..preferences import check_triples, to_trl
-from .runs import (
-    TrainingRun,
-    check_rows_fit,
-    close_run,
-    finished_run,
-    is_finished,
-    rows_fingerprint,
-    run_arguments,
-    run_training,
-    validation_arguments,
-)
+from .arguments import run_arguments, validation_arguments
+from .loop import run_training
+from .rows import check_rows_fit, rows_fingerprint
+from .run import TrainingRun, close_run, finished_run, is_finished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

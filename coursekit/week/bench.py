@@ -144,7 +144,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from ..lm.logprobs import encode_pair, pad_right, sum_over_response, token_logps
     from ..lm.losses import dpo_loss
     from ..preferences import to_trl
-    from ..training.runs import _lora, _make_dpo_trainer, policy_and_reference, run_arguments
+    from ..training.arguments import lora_config, run_arguments
+    from ..training.dpo import dpo_trainer, policy_and_reference
     from ..workspace import ensure_sft, ensure_triples
 
     steps = 10
@@ -156,7 +157,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     with quiet():
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
         # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
-        trainer = _make_dpo_trainer(
+        trainer = dpo_trainer(
             model=model,
             ref_model=reference,
             peft_config=peft_config,
@@ -173,7 +174,9 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             trainer.train()
 
     with quiet():
-        bare = get_peft_model(merge_adapter(load_model(sft, profile)), _lora(settings)).train()
+        bare = get_peft_model(
+            merge_adapter(load_model(sft, profile)), lora_config(settings)
+        ).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])
         for side in ("chosen", "rejected")
@@ -213,8 +216,7 @@ def monitoring(profile: Profile, rounds: int) -> str:
     import matplotlib.pyplot as plt
 
     from ..preferences import alert_rows, split_by_prompt
-    from ..training import Monitor
-    from ..training.runs import train_dpo
+    from ..training import Monitor, train_dpo
     from ..workspace import ensure_sft, ensure_triples
     from .figures.results import plot_monitor
 

@@ -212,7 +212,7 @@ def _adapter(runs: Path, profile: Profile) -> State:
     from ..lm.loading import load_model, load_tokenizer
     from ..preferences import alert_rows
     from ..training.release import assert_whole
-    from ..training.runs import is_finished
+    from ..training.run import is_finished
 
     folder = runs / "dpo"
     if not is_finished(folder):

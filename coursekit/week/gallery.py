@@ -22,8 +22,7 @@ from ..common.profile import Profile
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..training import Contest
-    from ..training.runs import TrainingRun
+    from ..training import Contest, TrainingRun
 
 Rows = Sequence[dict[str, Any]]
 RECORDED_RUNS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded"
@@ -212,8 +211,7 @@ def run_condition(
 
     contest: compares the policy with SFT on the way.
     """
-    from ..training import Monitor
-    from ..training.runs import train_dpo
+    from ..training import Monitor, train_dpo
 
     rng = random.Random(f"{condition.name}/{seed}")
     train, validation = condition.rows(list(train)[: condition.triples], list(validation), rng)
