@@ -239,7 +239,7 @@ def test_killed_while_it_is_made_anew_a_run_is_not_finished(made, small, runs, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "run_training", killed)
+        patch.setattr("coursekit.training.dpo.run_training", killed)
         ensure_dpo(other)
     assert not is_finished(runs / "dpo") and is_finished(runs / "dpo-old1")
     ensure_dpo(other)

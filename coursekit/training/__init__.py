@@ -8,15 +8,15 @@ from .red_flags import KL_A_TOKEN, Flag, red_flags
 from .reference import ReferenceError
 from .run import TrainingRun, load_run
 from .sft import train_sft
-from .win_rate_callback import Contest
+from .win_rate_callback import WinRateCallback
 
 __all__ = [
     "KL_A_TOKEN",
-    "Contest",
     "Flag",
     "Monitor",
     "ReferenceError",
     "TrainingRun",
+    "WinRateCallback",
     "load_metrics",
     "load_run",
     "preflight",

@@ -1,25 +1,21 @@
-"""What a trainer is told: the profile's settings in the trainers' own words."""
+"""What a trainer is told: the profile's settings in the words of TRL and peft."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.profile import Profile, TrainingSettings
 from .run import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def run_arguments(
     settings: TrainingSettings, profile: Profile, folder: str | Path, seed: int
 ) -> dict[str, Any]:
-    """The arguments that SFT and DPO share, right for this machine.
-
-    TRL's defaults are made for a GPU: bf16 (a T4 has none) and activation checkpointing (slower,
-    and on a small model for nothing).
-    """
-    import torch
-
-    on_gpu = torch.cuda.is_available()
+    """The arguments that all stages share, right for this machine."""
     return {
         "output_dir": str(Path(folder) / CHECKPOINTS),
         "learning_rate": settings.learning_rate,
@@ -28,10 +24,6 @@ def run_arguments(
         "gradient_accumulation_steps": settings.accumulation,
         "warmup_steps": settings.warmup,
         "max_length": settings.max_length,
-        "use_cpu": not on_gpu,
-        "bf16": on_gpu and profile.dtype == "bfloat16",
-        "fp16": on_gpu and profile.dtype == "float16",
-        "activation_checkpointing": on_gpu,
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 0.2,  # of the run
@@ -39,6 +31,24 @@ def run_arguments(
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
+        **machine_arguments(profile.dtype),
+    }
+
+
+def machine_arguments(dtype: str = "float32") -> dict[str, bool]:
+    """Where and in which number format is computed.
+
+    TRL's defaults are made for a GPU: bf16 (a T4 has none) and activation checkpointing (slower,
+    and on a small model for nothing).
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and dtype == "bfloat16",
+        "fp16": on_gpu and dtype == "float16",
+        "activation_checkpointing": on_gpu,
         "dataloader_pin_memory": on_gpu,
     }
 
@@ -55,7 +65,13 @@ def validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
     return {"eval_strategy": "epoch", "per_device_eval_batch_size": -(-rows // batches)}
 
 
-def lora_config(settings: TrainingSettings):
+def lora_config(
+    settings: TrainingSettings, task: str = "CAUSAL_LM", **more: Any
+) -> LoraConfig | None:
+    """The adapter to train, or None if all weights are.
+
+    task: what the model is for, in peft's words; more: further fields of `LoraConfig`.
+    """
     from peft import LoraConfig
 
     if settings.lora_rank == 0:
@@ -64,5 +80,6 @@ def lora_config(settings: TrainingSettings):
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         target_modules=list(settings.lora_targets),
-        task_type="CAUSAL_LM",
+        task_type=task,
+        **more,
     )

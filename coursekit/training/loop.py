@@ -1,23 +1,25 @@
-"""The loop itself: progress in a line, a stop that loses nothing, and going on from there."""
+"""The training loop: progress in a line, a stop that loses nothing, and going on from there.
+
+A run that was stopped or killed goes on from its last checkpoint when the same is called again.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback
 
 from ..common.made_from import MadeFrom, write_record
 from ..common.profile import Profile
 from ..common.progress import progress
+from ..lm.trl_compat import is_whole_checkpoint, last_checkpoint, train_in_float32
 from .run import CHECKPOINTS
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
 
 
 def run_training(
@@ -28,22 +30,16 @@ def run_training(
     Goes on from the last whole checkpoint in `folder`, which `finished_run` has seen to be of the
     same run. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
     """
-    from transformers import PrinterCallback
-
     if profile.four_bit:
-        # TRL casts adapters on 4-bit weights to bf16, where small updates are rounded away and
-        # whose gradients fp16's loss scaler cannot take.
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-    checkpoint = _last_checkpoint(folder / CHECKPOINTS)
+        train_in_float32(trainer.model)
+    checkpoint = last_whole_checkpoint(folder / CHECKPOINTS)
     write_record(folder / CHECKPOINTS, made_from)
-    stop = _stop_callback()
+    stop = StopAtStepEnd()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_progress_callback(label))
+    trainer.add_callback(ProgressLine(label))
     trainer.add_callback(stop)
     with stop.listening():
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if stop.asked:
         done, total = trainer.state.global_step, trainer.state.max_steps
         raise KeyboardInterrupt(
@@ -52,67 +48,58 @@ def run_training(
         )
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def last_whole_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint in `folder`; what a kill has left half written is deleted."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    while folder.is_dir() and (last := get_last_checkpoint(str(folder))):
-        try:  # what the trainer writes last
-            json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            shutil.rmtree(last)  # a kill has left it half written
-            continue
-        print(f"going on from step {last.rsplit('-', 1)[1]}")
-        return last
+    while last := last_checkpoint(folder):
+        if is_whole_checkpoint(last):
+            print(f"going on from step {last.name.rsplit('-', 1)[1]}")
+            return last
+        shutil.rmtree(last)
     return None
 
 
-def _stop_callback() -> TrainerCallback:
+class StopAtStepEnd(TrainerCallback):
     """Ends training at the end of the step in which Ctrl-C (or the kernel's stop) is pressed."""
-    from transformers import TrainerCallback
 
-    class StopAtStepEnd(TrainerCallback):
-        asked = False
+    asked = False
 
-        def on_step_end(self, args, state, control, **kwargs):
-            if self.asked:
-                control.should_save = control.should_training_stop = True
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
 
-        @contextmanager
-        def listening(self) -> Iterator[None]:
-            """Until the end of the context the first interrupt only asks; a second one raises."""
-            if threading.current_thread() is not threading.main_thread():
-                yield  # signals reach the main thread alone
-                return
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Until the end of the context the first interrupt only asks; a second one raises."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread alone
+            return
 
-            def ask(number, frame):
-                signal.signal(signal.SIGINT, before)
-                self.asked = True
+        def ask(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, before)
+            self.asked = True
 
-            before = signal.signal(signal.SIGINT, ask)
-            try:
-                yield
-            finally:
-                signal.signal(signal.SIGINT, before)
-
-    return StopAtStepEnd()
+        before = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
-def _progress_callback(label: str) -> TrainerCallback:
-    from transformers import TrainerCallback
+class ProgressLine(TrainerCallback):
+    """Steps done, time left and the last loss, in one line called `label`."""
 
-    class ProgressLine(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self._context = progress(label, state.max_steps, "steps")
-            self._advance = self._context.__enter__()
-            if state.global_step:  # resumed
-                self._advance(state.global_step)
+    def __init__(self, label: str) -> None:
+        self.label = label
 
-        def on_step_end(self, args, state, control, **kwargs):
-            loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
-            self._advance(1, "" if loss is None else f"(loss {loss:.3f})")
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self._context = progress(self.label, state.max_steps, "steps")
+        self._advance = self._context.__enter__()
+        if state.global_step:  # resumed
+            self._advance(state.global_step)
 
-        def on_train_end(self, args, state, control, **kwargs):
-            self._context.__exit__(None, None, None)
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        loss = next((log["loss"] for log in reversed(state.log_history) if "loss" in log), None)
+        self._advance(1, "" if loss is None else f"(loss {loss:.3f})")
 
-    return ProgressLine()
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self._context.__exit__(None, None, None)

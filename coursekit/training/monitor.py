@@ -23,6 +23,7 @@ from ..common.made_from import fingerprint
 from ..common.prompts import Prompt
 from ..lm.kl import estimate_kl, sample_responses
 from ..lm.logprobs import encode_pair, score_tokens, token_logps
+from ..lm.trl_compat import bare_model, log_with_step
 from .reference import reference_of
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ class Monitor(TrainerCallback):
         step = state.global_step
         if step % self._every == 0 or step == state.max_steps:
             for name, value in self.measure(step).items():
-                # TRL logs the mean of what stands here in its next entry.
-                self.trainer._metrics["train"][name].append(value)
+                log_with_step(self.trainer, name, value)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if logs and "train_runtime" not in logs:
@@ -123,7 +123,7 @@ class Monitor(TrainerCallback):
     def measure(self, step: int) -> dict[str, float]:
         """All metrics of the policy as it is now; appends the samples to their file."""
         start = time.perf_counter()
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = bare_model(self.trainer)
         pairs = sample_responses(
             model,
             self.tokenizer,

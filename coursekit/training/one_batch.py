@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..common.quiet import quiet
+from ..lm.trl_compat import first_batch
 from ..preferences import to_trl
+from .arguments import machine_arguments
 from .dpo import dpo_trainer
 
 if TYPE_CHECKING:
@@ -29,10 +31,8 @@ def trl_loss(
     For comparing formulas. `options`: fields of TRL's `DPOConfig` (`beta`, `loss_type`, ...).
     """
     with quiet(), tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        trainer = one_batch_trainer(
-            tokenizer, triples, folder, options, model=policy, ref_model=reference
-        )
-        return one_batch_loss(trainer)
+        models = {"model": policy, "ref_model": reference}
+        return one_batch_loss(one_batch_trainer(tokenizer, triples, folder, options, **models))
 
 
 def one_batch_trainer(
@@ -49,10 +49,9 @@ def one_batch_trainer(
     plain = {
         "output_dir": folder,
         "per_device_train_batch_size": len(triples),
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        "activation_checkpointing": False,
         "report_to": "none",
+        **machine_arguments(),
+        "activation_checkpointing": False,
     }
     return dpo_trainer(
         processing_class=tokenizer,
@@ -64,5 +63,4 @@ def one_batch_trainer(
 
 def one_batch_loss(trainer: DPOTrainer) -> float:
     """The loss of the trainer's first batch, as it computes it."""
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    return trainer.compute_loss(trainer.model, inputs).item()
+    return trainer.compute_loss(trainer.model, first_batch(trainer)).item()

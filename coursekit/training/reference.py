@@ -1,4 +1,10 @@
-"""The promise of every DPO run here: the reference is the SFT model, and stays it."""
+"""The reference of a DPO run: which model it is, and whether that is the SFT model.
+
+A first-step loss of ln 2 is not enough to know: it also holds where policy and reference are the
+same wrong model. So the SFT model's own log-probabilities of some triples are taken when it comes
+fresh from its folder, before anything is merged into it, laid on it or trained, and compared with
+those of the trainer's reference.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +14,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..lm.logprobs import sequence_logps
+from ..lm.trl_compat import as_reference, bare_model, is_adapted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from trl import DPOTrainer
+
+Logps = tuple[list[float], list[float]]  # of chosen and of rejected responses, nats
 
 
 class ReferenceError(RuntimeError):
     """The reference is not the SFT model, so the loss would compare with the wrong model."""
 
 
-def pair_logps(model: PreTrainedModel, tokenizer, triples) -> tuple[list[float], list[float]]:
+def pair_logps(model: PreTrainedModel, tokenizer: Any, triples: Sequence[dict[str, Any]]) -> Logps:
     """log pi(y | x) of the chosen and of the rejected responses, in nats."""
     prompts = [row["prompt"] for row in triples]
     return tuple(
@@ -34,14 +43,12 @@ def reference_of(trainer: DPOTrainer) -> Iterator[PreTrainedModel]:
     For computing with it; the policy is as it was when the context ends. A whole model that is
     trained on precomputed reference log-probabilities has none to compute with: ReferenceError.
     """
-    from trl.trainer.utils import use_adapter
-
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "peft_config"):
-        with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+    model = bare_model(trainer)
+    if is_adapted(model):
+        with as_reference(model):
             yield model
         return
     if trainer.state.global_step:
@@ -52,7 +59,9 @@ def reference_of(trainer: DPOTrainer) -> Iterator[PreTrainedModel]:
     yield model  # before the first step the starting weights are the reference
 
 
-def reference_logps(trainer: DPOTrainer, tokenizer, triples) -> tuple[list[float], list[float]]:
+def reference_logps(
+    trainer: DPOTrainer, tokenizer: Any, triples: Sequence[dict[str, Any]]
+) -> Logps:
     """log pi_ref of chosen and rejected, by the trainer's own reference (model or adapter)."""
     with reference_of(trainer) as reference:
         return pair_logps(reference, tokenizer, triples)
@@ -62,15 +71,16 @@ def assert_reference(
     trainer: DPOTrainer,
     tokenizer: Any,
     triples: Sequence[dict[str, Any]],
-    expected: tuple[list[float], list[float]],
+    expected: Logps,
     when: str,
     tolerance: float = 0.05,
 ) -> None:
     """Raise `ReferenceError` unless the reference gives the SFT model's log-probabilities.
 
-    A first-step loss of ln 2 is not enough: it also holds where policy and reference are the same
-    wrong model. `tolerance` is in nats a response, relative to 100 nats above that: half precision
-    moves sums that much, a wrong model far more.
+    Args:
+        expected: by `pair_logps` of the SFT model as it came from its folder.
+        tolerance: nats a response, relative to 100 nats above that: half precision moves sums that
+            much, a wrong model far more.
     """
     found = reference_logps(trainer, tokenizer, triples)
     worst, there, here = max(

@@ -1,4 +1,4 @@
-"""The rows that a run trains on: do they fit, and what tells them from others?"""
+"""The rows that a run trains on: what tells them from others, and whether they fit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,35 @@ from ..preferences import COLUMNS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Rows = Sequence[dict[str, Any]]
+
 ASKED_FILE = "asked.jsonl"  # in an SFT run's: some of its prompts, for what is asked later
 PROBES = 8  # rows on which the reference is checked
+
+
+def asked_path(folder: str | Path) -> Path:
+    """Where an SFT run notes some of its prompts."""
+    return Path(folder) / ASKED_FILE
+
+
+def rows_record(triples: Rows, validation: Rows | None) -> dict[str, Any]:
+    """What a run's record says of its triples, and of those held out."""
+    return {
+        "rows": rows_fingerprint(triples),
+        "n": len(triples),
+        "validation": rows_fingerprint(validation) if validation else None,
+    }
+
+
+def rows_fingerprint(triples: Rows) -> str:
+    """What tells triples from others: their prompts and responses, in order."""
+    return fingerprint([[row[name] for name in COLUMNS] for row in triples])
 
 
 def check_rows_fit(
     model: PreTrainedModel,
     tokenizer: Any,
-    rows: Sequence[dict[str, Any]],
+    rows: Rows,
     sides: Sequence[str],
     max_length: int | None,
 ) -> None:
@@ -48,13 +69,3 @@ def check_rows_fit(
             f"{len(sides) * len(rows)} responses are too long): the end would be cut unseen. Raise "
             "max_length (up to the context), or shorten or leave out the rows"
         )
-
-
-def rows_fingerprint(triples: Sequence[dict[str, Any]]) -> str:
-    """What a run's record says of its triples: their prompts and responses, in order."""
-    return fingerprint([[row[name] for name in COLUMNS] for row in triples])
-
-
-def asked_path(folder: str | Path) -> Path:
-    """Where an SFT run notes some of its prompts."""
-    return Path(folder) / ASKED_FILE

@@ -24,6 +24,7 @@ from ..common.made_from import (
     write_record,
 )
 from ..lm.loading import adapter_config, base_name
+from ..lm.trl_compat import bare_model, continues_adapter, is_adapted
 from ..lm.weights import check_checksums, write_checksums
 from ..preferences import save_jsonl
 
@@ -40,7 +41,7 @@ class TrainingRun:
     `history.jsonl` what the trainer logged: one dict a logging step, with TRL's metric names.
 
     made_from: the run's own record. `stage` (`SFT`, `DPO`, `reward model`); what it started from,
-        by its identity (`models.identity`): `base` of SFT, else `sft`; `rows` (a fingerprint) and
+        by its identity (`model_identity`): `base` of SFT, else `sft`; `rows` (a fingerprint) and
         `n`; `settings` (the fields of `TrainingSettings`); `seed`; for DPO `validation` and
         `options`, and `watched` if a monitor was; `versions` of the libraries.
     """
@@ -86,29 +87,44 @@ def finished_run(folder: Path, made_from: MadeFrom) -> TrainingRun | None:
     A run of something else, finished or not, is set aside. The adapters beside it that were trained
     on it follow: none of them is ever put on the weights that take its place.
     """
-    checkpoints = folder / CHECKPOINTS
+    if not _is_taken(folder):
+        return None
     try:
-        if is_finished(folder):
-            run = load_run(folder)
-            check_checksums(folder)
-            differ = differences(run.made_from, made_from)
-            if not differ:
-                if folder.absolute() not in _known:
-                    print(f"{folder.name}: finished before, from the same; not made anew")
-                    _known.add(folder.absolute())
-                return run
-        elif record_path(checkpoints).is_file() or any(checkpoints.glob("checkpoint-*")):
-            differ = differences(read_record(checkpoints), made_from)
-        elif any((folder / name).is_file() for name in _SIGNS):
-            differ = differences(None, made_from)
-        else:
-            return None
+        run = _whole_run(folder) if is_finished(folder) else None
+        record = run.made_from if run else read_record(folder / CHECKPOINTS)
+        differ = differences(record, made_from)
+        if run and not differ:
+            _tell_once(folder)
+            return run
         why = differ and f"made from something else ({'; '.join(differ)})"
     except (ValueError, FileNotFoundError) as error:
         why = f"not whole ({error})"
     if why:
         _follow(folder, set_aside(folder, why))
     return None
+
+
+def _is_taken(folder: Path) -> bool:
+    """Whether a run lies in `folder`, finished or not, or a model that somebody has put there."""
+    checkpoints = folder / CHECKPOINTS
+    return (
+        is_finished(folder)
+        or record_path(checkpoints).is_file()
+        or any(checkpoints.glob("checkpoint-*"))
+        or any((folder / name).is_file() for name in _SIGNS)
+    )
+
+
+def _whole_run(folder: Path) -> TrainingRun:
+    run = load_run(folder)
+    check_checksums(folder)
+    return run
+
+
+def _tell_once(folder: Path) -> None:
+    if folder.absolute() not in _known:
+        print(f"{folder.name}: finished before, from the same; not made anew")
+        _known.add(folder.absolute())
 
 
 def _follow(folder: Path, aside: Path) -> None:
@@ -142,12 +158,12 @@ def save_run(
 ) -> TrainingRun:
     """Save adapter (or model), tokenizer and history; say what the adapter belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "peft_config"):
+    model = bare_model(trainer)
+    if is_adapted(model):
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
         # Without False, peft looks on the hub whether the base's vocabulary has grown.
         model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-        name_base(folder, stands_on(started_from, "ref" in model.peft_config), artifacts)
+        name_base(folder, stands_on(started_from, continues_adapter(model)), artifacts)
     else:
         trainer.save_model(folder)
     return close_run(trainer, tokenizer, folder, made_from)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..evaluation.judges import Judge
 
 
-class Contest(TrainerCallback):
+class WinRateCallback(TrainerCallback):
     """Lets the policy answer some rows a few times on the way, and compares with given answers.
 
     `measured` has a line each time: `step` and `contest/win_rate` (a tie counts half); `answers`

@@ -22,7 +22,8 @@ from ..common.profile import Profile
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..training import Contest, TrainingRun
+    from ..training import TrainingRun
+    from ..training import WinRateCallback as Contest
 
 Rows = Sequence[dict[str, Any]]
 RECORDED_RUNS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded"
@@ -313,7 +314,8 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
     from ..lm.generation import generate
     from ..lm.loading import load_model, load_tokenizer
     from ..preferences import alert_rows, split_by_prompt
-    from ..training import Contest, load_metrics
+    from ..training import WinRateCallback as Contest
+    from ..training import load_metrics
     from ..workspace import ensure_sft, ensure_triples
 
     name, seed = job
