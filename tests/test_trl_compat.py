@@ -16,7 +16,7 @@ PUBLIC = {
 TRAINERS = ("trainer", "sft_trainer", "dpo_trainer")
 ALLOWED = ROOT / "coursekit" / "lm" / "trl_compat.py"
 # Attributes without an underscore that nothing documents either.
-UNDOCUMENTED = {"accelerator", "quant_state", "support_avx512bf16_for_cpu"}
+UNDOCUMENTED = {"accelerator", "quant_state", "support_avx512bf16_for_cpu", "is_loaded_in_4bit"}
 
 
 def private_uses(source):

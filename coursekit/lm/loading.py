@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.files import shorten
 from ..common.profile import TINY_MODEL, Profile, load_profile
-from .trl_compat import adapter_on_hub, is_adapted, keep_gradients
+from .trl_compat import adapter_on_hub, is_adapted, is_four_bit, keep_gradients
 from .weights import IF_SHIPPED, WHOLE_WEIGHTS, load_adapter, load_whole
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
 
     Raises ValueError for 4-bit weights: merging would round the adapter away in part.
     """
-    if getattr(model, "is_loaded_in_4bit", False):
+    if is_four_bit(model):
         raise ValueError(
             "an adapter cannot be merged into 4-bit weights without loss: load the base with "
             "four_bit=False to merge, or train DPO on the adapter itself"

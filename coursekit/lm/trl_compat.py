@@ -108,6 +108,15 @@ def is_whole_checkpoint(checkpoint: Path) -> bool:
     return True
 
 
+def is_four_bit(model: PreTrainedModel) -> bool:
+    """Whether the model's weights are quantised to 4 bits.
+
+    transformers 5.23: `is_loaded_in_4bit` is set by its bitsandbytes quantiser alone, and is not
+    documented. A `PeftModel` passes the question on to the model in it.
+    """
+    return getattr(model, "is_loaded_in_4bit", False)
+
+
 def keep_gradients(model: PreTrainedModel) -> None:
     """Keep 4-bit weights trainable after a pass in evaluation mode.
 
