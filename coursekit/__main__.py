@@ -27,6 +27,8 @@ COMMANDS = {
     "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
+    "new": "write a task of your own to fill: python -m coursekit new my_task",
+    "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
 }
 
 
@@ -122,6 +124,8 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "course": ["-m", "coursekit.week.run_course", *rest],
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
+        "new": ["-m", "coursekit.tasks.new", *rest],
+        "check": ["-m", "coursekit.tasks.check", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
     if os.name == "posix":

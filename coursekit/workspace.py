@@ -1,143 +1,213 @@
-"""The course's SFT and DPO models: those of session B, or the same, for those who come without.
+"""The folder of a run, which knows what made what.
 
-The steps are those of session B, in its order and with its settings. Each is asked for by what it
-is made from: what lies in the run's folder is used again if it was made from just that, and is
-otherwise set aside and made anew (see `made_from`).
+A workspace stands for one task, one base model and one judge. It gives the SFT model, the triples,
+the DPO model and the answers, and makes what is missing, by the steps of session B in its order and
+with its settings. Each is asked for by what it is made from: what lies in the folder is used again
+if it was made from just that, and is otherwise set aside and made anew (see `common.made_from`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from .common.profile import TINY_MODEL, Profile
-from .evaluation.judges import Judge
+from .common.profile import TINY_MODEL, Profile, load_profile
+from .evaluation.judges import Judge, load_judge, load_truth
 from .lm.identity import model_identity
+from .tasks import Row, Task, load_task
 
-BROUGHT = "brought_sft.json"  # in the run's folder: whose SFT model it is about
+BROUGHT = "brought_sft.json"  # in the folder: whose SFT model it is about
+Triples = list[dict[str, Any]]
 
 
-def is_the_courses_own(profile: Profile) -> bool:
-    """Whether the sessions run on what the course ships: its base model and settings, its own SFT,
-    its judge. What holds there was tried; with anything else, whether it holds is to be found out.
+class Workspace:
+    """What a task, a profile and a judge make of one another, kept in one folder.
+
+    Args:
+        profile, task, judge: those that the environment names, if none is given (`COURSE_PROFILE`,
+            `COURSE_MODEL`, `COURSE_TASK`, `COURSE_JUDGE`).
+        folder: where results are kept; one for each task and model in the artifacts, if none is
+            given.
+        seed: of sampling and training; another seed is another run.
     """
-    return (
-        (profile.name, profile.base_model) == ("tiny", TINY_MODEL)
-        and (os.environ.get("COURSE_JUDGE") or "rubric") == "rubric"
-        and not (_runs(profile, None) / BROUGHT).is_file()
-    )
 
+    def __init__(
+        self,
+        profile: Profile | None = None,
+        task: Task | None = None,
+        judge: Judge | None = None,
+        *,
+        folder: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.profile, self.task = profile or load_profile(), task or load_task()
+        self.folder = Path(folder or self.profile.artifacts / self.task.name / self.profile.name)
+        self.seed = seed
+        self._judge = judge
 
-def _runs(profile: Profile, folder: Path | None) -> Path:
-    return folder or profile.artifacts / profile.name
+    @cached_property
+    def judge(self) -> Judge:
+        """Who says which response is better."""
+        return self._judge or load_judge(self.task, self.profile)
 
+    @cached_property
+    def truth(self) -> Judge:
+        """The program that knows; where none does, the judge stands in for it."""
+        return load_truth(self.task, self.judge)
 
-def use_sft(sft: str | Path, profile: Profile, *, folder: Path | None = None) -> str | Path:
-    """From now on `sft` is the SFT model of the run's folder: what `ensure_sft` gives.
+    @property
+    def is_the_courses_own(self) -> bool:
+        """Whether all is what the course ships: its task, model, settings, SFT and judge.
 
-    A model of your own (a folder or a hub name) is noted there, the course's own takes the note
-    away. Returns `sft`. Raises FileNotFoundError if there is no model.
-    """
-    from .lm.loading import load_tokenizer
+        What holds there was tried; with anything else, whether it holds is to be found out.
+        """
+        return (
+            (self.task.name, self.profile.name) == ("triage", "tiny")
+            and self.profile.base_model == TINY_MODEL
+            and (os.environ.get("COURSE_JUDGE") or "program") == "program"
+            and not (self.folder / BROUGHT).is_file()
+        )
 
-    runs = _runs(profile, folder)
-    note = runs / BROUGHT
-    if Path(sft).absolute() == (runs / "sft").absolute():
-        note.unlink(missing_ok=True)
+    def rows(self, split: str, n: int | None = None) -> list[Row]:
+        """Rows of a split, as many as the profile says if no number is given."""
+        sizes = {
+            "demonstrations": self.profile.demonstrations,
+            "preferences": self.profile.preference_prompts,
+            "evaluation": self.profile.evaluation_prompts,
+        }
+        return self.task.rows(split, n or sizes[split], self.profile, self.seed)
+
+    def use_sft(self, sft: str | Path | None) -> str | Path:
+        """From now on `sft` (a folder or a hub name) is the SFT model of this workspace: returned.
+
+        It is noted in the folder, so that it is that in every session. None takes the note away:
+        the SFT model is the workspace's own again, made if need be.
+
+        Raises FileNotFoundError if there is no model.
+        """
+        from .lm.loading import load_tokenizer
+
+        note = self.folder / BROUGHT
+        if sft is None or Path(sft).absolute() == (self.folder / "sft").absolute():
+            note.unlink(missing_ok=True)
+            return self.sft()
+        load_tokenizer(sft, self.profile)
+        place = str(Path(sft).absolute()) if Path(sft).is_dir() else str(sft)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        said = {"sft": place, "identity": model_identity(sft, self.profile)}
+        note.write_text(json.dumps(said), encoding="utf-8")
         return sft
-    load_tokenizer(sft, profile)
-    place = str(Path(sft).absolute()) if Path(sft).is_dir() else str(sft)
-    runs.mkdir(parents=True, exist_ok=True)
-    note.write_text(
-        json.dumps({"sft": place, "identity": model_identity(sft, profile)}), encoding="utf-8"
-    )
-    return sft
 
+    def sft(self) -> str | Path:
+        """The SFT model: the one you brought (`use_sft`), or else one trained on demonstrations.
 
-def ensure_sft(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path | str:
-    """The SFT model: the one you brought (`use_sft`), or else the course's own.
+        Where the task has no demonstrations the base model stands in for it, which is said.
 
-    The course's is trained on the imperfect demonstrations, unless that was done before.
+        Raises FileNotFoundError if the one you brought is no longer there.
+        """
+        if (self.folder / BROUGHT).is_file():
+            return self._brought()
+        return self._trained(self.profile.demonstrations, "sft")
 
-    Raises FileNotFoundError if the one you brought is no longer there.
-    """
-    from .tasks.triage import sample_demonstrations
-    from .training import train_sft
+    def quick_sft(self, n: int) -> str | Path:
+        """As `sft`, but the workspace's own is trained on at most `n` demonstrations."""
+        if (self.folder / BROUGHT).is_file():
+            return self._brought()
+        return self._trained(n, "sft_quick")
 
-    runs = _runs(profile, folder)
-    if (runs / BROUGHT).is_file():
-        return _brought(runs / BROUGHT, profile)
-    demonstrations = sample_demonstrations(profile.demonstrations, profile, seed=seed)
-    return train_sft(profile.base_model, demonstrations, runs / "sft", profile, seed=seed).folder
+    def _trained(self, n: int, name: str) -> str | Path:
+        from .training import train_sft
 
+        rows = self.rows("demonstrations", n)
+        if not rows:
+            _tell(
+                f"SFT: the task {self.task.name} has no demonstrations, so the base model stands "
+                "in for an SFT model; bring one with use_sft, or write demonstrations.jsonl"
+            )
+            return self.profile.base_model
+        folder = self.folder / "sft"
+        return train_sft(self.profile.base_model, rows, folder, self.profile, seed=self.seed).folder
 
-def _brought(note: Path, profile: Profile) -> str:
-    from .lm.loading import load_tokenizer
+    def _brought(self) -> str:
+        from .lm.loading import load_tokenizer
 
-    advice = f"put it back, or delete {note} to go on with the course's own"
-    try:
-        said = json.loads(note.read_text(encoding="utf-8"))
-        sft, identity = said["sft"], said["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{note} is damaged ({error}): run session B's section 2 again") from error
-    try:
-        load_tokenizer(sft, profile)
-    except OSError as error:
-        raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
-    changed = "" if identity == model_identity(sft, profile) else "; it has changed since"
-    _tell(f"SFT: the model that you brought, {sft}{changed}")
-    return sft
+        note = self.folder / BROUGHT
+        advice = f"put it back, or delete {note} to go on with the course's own"
+        try:
+            said = json.loads(note.read_text(encoding="utf-8"))
+            sft, identity = said["sft"], said["identity"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{note} is damaged ({error}): run session B's section 2 again"
+            ) from error
+        try:
+            load_tokenizer(sft, self.profile)
+        except OSError as error:
+            raise FileNotFoundError(f"the SFT model that you brought is gone: {advice}") from error
+        changed = "" if identity == model_identity(sft, self.profile) else "; it has changed since"
+        _tell(f"SFT: the model that you brought, {sft}{changed}")
+        return sft
+
+    def pairs(self) -> tuple[Triples, list[dict[str, Any]]]:
+        """The preference triples, sampled from the SFT model and chosen by the judge; all pairs."""
+        from .lm.loading import load_model, load_tokenizer
+        from .preferences import make_triples
+
+        sft = self.sft()
+        return make_triples(
+            load_model(sft, self.profile),
+            load_tokenizer(sft, self.profile),
+            self.rows("preferences"),
+            self.profile,
+            self.judge,
+            seed=self.seed + 1,
+            folder=self.folder,
+            scorer=self.truth,
+        )
+
+    def triples(self) -> tuple[Triples, Triples]:
+        """The triples to train on, and those for validation, which share no prompt."""
+        from .preferences import split_by_prompt
+
+        return split_by_prompt(self.pairs()[0])
+
+    def dpo(self) -> Path:
+        """The folder of the DPO model, trained on the triples."""
+        from .training import train_dpo
+
+        train, validation = self.triples()
+        return train_dpo(
+            self.sft(),
+            train,
+            self.folder / "dpo",
+            self.profile,
+            validation=validation,
+            seed=self.seed,
+        ).folder
+
+    def models(self) -> dict[str, str | Path]:
+        """Base, SFT and SFT+DPO."""
+        return {"base": self.profile.base_model, "SFT": self.sft(), "SFT+DPO": self.dpo()}
+
+    def answers(
+        self, models: Mapping[str, str | Path], rows: Sequence[Row], **options: Any
+    ) -> dict[str, list[str]]:
+        """Every model's answers, kept in the folder; see `evaluation.responses.answer`."""
+        from .evaluation.responses import answer
+
+        folder = self.folder / "answers"
+        return answer(models, rows, self.profile, folder=folder, **{"seed": self.seed} | options)
 
 
 @cache
 def _tell(text: str) -> None:
     """Print it; a second time in the same process it is no news."""
     print(text)
-
-
-def ensure_triples(
-    profile: Profile, *, seed: int = 0, folder: Path | None = None, judge: Judge | None = None
-) -> list[dict[str, Any]]:
-    """The preference triples: sampled from the SFT model, chosen by the judge, as in session B.
-
-    judge: if None, the one that the environment names (`COURSE_JUDGE`).
-    """
-    from .evaluation.judges import RubricJudge, load_judge
-    from .lm.loading import load_model, load_tokenizer
-    from .preferences import alert_rows, make_triples
-
-    sft = ensure_sft(profile, seed=seed, folder=folder)
-    triples, _ = make_triples(
-        load_model(sft, profile),
-        load_tokenizer(sft, profile),
-        alert_rows("preferences", profile.preference_prompts, profile, seed=seed),
-        profile,
-        judge or load_judge(profile),
-        seed=seed + 1,
-        folder=_runs(profile, folder),
-        scorer=RubricJudge(),
-    )
-    return triples
-
-
-def ensure_dpo(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> Path:
-    """The folder of the DPO model, trained on the triples unless that was done before."""
-    from .preferences import split_by_prompt
-    from .training import train_dpo
-
-    train, validation = split_by_prompt(ensure_triples(profile, seed=seed, folder=folder))
-    return train_dpo(
-        ensure_sft(profile, seed=seed, folder=folder),
-        train,
-        _runs(profile, folder) / "dpo",
-        profile,
-        validation=validation,
-        seed=seed,
-    ).folder
 
 
 @dataclass(frozen=True)
@@ -158,44 +228,29 @@ class ThreeWay:
     margin: float
 
 
-def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) -> ThreeWay:
-    """Run everything for `seed` (what is there is reused) and evaluate as session C does."""
+def three_way(workspace: Workspace) -> ThreeWay:
+    """Run everything (what is there is reused) and evaluate as session C does."""
     from .common.statistics import Estimate
-    from .evaluation import (
-        comparison_table,
-        copy_accuracy,
-        kl_from_reference,
-        score_responses,
-        win_rate,
-    )
-    from .evaluation.judges import RubricJudge
-    from .evaluation.responses import answer
+    from .evaluation import comparison_table, copy_accuracy, kl_from_reference, score_responses
+    from .evaluation.win_rates import win_rate
     from .lm.loading import load_model, load_tokenizer
-    from .preferences import alert_rows
     from .training import load_run
 
-    folders = {
-        "base": profile.base_model,
-        "SFT": ensure_sft(profile, seed=seed, folder=folder),
-        "SFT+DPO": ensure_dpo(profile, seed=seed, folder=folder),
-    }
+    task, profile = workspace.task, workspace.profile
+    models, rows = workspace.models(), workspace.rows("evaluation")
     tokenizer = load_tokenizer(profile.base_model, profile)
-    policy, reference = (load_model(folders[name], profile) for name in ("SFT+DPO", "SFT"))
-    rows = alert_rows("evaluation", profile.evaluation_prompts, profile, seed=seed)
-    kept = _runs(profile, folder) / "answers"
-    responses = answer(folders, rows, profile, seed=seed, folder=kept)
-    greedy = answer(
-        {"SFT": folders["SFT"]}, rows, profile, temperature=0.0, seed=seed, folder=kept
-    )["SFT"]
-    scores = score_responses(rows, responses)
+    policy, reference = (load_model(models[name], profile) for name in ("SFT+DPO", "SFT"))
+    responses = workspace.answers(models, rows)
+    greedy = workspace.answers({"SFT": models["SFT"]}, rows, temperature=0.0)["SFT"]
+    scores = score_responses(task, rows, responses)
     (difference,) = comparison_table(
         scores, candidate="SFT+DPO", baseline="SFT", metrics=["overall"]
     ).itertuples()
-    history = load_run(folders["SFT+DPO"]).history
+    history = load_run(models["SFT+DPO"]).history
     return ThreeWay(
         means=scores.groupby("model").mean().drop(columns="row"),
         overall=Estimate(difference.difference, difference.low, difference.high),
-        wins=win_rate(rows, responses["SFT+DPO"], responses["SFT"], RubricJudge()),
+        wins=win_rate(rows, responses["SFT+DPO"], responses["SFT"], workspace.truth),
         kl=kl_from_reference(
             policy,
             reference,
@@ -203,9 +258,9 @@ def three_way(profile: Profile, *, seed: int = 0, folder: Path | None = None) ->
             [row["prompt"] for row in rows],
             max_new_tokens=profile.max_new_tokens,
             batch_size=profile.generation_batch,
-            seed=seed,
+            seed=workspace.seed,
         ),
-        copied=copy_accuracy(rows, greedy).min(),
+        copied=copy_accuracy(task, rows, greedy).min(),
         margin=next(
             entry["eval_rewards/margins"]
             for entry in reversed(history)

@@ -44,7 +44,6 @@ import torch.nn.functional as F
 from IPython.display import display
 from trl.data_utils import common_prefix_length
 
-from coursekit.common.profile import load_profile
 from coursekit.common.statistics import bootstrap_mean
 from coursekit.evaluation import score_responses
 from coursekit.lm import losses
@@ -52,14 +51,14 @@ from coursekit.lm import memory_budget as memory
 from coursekit.lm.generation import generate
 from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.lm.logprobs import encode_pair, sequence_logps
-from coursekit.preferences import alert_rows
-from coursekit.tasks.triage import Alert, sample_demonstrations
+from coursekit.tasks.triage import alert_of
 from coursekit.tasks.triage.constitution import PRINCIPLES, revise
-from coursekit.training import train_sft, trl_loss
+from coursekit.training import trl_loss
 from coursekit.week import bandit
 from coursekit.week.deliverables import notes
 from coursekit.week.exercises import session_a as exercises
 from coursekit.week.figures import theory as figures
+from coursekit.week.needs import heed_needs
 from coursekit.week.widgets import (
     beta_slider,
     claim,
@@ -69,28 +68,26 @@ from coursekit.week.widgets import (
     side_by_side,
     token_strip,
 )
+from coursekit.workspace import Workspace
 
-profile = load_profile()
+workspace = Workspace()
+profile, task = workspace.profile, workspace.task
+heed_needs(workspace)
 tokenizer = load_tokenizer(profile.base_model)
 
 # %% [markdown]
 # ## 1 · Why preferences?
 #
-# The task of this course: an alert comes in, a triage report goes out. We fine-tune the base model
-# on 400 reports that a tired team wrote (session B trains a better one), and ask both models about
-# services that no training text names.
+# The course's own task: an alert comes in, a triage report goes out. (With `COURSE_TASK` it is another,
+# yours for instance: the README tells how. What then cannot be shown says so.) We fine-tune the base
+# model on at most 400 demonstrations, here reports that a tired team wrote (session B trains a better
+# one), and ask both models what no training text asks about.
 
 # %%
-quick_sft = train_sft(
-    profile.base_model,
-    sample_demonstrations(400, profile),
-    profile.artifacts / profile.name / "sft_quick",
-    profile,
-)
-base, sft = load_model(profile.base_model), load_model(quick_sft.folder)
+base, sft = load_model(profile.base_model), load_model(workspace.quick_sft(400))
 
 # %%
-rows = alert_rows("validation", 60, profile)
+rows = task.rows("validation", 60, profile)
 prompts = [row["prompt"] for row in rows]
 responses = {
     name: generate(
@@ -104,38 +101,47 @@ responses = {
     )
     for name, model in (("base", base), ("SFT", sft))
 }
-side_by_side(rows[:4], {name: texts[:4] for name, texts in responses.items()})
+side_by_side(task, rows[:4], {name: texts[:4] for name, texts in responses.items()})
 
 # %% [markdown]
-# The marks are the rubric's: a program that knows each alert's facts and stands in for a strong
-# judge. Before you look at all 60 reports:
+# The marks are those of a program that knows each alert's facts and stands in for a strong judge.
+# Before you look at all answers:
 
 # %%
+# %%needs truth
 without_fault = predict(
-    "Of the SFT model's 60 reports, how many are without any fault?",
+    "Of the SFT model's answers, how many are without any fault?",
     ["nearly all", "between a fifth and four fifths", "hardly any"],
 )
 
 # %%
-scores = score_responses(rows, responses).groupby("model").mean().drop(columns="row")
-reports, base_reports = (score_responses(rows, {name: responses[name]}) for name in ("SFT", "base"))
+scores = score_responses(task, rows, responses).groupby("model").mean().drop(columns="row")
+scores.round(2)
+
+# %%
+# %%needs truth
+reports, base_reports = (
+    score_responses(task, rows, {name: responses[name]}) for name in ("SFT", "base")
+)
 faultless = bootstrap_mean(reports["overall"] == 1, within=(0, 1))
 share = faultless.value
 held(
     without_fault,
     "nearly all" if share > 0.8 else "hardly any" if share < 0.2 else without_fault.options[1],
-    f"a share of {faultless} is without fault (in brackets the 95 % interval over alerts, as below)",
+    f"a share of {faultless} is without fault (in brackets the 95 % interval over prompts, as below)",
 )
-display(scores.round(2))
-taught = bootstrap_mean(reports["format"] - base_reports["format"])
+taught = bootstrap_mean(reports["overall"] - base_reports["overall"])
+claim(taught.low > 0.1, f"SFT has taught the task: overall {taught} more than base")
+
+# %%
+# %%needs own
 faithful = bootstrap_mean(reports["faithfulness"], within=(0, 1))
-claim(taught.low > 0.3, f"SFT has taught the format: {taught} more than base")
 claim(faithful.high < 0.9, f"and not to say *unknown*: it invents causes, faithfulness {faithful}")
 
 # %% [markdown]
-# The model can copy every fact and still answers badly: it does what its demonstrations did. More
+# The model knows the task and still answers badly: it does what its demonstrations did. More
 # demonstrations of the same kind would teach the same vices. What we *can* say cheaply is which of
-# two reports is better. How does one learn from that?
+# two answers is better. How does one learn from that?
 
 # %% [markdown]
 # ## 2 · RLHF in three stages
@@ -703,7 +709,7 @@ def logp(prompt_ids: list[int], response_ids: list[int], dtype=torch.float32) ->
 
 # %%
 right = logp(pair.prompt_ids, pair.response_ids)
-bos = tokenizer.bos_token_id
+bos = tokenizer.bos_token_id or tokenizer.eos_token_id  # some have no BOS token
 bugs = {
     "end token left out": logp(pair.prompt_ids, pair.response_ids[:-1]),
     "mean for sum": right / len(pair.response_ids),
@@ -772,7 +778,7 @@ claim(
 )
 
 # %% [markdown]
-# **Mean for sum can change the answer, and so can leaving out the reference.** Take 60 pairs of reports
+# **Mean for sum can change the answer, and so can leaving out the reference.** Take pairs of answers
 # (base against SFT) and ask which of the two "the SFT model prefers": by the sum of its
 # log-probabilities, by their mean, or by the implicit reward (log-ratio to the base model):
 
@@ -1074,17 +1080,18 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "and the penalty is gone be
 # which of them keeps a principle better makes the preference label (RLAIF). Three principles for us:
 
 # %%
+# %%needs own
 for principle in PRINCIPLES:
     print(f"- {principle.text}")
 
 # %%
-revisions = [
-    revise(Alert(**row["alert"]), text) for row, text in zip(rows, responses["SFT"], strict=True)
-]
+# %%needs own
+revisions = [revise(alert_of(row), text) for row, text in zip(rows, responses["SFT"], strict=True)]
 revised = [index for index, revision in enumerate(revisions) if revision.critiques]
 for critique in revisions[revised[0]].critiques:
     print("critique:", critique)
 side_by_side(
+    task,
     [rows[index] for index in revised[:2]],
     {
         "first answer": [revisions[index].original for index in revised[:2]],
@@ -1093,7 +1100,8 @@ side_by_side(
 )
 
 # %%
-improved = score_responses(rows, {"revised": [revision.revised for revision in revisions]})
+# %%needs own
+improved = score_responses(task, rows, {"revised": [revision.revised for revision in revisions]})
 raised = bootstrap_mean(improved["overall"] - reports["overall"])
 claim(
     raised.low > 0,
@@ -1106,6 +1114,7 @@ claim(
 # SFT model's.)
 
 # %%
+# %%needs own
 second = generate(
     sft,
     tokenizer,
@@ -1118,11 +1127,11 @@ second = generate(
 )
 breaches = torch.tensor(
     [
-        [len(revise(Alert(**row["alert"]), text).critiques) for text in samples]
+        [len(revise(alert_of(row), text).critiques) for text in samples]
         for row, *samples in zip(rows, responses["SFT"], second, strict=True)
     ]
 )  # (60, 2)
-other = score_responses(rows, {"second": second})["overall"]
+other = score_responses(task, rows, {"second": second})["overall"]
 marks = torch.tensor([reports["overall"].tolist(), other.tolist()]).T  # (60, 2)
 decided = breaches[:, 0] != breaches[:, 1]
 chosen_at = breaches[decided].argmin(1, keepdim=True)
@@ -1146,7 +1155,8 @@ claim(
 # model; it needs a reward that can be computed, and sampling while it trains.
 
 # %%
-spoiled = revised[0]
+# %%needs truth
+spoiled = int((reports["overall"] < 1).idxmax())
 group = generate(
     sft,
     tokenizer,
@@ -1156,7 +1166,7 @@ group = generate(
     batch_size=profile.generation_batch,
     label="one group",
 )
-group_scores = score_responses([rows[spoiled]] * 8, {"SFT": group})["overall"]
+group_scores = score_responses(task, [rows[spoiled]] * 8, {"SFT": group})["overall"]
 figures.plot_group_advantages(group_scores.tolist())
 
 # %% [markdown]

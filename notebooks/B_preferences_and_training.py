@@ -46,10 +46,9 @@ from IPython.display import Markdown, display
 
 from coursekit.common.markup import styled
 from coursekit.common.parallel import warm_up
-from coursekit.common.profile import load_profile
 from coursekit.common.statistics import bootstrap_mean
-from coursekit.evaluation import copy_accuracy, score_responses, win_rate
-from coursekit.evaluation.judges import RubricJudge, compare_judges, load_judge
+from coursekit.evaluation import copy_accuracy, score_responses, win_rate, with_faults
+from coursekit.evaluation.judges import FlawedJudge, compare_judges
 from coursekit.evaluation.judges.person import Labelling
 from coursekit.lm.generation import generate
 from coursekit.lm.kl import estimate_kl, sample_responses
@@ -57,7 +56,6 @@ from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.lm.logprobs import score_tokens, token_logps
 from coursekit.lm.verify import verify_saved
 from coursekit.preferences import (
-    alert_rows,
     audit,
     data_card,
     load_triples,
@@ -71,8 +69,7 @@ from coursekit.preferences import (
     two_system_prompts,
     write_triples,
 )
-from coursekit.tasks import load_rubric
-from coursekit.tasks.triage import sample_demonstrations
+from coursekit.tasks import load_rubric, with_references
 from coursekit.training import (
     KL_A_TOKEN,
     Monitor,
@@ -80,7 +77,6 @@ from coursekit.training import (
     preflight,
     red_flags,
     train_dpo,
-    train_sft,
 )
 from coursekit.training.sweep import SHORT_TRIPLES, beta_sweep, short_settings
 from coursekit.week.exercises import session_b as exercises
@@ -93,6 +89,7 @@ from coursekit.week.figures.results import (
 )
 from coursekit.week.gallery import TUNED_SEEDS, detection_table, load_recorded, mystery_cases
 from coursekit.week.label_noise import label_noise_sweep, noise_table
+from coursekit.week.needs import heed_needs
 from coursekit.week.widgets import (
     checklist,
     claim,
@@ -105,30 +102,36 @@ from coursekit.week.widgets import (
     predict,
     side_by_side,
 )
-from coursekit.workspace import use_sft
+from coursekit.workspace import Workspace
 
-profile = load_profile()
+workspace = Workspace()
+profile, task, runs = workspace.profile, workspace.task, workspace.folder
+heed_needs(workspace)
 tokenizer = load_tokenizer(profile.base_model)
-runs = profile.artifacts / profile.name
-print(f"profile {profile.name}, base model {profile.base_model.split('/')[-1]}")
+print(f"task {task.name}, profile {profile.name}, base model {profile.base_model.split('/')[-1]}")
 
 # %% [markdown]
 # ## 1 · The task, and what a good report is
 #
-# An alert comes in; a report of eight lines goes out. A report is good if it keeps the **format**,
-# gives the **severity** of the written policy, is **faithful** to the alert (it says the cause is
-# unknown where the alert names none), and names a **useful** next step without padding.
+# In the course's own task an alert comes in, and a report of eight lines goes out. A report is good if
+# it keeps the **format**, gives the **severity** of the written policy, is **faithful** to the alert (it
+# says the cause is unknown where the alert names none), and names a **useful** next step without padding.
 #
 # The facts of each alert are known here, so a program can score a report. That program is a
-# stand-in for a strong judge: on your own task no program knows the truth.
+# stand-in for a strong judge: on your own task no program may know the truth.
+#
+# (With `COURSE_TASK=my_task` all below runs on the prompts and the rubric in that folder; `python -m
+# coursekit new my_task` makes one to fill. A cell that needs what your task has not says so.)
 #
 # A rubric is made of clauses, and each pays for something. Write the one on causes.
 
 # %%
+# %%needs own
 exercises.cause_clause.card()
 
 
 # %%
+# %%needs own
 def cause_clause(change: str | None, cause: str) -> float:
     """1, 0.5 or 0 for what a report says about the cause."""
     raise NotImplementedError
@@ -141,6 +144,7 @@ cause_clause = exercises.cause_clause.check(cause_clause)
 # earns 1 each time; one that guesses earns nothing, unless it happens upon a change that is named.
 
 # %%
+# %%needs own
 print("says unknown:", cause_clause(None, "unknown"))
 print("guesses:     ", cause_clause(None, "suspected deploy 412"))
 
@@ -148,15 +152,19 @@ print("guesses:     ", cause_clause(None, "suspected deploy 412"))
 # Here are three demonstrations as the team wrote them. They are what SFT will learn from.
 
 # %%
-demonstrations = sample_demonstrations(profile.demonstrations, profile)
-side_by_side(demonstrations[:3], {"demonstration": [row["response"] for row in demonstrations[:3]]})
+# %%needs demonstrations
+demonstrations = workspace.rows("demonstrations")
+side_by_side(
+    task, demonstrations[:3], {"demonstration": [row["response"] for row in demonstrations[:3]]}
+)
 
 # %% [markdown]
-# How good are the demonstrations on average? Each score runs from 0 to 1.
+# How good are the demonstrations on average? Each score but the length runs from 0 to 1.
 
 # %%
+# %%needs demonstrations
 written = score_responses(
-    demonstrations, {"demonstrations": [row["response"] for row in demonstrations]}
+    task, demonstrations, {"demonstrations": [row["response"] for row in demonstrations]}
 )
 written.groupby("model").mean().drop(columns="row").round(2)
 
@@ -164,23 +172,22 @@ written.groupby("model").mean().drop(columns="row").round(2)
 # ## 2 · The SFT model
 #
 # One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`; the loss counts the
-# response's tokens only. If you have an SFT model from an earlier week, put its folder in the first
-# line: a whole model, or an adapter that knows its base. Session C will evaluate that one too.
+# response's tokens only. The workspace makes it, keeps it with a record of what it was made from, and
+# makes it anew if any of that changes. If you have an SFT model from an earlier week, put its folder in
+# the first line: a whole model, or an adapter that knows its base. Session C will evaluate that one too.
 
 # %%
 my_sft = None  # or "path/to/your/sft"
-sft_folder = use_sft(
-    my_sft or train_sft(profile.base_model, demonstrations, runs / "sft", profile).folder, profile
-)
+sft_folder = workspace.use_sft(my_sft)
 tokenizer = load_tokenizer(sft_folder)
 
 # %% [markdown]
-# Now measure before building on it, whoever trained it. We ask about 300 alerts whose services no
-# training text names. Under greedy decoding we count the facts that are copied right; sampled at
-# temperature 0.7, as the team would use it, we score the reports.
+# Now measure before building on it, whoever trained it. We ask 300 prompts (or as many as there are)
+# that no training text asks about. Sampled at temperature 0.7, as the team would use it, we score the
+# answers; under greedy decoding we count the facts that are copied right.
 
 # %%
-evaluation = alert_rows("evaluation", profile.evaluation_prompts, profile)
+evaluation = workspace.rows("evaluation")
 prompts = [row["prompt"] for row in evaluation]
 base, sft = load_model(profile.base_model), load_model(sft_folder)
 
@@ -201,45 +208,45 @@ greedy = respond(sft, 0.0, "SFT, greedy")
 sampled = {"base": respond(base, 0.7, "base, sampled"), "SFT": respond(sft, 0.7, "SFT, sampled")}
 
 # %%
-copied = copy_accuracy(evaluation, greedy)
-scores = score_responses(evaluation, sampled)
-display(copied.to_frame("copied right").T.round(3))
+scores = score_responses(task, evaluation, sampled)
 scores.groupby("model").mean().drop(columns="row").round(2)
 
 # %%
+# %%needs copied facts
+copied = copy_accuracy(task, evaluation, greedy)
+display(copied.to_frame("copied right").T.round(3))
 claim(
     copied.min() >= 0.95,
     f"SFT copies every fact right at least 95 % of the time (least: {copied.min():.1%})",
 )
-means = scores.groupby("model").mean()
-claim(
-    means.loc["base", "format"] <= 0.6,
-    f"the base model rarely keeps the format ({means.loc['base', 'format']:.0%})",
-)
-claim(
-    means.loc["SFT", "format"] >= 0.9,
-    f"SFT has learnt the format ({means.loc['SFT', 'format']:.0%})",
-)
-claim(
-    means.loc["SFT", "faithfulness"] < 0.9,
-    f"and the vices: faithfulness is only {means.loc['SFT', 'faithfulness']:.0%}",
-)
-
-# %% [markdown]
-# Capable, and still wrong. Here are the first three *sampled* SFT reports to which the rubric
-# objects. Most of what is wrong is what the demonstrations got wrong: it does what it was shown. If a
-# fact is wrong too, the cell below says how often: sampling slips where greedy decoding does not.
 
 # %%
-perfect = scores[scores["model"] == "SFT"].set_index("row")["overall"] == 1
-faulty = [index for index in range(len(evaluation)) if not perfect[index]][:3]
+# %%needs truth
+overall = scores.groupby("model")["overall"].mean()
+claim(
+    overall["SFT"] > overall["base"] + 0.1,
+    f"SFT has learnt the task: overall {overall['base']:.2f} to {overall['SFT']:.2f}",
+)
+faultless = (scores.loc[scores["model"] == "SFT", "overall"] == 1).mean()
+claim(faultless < 0.8, f"and the vices: only {faultless:.0%} of its answers are without fault")
+
+# %% [markdown]
+# Capable, and still wrong. Here are the first three *sampled* SFT answers that have a fault (the first
+# three where nobody knows). Most of what is wrong is what the demonstrations got wrong: it does what it
+# was shown. If a fact is wrong too, the cell below says how often: sampling slips where greedy decoding
+# does not.
+
+# %%
+faulty = with_faults(task, evaluation, sampled["SFT"])[:3]
 side_by_side(
+    task,
     [evaluation[index] for index in faulty],
     {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
 )
 
 # %%
-slips = copy_accuracy(evaluation, sampled["SFT"])
+# %%needs copied facts
+slips = copy_accuracy(task, evaluation, sampled["SFT"])
 worst = slips.idxmin()
 claim(
     slips[worst] <= copied[worst],
@@ -280,10 +287,10 @@ cooler = predict(
 # on where it was.
 
 # %%
-judge = load_judge(profile)
-preference_rows = alert_rows("preferences", profile.preference_prompts, profile)
+judge, truth = workspace.judge, workspace.truth
+preference_rows = workspace.rows("preferences")
 triples, pairs = make_triples(
-    sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs, scorer=RubricJudge()
+    sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs, scorer=truth
 )
 train, validation = split_by_prompt(triples)
 ties = sum(pair["winner"] == "tie" for pair in pairs)
@@ -303,7 +310,7 @@ claim(not {row["prompt"] for row in triples} & set(prompts), "none is an evaluat
 
 # %%
 side_by_side(
-    triples[:3], {name: [row[name] for row in triples[:3]] for name in ("chosen", "rejected")}
+    task, triples[:3], {name: [row[name] for row in triples[:3]] for name in ("chosen", "rejected")}
 )
 
 # %% [markdown]
@@ -311,7 +318,7 @@ side_by_side(
 # wrong with a data set.
 
 # %%
-provenance = [name for name in triples[0] if name not in ("prompt", "chosen", "rejected", "alert")]
+provenance = [name for name in triples[0] if name not in ("prompt", "chosen", "rejected", "facts")]
 pd.DataFrame(triples[:4])[provenance].T
 
 # %% [markdown]
@@ -323,17 +330,16 @@ pd.DataFrame(triples[:4])[provenance].T
 # policy may hardly ever say what is chosen). One function makes them all; here on 60 prompts each.
 
 # %%
-few = alert_rows("preferences", 60, profile, references=True)
+few = with_references(task, workspace.rows("preferences", 60))
 designs = [
     ranked_samples(4, pairs="best_worst"),
     ranked_samples(4, pairs="all"),
-    two_system_prompts("Say unknown if no change is named.", "Always name a cause."),
-    reference_against_sample(),
+    two_system_prompts("Say only what you know.", "Never leave anything open."),
 ]
+if all("reference" in row for row in few):
+    designs.append(reference_against_sample())
 made = {
-    design.name: make_triples(
-        sft, tokenizer, few, profile, judge, design, seed=2, scorer=RubricJudge()
-    )
+    design.name: make_triples(sft, tokenizer, few, profile, judge, design, seed=2, scorer=truth)
     for design in designs
 }
 
@@ -352,17 +358,20 @@ for name, (rows, judged) in made.items():
 pd.DataFrame(lines).T
 
 # %%
-best, everything = (sum(audit(made[d.name][0]).margins) / len(made[d.name][0]) for d in designs[:2])
+best, everything = (lines[design.name]["mean margin, points"] for design in designs[:2])
 claim(
     best > everything, f"best against worst is the clearer contrast: {best:.2f} to {everything:.2f}"
 )
-written_won = audit(made["reference against sample"][0]).shares["'reference' won"]
-claim(written_won.value == 1, f"the written reference never loses: it won {written_won}")
 prompted = audit(made["two system prompts"][0])["source confound"]
 print("Do the two system prompts differ?", prompted.found)
 
+# %%
+# %%needs references
+written_won = audit(made["reference against sample"][0]).shares["'reference' won"]
+claim(written_won.value == 1, f"the written reference never loses: it won {written_won}")
+
 # %% [markdown]
-# The last line is worth a thought. The tiny model was never taught to obey a system prompt; what the
+# The line on system prompts is worth a thought. The tiny model was never taught to obey a system prompt; what the
 # two do to it is whatever such words happen to do. If neither wins more, the design is just *two samples*
 # under a grander name; if one wins, look at what else it has changed (the last columns) before you
 # call it care. A real model will show other numbers. Measure them.
@@ -416,7 +425,7 @@ claim(spoilt == 0, f"{spoilt:.0%} of the evaluation prompts are training prompts
 # Now all checks in one call. A second judge, who errs in one of ten pairs, is asked about 200 of them.
 
 # %%
-second = RubricJudge("a second judge", error_rate=0.1, seed=5)
+second = FlawedJudge(truth, "a second judge", error_rate=0.1, seed=5)
 report = audit(train, validation=validation, evaluation=prompts, pairs=pairs, second_judge=second)
 findings(report)
 
@@ -444,7 +453,7 @@ held(
 # win? SFT can be made as sharp as can be without any training: greedy, against its own samples.
 
 # %%
-sharper = win_rate(evaluation, greedy, sampled["SFT"], RubricJudge())
+sharper = win_rate(evaluation, greedy, sampled["SFT"], truth)
 print("SFT, greedy, against SFT, sampled:", sharper)
 
 # %% [markdown]
@@ -453,6 +462,7 @@ print("SFT, greedy, against SFT, sampled:", sharper)
 # And the rows that look *cut*? They are trained on, for this reason:
 
 # %%
+# %%needs own
 cut = sorted(set(report["truncated responses"].rows))
 whole = sum(train[row]["chosen"].splitlines()[-1].startswith("next: ") for row in cut)
 print(f"{len(cut)} triples have a report without its last line; in {whole} the chosen one has it")
@@ -525,7 +535,7 @@ work = Labelling(
     [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in mine],
     runs / "my_labels.jsonl",
 )
-box = label_pairs(work, load_rubric().text)
+box = label_pairs(work, load_rubric(task.rubric).text)
 
 # %%
 if any(work.labels):
@@ -598,9 +608,7 @@ claim(len(back) > len(train), "read back, the thumbs give more triples than ther
 # Written from the data, so that it cannot contradict them. What the data do not tell, you add.
 
 # %%
-card = data_card(
-    train, validation, report, title="Triage reports", pairs=pairs, model="the SFT model"
-)
+card = data_card(train, validation, report, title=task.title, pairs=pairs, model="the SFT model")
 path = save_card(card, runs / "triples")
 shown = card.split("## Columns")[0].splitlines()
 display(Markdown("\n".join(f"> {line}" for line in shown)))
@@ -671,7 +679,7 @@ rises = predict(
 )
 
 # %%
-watched = alert_rows("validation", 24, profile)
+watched = task.rows("validation", 24, profile)
 monitor = Monitor(
     [row["prompt"] for row in watched], validation[:16], times=3, show=live(plot_monitor)
 )
@@ -712,7 +720,7 @@ claim(
 
 # %%
 said = pd.read_json(dpo_run.folder / "samples.jsonl", lines=True).groupby("step")["response"]
-side_by_side(watched[:3], {f"step {step}": list(texts) for step, texts in said}, changes=True)
+side_by_side(task, watched[:3], {f"step {step}": list(texts) for step, texts in said}, changes=True)
 
 # %% [markdown]
 # ### Red flags
@@ -894,6 +902,7 @@ claim(verified.same == verified.n, str(verified))
 
 # %%
 side_by_side(
+    task,
     [evaluation[index] for index in faulty],
     {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
     changes=True,
@@ -908,13 +917,13 @@ side_by_side(
 # Until then, page through more of them:
 
 # %%
-slider = pager(evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
+slider = pager(task, evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
 
 # %% [markdown]
 # ## 8 · Which beta, which learning rate?
 #
-# Short runs, one setting changed at a time, each judged against SFT on validation alerts: choosing on the
-# alerts that the evaluation asks about would flatter the choice. (A KL just below zero means: near to zero.
+# Short runs, one setting changed at a time, each judged against SFT on validation prompts: choosing on the
+# prompts that the evaluation asks about would flatter the choice. (A KL just below zero means: near to zero.
 # It is estimated on few prompts.)
 
 # %%
@@ -924,9 +933,9 @@ matters = predict(
 )
 
 # %%
-asked = alert_rows("validation", 160, profile)
-sweep = beta_sweep(sft_folder, train, asked, profile, path=runs / "betas.jsonl")
-print(f"{len(sweep)} runs on {SHORT_TRIPLES} triples, each answering {len(asked)} alerts")
+asked = task.rows("validation", 160, profile)
+sweep = beta_sweep(sft_folder, train, asked, profile, truth, path=runs / "betas.jsonl")
+print(f"{len(sweep)} runs on {SHORT_TRIPLES} triples, each answering {len(asked)} prompts")
 columns = ["beta", "learning_rate", "margin", "gap", "kl", "win_rate", "low", "high"]
 sweep[columns].sort_values(["learning_rate", "beta"]).round(4)
 
@@ -1009,18 +1018,18 @@ for name, n, settings in (
 # %% [markdown]
 # ## 9 · A judge can be wrong
 #
-# So far the judge was the rubric itself (an LLM or a server of your own, if you set `COURSE_JUDGE`). Real ones err, like what stands first, like what is long. Four
+# So far the judge was the program that knows (an LLM or a server of your own, if you set `COURSE_JUDGE`). Real ones err, like what stands first, like what is long. Four
 # judges on the pairs of section 3, beside the truth:
 
 # %%
 judges = [
-    RubricJudge("careful"),
-    RubricJudge("errs in 20 %", error_rate=0.2),
-    RubricJudge("likes the first", position_bias=0.15),
-    RubricJudge("likes length", length_bias=1.0),
+    FlawedJudge(truth, "careful"),
+    FlawedJudge(truth, "errs in 20 %", error_rate=0.2),
+    FlawedJudge(truth, "likes the first", position_bias=0.15),
+    FlawedJudge(truth, "likes length", length_bias=1.0),
 ]
 items = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in pairs]
-compared = compare_judges(items, judges, truth=RubricJudge())
+compared = compare_judges(items, judges, truth=truth)
 styled(compared).format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
 
 # %%
@@ -1044,12 +1053,12 @@ print(
 
 # %%
 contest = partial(win_rate, evaluation, sampled["SFT+DPO"], sampled["SFT"])
-true, leaning = contest(RubricJudge()), contest(judges[2])
+true, leaning = contest(truth), contest(judges[2])
 moved = bootstrap_mean(
     [found - right for found, right in zip(leaning.points, true.points, strict=True)],
     within=(-1, 1),
 )
-print(f"rubric: {true}\n{judges[2].name}: {leaning}")
+print(f"{truth.name}: {true}\n{judges[2].name}: {leaning}")
 claim(
     moved.high < 0,
     f"asked in both orders, who likes the first still moves the win rate, by {moved.value:+.1%} "
@@ -1060,7 +1069,7 @@ claim(
 # Nor do two orders mend a wrong opinion, or a taste for length. What do wrong labels cost?
 #
 # The next cell labels the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs, trains
-# on each with several seeds, and compares with SFT by the *true* rubric on the validation alerts.
+# on each with several seeds, and compares with SFT by the *truth* on the validation prompts.
 # Where most are wrong, **robust DPO** ([2403.00409](https://arxiv.org/abs/2403.00409)) runs beside it: its
 # loss is told the error rate:
 #
@@ -1068,6 +1077,7 @@ claim(
 # \varepsilon\,\mathcal{L}(y_l, y_w)}{1 - 2\varepsilon}$$
 
 # %%
+# %%needs truth
 forty = predict(
     "With 40 % wrong labels, what remains of the gain over SFT that clean labels give?",
     ["nearly all", "about half", "a quarter or less", "less than nothing"],
@@ -1081,6 +1091,7 @@ helps = predict(
 # Each run is kept when it ends, so you may stop and go on.
 
 # %%
+# %%needs truth
 noisy_runs = label_noise_sweep(
     sft_folder,
     sample_candidates(
@@ -1088,6 +1099,7 @@ noisy_runs = label_noise_sweep(
     ),
     asked,
     profile,
+    truth,
     path=runs / "label_noise.jsonl",
 )
 trained = noisy_runs[(noisy_runs["rate"] > 0) | (noisy_runs["loss"] == "DPO")]
@@ -1104,6 +1116,7 @@ plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 # average.*
 
 # %%
+# %%needs truth
 rates = noise.pivot(index="rate", columns="loss", values="win_rate")
 clean, worst = rates.loc[0.0, "DPO"], rates.loc[0.4, "DPO"]
 remains = (worst - 0.5) / (clean - 0.5)
@@ -1122,6 +1135,7 @@ held(
 )
 
 # %%
+# %%needs truth
 claim(
     rates.loc[0.0, "DPO"] > rates.loc[0.2, "DPO"] > rates.loc[0.4, "DPO"],
     "the more labels are wrong, the less DPO wins",

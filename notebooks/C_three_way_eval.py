@@ -39,7 +39,6 @@ import torch
 from IPython.display import Markdown, display
 
 from coursekit.common.markup import styled
-from coursekit.common.profile import load_profile
 from coursekit.common.statistics import bootstrap_mean, prompts_needed
 from coursekit.evaluation import (
     all_pairs,
@@ -48,7 +47,6 @@ from coursekit.evaluation import (
     capability_table,
     comparison_table,
     from_win_rate,
-    held_out_documents,
     interval_by_prompts,
     kl_from_reference,
     length_controlled,
@@ -59,18 +57,15 @@ from coursekit.evaluation import (
     win_rate,
 )
 from coursekit.evaluation.judges import (
+    FlawedJudge,
     Question,
-    RubricJudge,
     build_prompt,
     calibration,
     compare_judges,
-    load_judge,
     parse_answer,
 )
-from coursekit.evaluation.responses import answer
 from coursekit.lm.identity import model_identity
 from coursekit.lm.loading import load_model, load_tokenizer
-from coursekit.preferences import alert_rows, split_by_prompt
 from coursekit.tasks import load_rubric
 from coursekit.training import KL_A_TOKEN
 from coursekit.training.release import git_tag, load_release, make_release, push_to_hub
@@ -88,12 +83,14 @@ from coursekit.week.exercises import session_c as exercises
 from coursekit.week.figures.results import plot_comparison, plot_gap_and_win, plot_intervals
 from coursekit.week.gallery import contest_rows, exhibition, load_recorded
 from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
+from coursekit.week.needs import heed_needs
 from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
-from coursekit.workspace import ensure_dpo, ensure_sft, ensure_triples
+from coursekit.workspace import Workspace
 
-profile = load_profile()
+workspace = Workspace()
+profile, task, runs = workspace.profile, workspace.task, workspace.folder
+heed_needs(workspace)
 tokenizer = load_tokenizer(profile.base_model)
-runs = profile.artifacts / profile.name
 
 
 def percent(estimate, sign=""):
@@ -106,33 +103,32 @@ def percent(estimate, sign=""):
 # ## 1 · Three models, one set of prompts
 #
 # The SFT and DPO models are those of session B (yours, if you brought one). If you come without them,
-# they are trained now, and so is a DPO model that was made from another SFT model than this one.
+# they are trained now, and so is a DPO model that was made from another SFT model than this one, from
+# other triples or by another judge.
 
 # %%
-models = {
-    "base": profile.base_model,
-    "SFT": ensure_sft(profile),
-    "SFT+DPO": ensure_dpo(profile),
-}
+models = workspace.models()  # base, SFT, SFT+DPO
 
 # %% [markdown]
-# Thirty prompts are what a team begins with. `answer` asks every model, at temperature 0.7, and keeps
+# Thirty prompts are what a team begins with. `answers` asks every model, at temperature 0.7, and keeps
 # each answer by the *contents* of the model's files: run the cell again and nothing is generated; train
 # again and everything is.
 #
-# Which alerts? The settings with which session B trains were found by trying some on evaluation alerts
+# Which prompts? The settings with which session B trains were found by trying some on evaluation alerts
 # (the README tells how). A result on those would flatter the choice. So these are others, drawn with
 # seeds that no choice has seen.
 
 # %%
-evaluation = alert_rows("evaluation", profile.evaluation_prompts, profile)
-judge = load_judge(profile)
-thirty = answer(models, evaluation[:30], profile)
-side_by_side(evaluation[:2], {name: texts[:2] for name, texts in thirty.items()})
+evaluation = workspace.rows("evaluation")
+judge, truth = workspace.judge, workspace.truth
+thirty = workspace.answers(models, evaluation[:30])
+side_by_side(task, evaluation[:2], {name: texts[:2] for name, texts in thirty.items()})
 
 # %%
-on_thirty = score_responses(evaluation[:30], thirty, judge=judge, against="SFT")
-small = comparison_table(on_thirty, candidate="SFT+DPO", baseline="SFT", drop_missing=True)
+on_thirty = score_responses(task, evaluation[:30], thirty, judge=judge, against="SFT")
+small = comparison_table(
+    on_thirty, task=task, candidate="SFT+DPO", baseline="SFT", drop_missing=True
+)
 comparison(small)
 
 # %% [markdown]
@@ -145,7 +141,7 @@ narrower = predict(
 )
 
 # %%
-responses = answer(models, evaluation, profile)
+responses = workspace.answers(models, evaluation)
 claim(
     all(responses[name][:30] == thirty[name] for name in models),
     "the first thirty answers are those from before: an answer depends on its prompt alone",
@@ -154,15 +150,15 @@ claim(
 # %% [markdown]
 # ## 2 · The table
 #
-# Two kinds of metric. **Heuristics** need only the text, so any project has them: is the format kept,
-# does the report name a cause at all (right or wrong), how long is it? The **judge** needs to know what
-# is right: here the rubric, a program that knows the alert's facts and stands in for a strong judge.
-# `preferred` is how often the judge prefers the report to SFT's on the same prompt, a tie counting half:
+# Three kinds of metric. **Heuristics** need only the text, so any project has them: is the format kept,
+# does the report name a cause at all (right or wrong), how long is it? **Truth** needs to know what is
+# right: here a program knows the alert's facts; it is the **judge** as well, and stands in for a strong
+# one. `preferred` is how often the judge prefers the answer to SFT's on the same prompt, a tie counting half:
 # against itself SFT has 0.5. Outright wins are fewer; the line below the table counts them.
 
 # %%
-scores = score_responses(evaluation, responses, judge=judge, against="SFT")
-table = comparison_table(scores, candidate="SFT+DPO", baseline="SFT", drop_missing=True)
+scores = score_responses(task, evaluation, responses, judge=judge, against="SFT")
+table = comparison_table(scores, task=task, candidate="SFT+DPO", baseline="SFT", drop_missing=True)
 display(comparison(table))
 verdicts = scores.loc[scores["model"] == "SFT+DPO", "preferred"].value_counts()
 won, tied, lost = (int(verdicts.get(points, 0)) for points in (1.0, 0.5, 0.0))
@@ -172,9 +168,10 @@ print(f"preferred: SFT+DPO won {won}, tied {tied}, lost {lost} of {won + tied + 
 # `names a cause` falls. Is that a loss? Half of the alerts name no change, and there a cause is invented:
 
 # %%
+# %%needs own
 named = scores.assign(
     alert=[
-        "names a change" if evaluation[row]["alert"]["change"] else "names none"
+        "names a change" if evaluation[row]["facts"]["change"] else "names none"
         for row in scores["row"]
     ]
 ).pivot_table(index="alert", columns="model", values="names a cause")[list(models)]
@@ -186,7 +183,7 @@ claim(
 )
 
 # %%
-shares = [name for name in table.index if name != "length"]
+shares = [name for name in table.index if scores[name].dropna().between(0, 1).all()]
 width, before = (
     (part.loc[shares, "high"] - part.loc[shares, "low"]).mean() for part in (table, small)
 )
@@ -202,16 +199,21 @@ held(
 plot_comparison(table, list(models))
 
 # %% [markdown]
-# *The figure: for each metric but length one bar each for base, SFT and SFT+DPO. SFT brings the format;
+# *The figure: for each metric that is a share one bar each for base, SFT and SFT+DPO. SFT brings the format;
 # DPO mends what SFT copied from its teachers.*
 
 # %%
-for metric in ("severity", "faithfulness"):
-    change = table.loc[metric]
-    claim(
-        change["low"] > 0,
-        f"{metric} is higher than SFT's ({change['difference']:+.2f}, at least {change['low']:+.2f})",
+# %%needs truth
+truths = [metric.name for metric in task.metrics if metric.kind == "truth"]
+higher = table.loc[truths].query("low > 0")
+claim(
+    len(higher) >= len(truths) / 2,
+    "; ".join(
+        f"{name} is higher than SFT's ({row.difference:+.2f}, at least {row.low:+.2f})"
+        for name, row in higher.iterrows()
     )
+    or "half of what is true of the answers got better",
+)
 change = table.loc["overall"]
 claim(
     change["low"] > 0,
@@ -237,7 +239,9 @@ def bootstrap_interval(values: torch.Tensor, picks: torch.Tensor) -> torch.Tenso
 bootstrap_interval = exercises.bootstrap_interval.check(bootstrap_interval)
 
 # %%
-wide = scores.pivot(index="row", columns="model", values="overall")
+metric = "overall" if task.knows_truth else "preferred"
+change = table.loc[metric]
+wide = scores.pivot(index="row", columns="model", values=metric).dropna()
 ours, theirs = (torch.tensor(wide[name].to_numpy()) for name in ("SFT+DPO", "SFT"))
 picks = torch.randint(len(ours), (10_000, len(ours)), generator=torch.manual_seed(0))
 low, high = bootstrap_interval(ours - theirs, picks).tolist()
@@ -328,16 +332,16 @@ styled(pairs).format("{:.1%}", subset=["win_rate", "low", "high"]).format(
 # label is mended, the win rate is not: each tie pulls it towards one half.
 
 # %%
-truth, leaning = (
+true_wins, leaning = (
     win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], asked)
-    for asked in (RubricJudge(), RubricJudge("likes the first", position_bias=0.15))
+    for asked in (truth, FlawedJudge(truth, "likes the first", position_bias=0.15))
 )
-print(f"{'rubric':>16}: {truth}\n{'likes the first':>16}: {leaning}")
+print(f"{truth.name:>16}: {true_wins}\n{'likes the first':>16}: {leaning}")
 
 
 def moved_by(found):
     """How far a judge moves the win rate from the truth, prompt by prompt."""
-    pairs = zip(found.points, truth.points, strict=True)
+    pairs = zip(found.points, true_wins.points, strict=True)
     return bootstrap_mean([given - right for given, right in pairs], within=(-1, 1))
 
 
@@ -452,22 +456,22 @@ longer = [
     len(ours) - len(theirs)
     for ours, theirs in zip(responses["SFT+DPO"], responses["SFT"], strict=True)
 ]
-likes_length = RubricJudge("likes length", length_bias=1.0)
+likes_length = FlawedJudge(truth, "likes length", length_bias=1.0)
 liked = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], likes_length)
 shorter = bootstrap_mean(longer)
 print(
     f"length of SFT+DPO less SFT's: {shorter.value:+.1f} characters "
     f"({shorter.low:+.1f} to {shorter.high:+.1f})"
 )
-taste = length_bias(list(liked.points), longer, list(truth.points))
+taste = length_bias(list(liked.points), longer, list(true_wins.points))
 chose = [
     float((point > 0.5) == (more > 0))
-    for point, more, right in zip(liked.points, longer, truth.points, strict=True)
+    for point, more, right in zip(liked.points, longer, true_wins.points, strict=True)
     if right == 0.5 and point != 0.5 and more != 0
 ]
 sure = bootstrap_mean(chose, within=(0, 1))
 print(
-    f"where the rubric ties, {likes_length.name!r} prefers the longer one in {taste:.0%} "
+    f"where the truth is a tie, {likes_length.name!r} prefers the longer one in {taste:.0%} "
     f"({sure.low:.0%} to {sure.high:.0%}) of {len(chose)} pairs: "
     + ("a taste for length" if sure.low > 0.5 else "so few show nothing by themselves")
 )
@@ -479,12 +483,12 @@ print(
 # %% [markdown]
 # **Length-controlled win rate** ([Dubois et al. 2024](https://arxiv.org/abs/2404.04475)): a logistic
 # regression of the verdicts on the difference in length, read where that difference is zero. Here for the
-# rubric, and for the judge who likes length:
+# truth, and for the judge who likes length:
 
 # %%
 compare = partial(from_win_rate, evaluation, responses["SFT+DPO"], responses["SFT"])
 lines = []
-for name, items in (("rubric", compare(result)), ("likes length", compare(liked))):
+for name, items in (("truth", compare(true_wins)), ("likes length", compare(liked))):
     plain, fair = annotated_win_rate(items).estimate, length_controlled(items)
     lines.append(
         {"judge": name, "win rate": plain.value, "from": plain.low, "to": plain.high}
@@ -495,12 +499,12 @@ styled(by_judge).format("{:.1%}")
 
 # %%
 claim(
-    by_judge.loc["rubric", "low"] > 0.5,
+    by_judge.loc["truth", "low"] > 0.5,
     "at equal length SFT+DPO still wins: it is not the length alone",
 )
 tempted = by_judge.loc["likes length"]
 claim(
-    tempted["to"] < by_judge.loc["rubric", "from"] and tempted["low"] > 0.5,
+    tempted["to"] < by_judge.loc["truth", "from"] and tempted["low"] > 0.5,
     f"who likes length sees less of a win ({tempted['win rate']:.0%}, at most {tempted['to']:.0%}); at "
     f"equal length SFT+DPO wins with that judge too ({tempted['length-controlled']:.0%}, at least "
     f"{tempted['low']:.0%})",
@@ -508,7 +512,7 @@ claim(
 
 # %% [markdown]
 # So the two judges, who disagree about the win, come close to each other at equal length. But look at the
-# rubric's own number: DPO's reports are *shorter* because it dropped the padding, and padding is a fault.
+# truth's own number: DPO's reports are *shorter* because it dropped the padding, and padding is a fault.
 # The regression cannot know why length and verdict go together: it counts all of that as taste for
 # length, and takes away too much. Report both numbers, and say what length means in your task.
 
@@ -523,7 +527,7 @@ claim(
 # An LLM is asked by a **written rubric**, a markdown file that you edit. What it gets to read:
 
 # %%
-rubric = load_rubric()
+rubric = load_rubric(task.rubric)
 question = Question("pair", evaluation[1]["prompt"], (responses["SFT"][1], responses["SFT+DPO"][1]))
 system, user = build_prompt(question, rubric)
 print(system[:600], "[...]\n\n" + user)
@@ -578,10 +582,10 @@ for text in (
 # and ties stay ties.
 
 # %%
-careless = RubricJudge("right in 85 %", error_rate=0.15)
+careless = FlawedJudge(truth, "right in 85 %", error_rate=0.15)
 measured = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], careless)
-shrunk = 0.5 + (1 - 2 * 0.15) * (truth.estimate.value - 0.5)
-print(f"{'rubric':>15}: {truth}\n{careless.name:>15}: {measured}")
+shrunk = 0.5 + (1 - 2 * 0.15) * (true_wins.estimate.value - 0.5)
+print(f"{truth.name:>15}: {true_wins}\n{careless.name:>15}: {measured}")
 claim(
     abs(measured.estimate.value - shrunk) < 0.06,
     f"expected after mixing: {shrunk:.1%}; the lead is understated, not invented",
@@ -599,7 +603,7 @@ ranks = predict(
 )
 
 # %%
-train, validation = split_by_prompt(ensure_triples(profile))
+train, validation = workspace.triples()
 train_reward_model(models["SFT"], train, runs / "reward", profile)
 reward = load_reward_model(runs / "reward", profile)
 loaded = {name: load_model(folder, profile) for name, folder in models.items()}
@@ -638,27 +642,28 @@ claim(min(estimate.low for estimate in ranked.values()) > 0.5, "both rank better
 
 # %% [markdown]
 # What is a ranker good for without any training? **Best of n**: sample several answers from SFT, keep the one
-# that it likes best. The rubric, which knows the truth, shows what could be had at most.
+# that it likes best. The program, which knows the truth, shows what could be had at most.
 
 # %%
 asked = evaluation[:100]
-drawn = [answer({"SFT": models["SFT"]}, asked, profile, seed=seed)["SFT"] for seed in range(4)]
+drawn = [workspace.answers({"SFT": models["SFT"]}, asked, seed=seed)["SFT"] for seed in range(4)]
 candidates = [list(texts) for texts in zip(*drawn, strict=True)]
 picked = {
     "one sample": [texts[0] for texts in candidates],
     "best of 4, reward model": best_of(asked, candidates, reward.scores),
     "best of 4, implicit reward": best_of(asked, candidates, implicit),
-    "best of 4, rubric": [
-        max(texts, key=partial(RubricJudge().score, row))
+    "best of 4, truth": [
+        max(texts, key=partial(truth.score, row))
         for row, texts in zip(asked, candidates, strict=True)
     ],
     "SFT+DPO, one sample": responses["SFT+DPO"][:100],
 }
-chosen = score_responses(asked, picked)
+chosen = score_responses(task, asked, picked)
 best = chosen.groupby("model", sort=False).mean().drop(columns="row")
 best.rename_axis(None).round(2)
 
 # %%
+# %%needs truth
 overall = chosen.pivot(index="row", columns="model", values="overall")
 gains = {
     name: bootstrap_mean(overall[name] - overall["one sample"], within=(-1, 1))
@@ -680,23 +685,24 @@ claim(
 contested = list(zip(evaluation, responses["SFT+DPO"], responses["SFT"], strict=True))
 others = [
     careless,
-    RubricJudge("likes the first", position_bias=0.15),
+    FlawedJudge(truth, "likes the first", position_bias=0.15),
     likes_length,
     reward,
 ]
-if not isinstance(judge, RubricJudge):
+if judge is not truth and judge != truth:
     others.append(judge)
-beside = compare_judges(contested, others, truth=RubricJudge())
+beside = compare_judges(contested, others, truth=truth)
 styled(beside.rename_axis(None)).format("{:.0%}").format(
     "{:+.1%}", subset=["win rate off by"]
 ).format("{:.2f}", subset=["kappa", "low", "high"])
 
 # %% [markdown]
-# On which pairs are they right? By how much the two reports differ in truth (in points of the rubric's overall
+# On which pairs are they right? By how much the two reports differ in truth (in points of the overall
 # score; the first line: not at all, where a tie is right):
 
 # %%
-by_difference = calibration(contested, others, RubricJudge())
+# %%needs truth
+by_difference = calibration(contested, others, truth)
 styled(by_difference).format("{:.0%}", subset=list(by_difference.columns[2:]), na_rep="").format(
     "up to {:.2f}", subset=["difference"]
 ).hide(axis="index")
@@ -816,21 +822,23 @@ if len(own):
 # %% [markdown]
 # ## 8 · What did it cost elsewhere?
 #
-# Three things that the base model could do, and that neither SFT nor DPO asked for: predict the notes of
+# What could the base model do that neither SFT nor DPO asked for? In the course's own task three things: predict the notes of
 # its own corpus, answer short questions about alerts ("Which region?"), and do what *other* instructions
 # ask ("Write a ticket."). Held-out documents, paired by document.
 
 # %%
+# %%needs probes
 kept = predict(
     "Asked for a ticket or a chat message, how often does SFT+DPO still write one?",
     ["nearly always (at least 90 %)", "mostly (half to 90 %)", "less than half of the time"],
 )
 
 # %%
+# %%needs probes
 elsewhere = capability_scores(
     loaded,
     tokenizer,
-    held_out_documents(200),
+    task.probes(200),
     max_new_tokens=profile.max_new_tokens,
     batch_size=profile.generation_batch,
 )
@@ -838,6 +846,7 @@ capability = capability_table(elsewhere, before="base")
 capability[list(models)].rename_axis(None).round(3)
 
 # %%
+# %%needs own
 followed = capability.loc["other instructions followed"]
 share = followed["SFT+DPO"]
 held(
@@ -852,6 +861,7 @@ claim(capability.loc["perplexity of notes", "SFT low"] > 1, "SFT has cost some o
 # differences.
 
 # %%
+# %%needs probes
 by_dpo = capability_table(elsewhere[elsewhere["model"] != "base"], before="SFT")
 by_dpo[["SFT+DPO change", "SFT+DPO low", "SFT+DPO high"]].rename_axis(None).round(3)
 
@@ -928,7 +938,7 @@ record = save_three_way(
     models={name: model_identity(folder, profile) for name, folder in models.items()},
     length_controlled=length_controlled(compare(result)),
     kl=kl,
-    capability=capability,
+    capability=capability_table(elsewhere, before="base") if task.probes(1) else None,
 )
 print(reflection(record, profile))
 
@@ -943,10 +953,12 @@ print(reflection(record, profile))
 card = runs / "triples" / "README.md"
 release = make_release(
     models["SFT+DPO"],
+    runs / "releases",
+    task,
     profile,
     evaluation=record.sections,
     data_card=card.read_text() if card.is_file() else "",
-    limits=["English alerts in one made-up form; other languages and forms were never seen."],
+    limits=[],  # yours, beside the task's
 )
 Markdown((release / "README.md").read_text().split("---\n", 2)[2])
 
@@ -963,7 +975,7 @@ claim(apart < 1e-3, f"the joined adapter gives the same logits (largest differen
 
 # %%
 version = release.name  # the next one, unless these very weights have one
-push_to_hub(release, "you/triage-dpo", version)
+push_to_hub(release, f"you/{task.name}-dpo", version)
 try:
     git_tag(version, "First DPO adapter, evaluated")
 except (RuntimeError, ValueError) as error:
@@ -973,7 +985,7 @@ except (RuntimeError, ValueError) as error:
 # **Your portfolio**: what there is, what is sound, and where to make the rest.
 
 # %%
-styled(portfolio(profile)).set_properties(**{"text-align": "left"})
+styled(portfolio(workspace)).set_properties(**{"text-align": "left"})
 
 # %% [markdown]
 # ## 11 · Can you answer these?

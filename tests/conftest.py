@@ -62,7 +62,7 @@ def triples():
             "prompt": build_prompt(alert),
             "chosen": write_report(expected_values(alert)),
             "rejected": write_imperfectly(alert, rng, Vices(1, 1, 1, 0, 0, 0)),
-            "alert": alert.to_dict(),
+            "facts": alert.to_dict(),
         }
         for alert in sample_alerts("preferences", 16)
     ]

@@ -13,7 +13,8 @@ from coursekit.evaluation import (
     win_rate,
 )
 from coursekit.evaluation.annotations import from_win_rate
-from coursekit.evaluation.judges import RubricJudge
+from coursekit.evaluation.judges import ProgramJudge
+from coursekit.tasks.triage import TRIAGE
 
 ROW = {"instruction": "Say hello.", "output_1": "Hello.", "output_2": "Hello there."}
 
@@ -104,7 +105,7 @@ def test_without_a_verdict_there_is_no_win_rate(tmp_path):
 
 def test_our_own_comparisons_come_out_the_same(triples):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
-    ours = win_rate(triples, good[:12] + bad[12:], bad, RubricJudge())
+    ours = win_rate(triples, good[:12] + bad[12:], bad, ProgramJudge(TRIAGE))
     annotations = from_win_rate(triples, good[:12] + bad[12:], bad, ours)
     again = annotated_win_rate(annotations)
     assert again.estimate == ours.estimate and again.se == ours.se

@@ -13,7 +13,7 @@ from coursekit.evaluation.responses import answer
 from coursekit.lm.generation import generate
 from coursekit.lm.identity import model_identity
 from coursekit.lm.loading import load_model
-from coursekit.preferences import alert_rows
+from coursekit.tasks.triage import TRIAGE
 
 
 @pytest.fixture()
@@ -43,7 +43,7 @@ def loads(monkeypatch):
 
 
 def test_a_second_time_nothing_is_loaded(small, copied, loads):
-    rows = alert_rows("evaluation", 6, small)
+    rows = TRIAGE.rows("evaluation", 6, small)
     models = {"base": small.base_model, "SFT": copied}
     first = answer(models, rows, small)
     assert len(loads) >= 2 and [len(texts) for texts in first.values()] == [6, 6]
@@ -52,7 +52,7 @@ def test_a_second_time_nothing_is_loaded(small, copied, loads):
 
 
 def test_more_prompts_keep_the_first_answers(small, copied, loads):
-    rows = alert_rows("evaluation", 9, small)
+    rows = TRIAGE.rows("evaluation", 9, small)
     few = answer({"SFT": copied}, rows[:3], small)["SFT"]
     many = answer({"SFT": copied}, rows, small)["SFT"]
     assert many[:3] == few
@@ -62,7 +62,7 @@ def test_more_prompts_keep_the_first_answers(small, copied, loads):
 
 
 def test_a_changed_adapter_is_another_model(small, copied, loads):
-    rows = alert_rows("evaluation", 2, small)
+    rows = TRIAGE.rows("evaluation", 2, small)
     answer({"SFT": copied}, rows, small)
     before = model_identity(copied, small)
     weights = copied / "adapter_model.safetensors"
@@ -113,21 +113,21 @@ def test_a_hub_name_is_told_by_its_commit(small, tmp_path, monkeypatch):
 
 
 def test_other_settings_are_other_answers(small, copied):
-    rows = alert_rows("evaluation", 4, small)
+    rows = TRIAGE.rows("evaluation", 4, small)
     ask = lambda **options: answer({"SFT": copied}, rows, small, **options)["SFT"]  # noqa: E731
     assert ask(temperature=1.0, seed=1) != ask(temperature=1.0, seed=2)
     assert ask(temperature=0.0, seed=1) == ask(temperature=0.0, seed=2)
 
 
 def test_the_same_prompt_twice_is_answered_twice(small, copied):
-    rows = alert_rows("evaluation", 1, small) * 8
+    rows = TRIAGE.rows("evaluation", 1, small) * 8
     texts = answer({"SFT": copied}, rows, small, temperature=1.5)["SFT"]
     assert len(set(texts)) > 1
     assert answer({"SFT": copied}, rows[:1], small, temperature=1.5)["SFT"] == texts[:1]
 
 
 def test_what_was_answered_before_a_stop_is_kept(small, copied, monkeypatch):
-    rows = alert_rows("evaluation", 10, small)
+    rows = TRIAGE.rows("evaluation", 10, small)
     calls = []
 
     def stopping(*args, **options):
@@ -146,9 +146,9 @@ def test_what_was_answered_before_a_stop_is_kept(small, copied, monkeypatch):
 
 
 def test_edited_answers_are_generated_again(small, copied, capsys):
-    rows = alert_rows("evaluation", 2, small)
+    rows = TRIAGE.rows("evaluation", 2, small)
     first = answer({"SFT": copied}, rows, small)
-    (path,) = (small.artifacts / "tiny" / "answers").glob("*.jsonl")
+    (path,) = (small.artifacts / "answers").glob("*.jsonl")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines[0]["response"] = "mine"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -159,7 +159,7 @@ def test_edited_answers_are_generated_again(small, copied, capsys):
 def test_other_sampling_code_is_other_answers(small, copied, loads, monkeypatch, tmp_path):
     from coursekit.lm import generation
 
-    rows = alert_rows("evaluation", 2, small)
+    rows = TRIAGE.rows("evaluation", 2, small)
     answer({"SFT": copied}, rows, small)
     changed = tmp_path / "generation.py"
     source = (ROOT / "coursekit" / "lm" / "generation.py").read_text(encoding="utf-8")
@@ -170,7 +170,7 @@ def test_other_sampling_code_is_other_answers(small, copied, loads, monkeypatch,
     loads.clear()
     answer({"SFT": copied}, rows, small)
     assert loads
-    assert len(list((small.artifacts / "tiny" / "answers").glob("*.jsonl"))) == 2
+    assert len(list((small.artifacts / "answers").glob("*.jsonl"))) == 2
 
 
 def test_the_seed_of_a_prompt_is_its_own():

@@ -10,7 +10,7 @@ from conftest import ROOT
 from scipy.stats import binomtest
 
 from coursekit.common import progress
-from coursekit.evaluation.judges import Agreement, RubricJudge, both_orders
+from coursekit.evaluation.judges import Agreement, ProgramJudge, both_orders
 from coursekit.preferences import (
     audit,
     auditing,
@@ -21,6 +21,8 @@ from coursekit.preferences import (
 )
 from coursekit.preferences.auditing import detectable, share
 from coursekit.preferences.similar import jaccard, near_duplicates, shingles
+from coursekit.tasks import Task
+from coursekit.tasks.triage import TRIAGE
 from coursekit.week.widgets import side_by_side
 
 SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
@@ -447,7 +449,7 @@ def test_rows_of_another_task_go_through_everything():
     card = data_card(train, validation, found, title="Questions")
     assert "| train | 6 | 6 |" in card and "alert" not in card
     shown = side_by_side(
-        rows[:2], {"SFT": ["<Yes>", "No"], "DPO": ["Yes", "No"]}, changes=True
+        Task(), rows[:2], {"SFT": ["<Yes>", "No"], "DPO": ["Yes", "No"]}, changes=True
     ).data
     assert "Question 0?" in shown and "&lt;Yes&gt;" in shown and "has changed" in shown
     assert "score" not in shown and "✗" not in shown and ">alert<" not in shown
@@ -917,7 +919,7 @@ def test_what_is_in_the_real_file():
 
 def test_audit_of_what_the_rubric_judged(triples):
     """Scores and verdicts of one judge agree with themselves."""
-    judge = RubricJudge()
+    judge = ProgramJudge(TRIAGE)
     for row in triples:
         assert both_orders(judge, row, row["chosen"], row["rejected"]).winner == "first"
     found = audit(triples, second_judge=judge)

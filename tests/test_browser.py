@@ -24,23 +24,23 @@ WAIT = 180  # seconds, at most, for anything: a busy machine is slow, not wrong
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 
 LABELS = """
-from coursekit.labelling import Labelling
-from coursekit.widgets import label_pairs
+from coursekit.evaluation.judges.person import Labelling
+from coursekit.week.widgets import label_pairs
 items = [({"prompt": f"Prompt {i}"}, f"good {i}", f"bad {i}") for i in range(6)]
 work = Labelling(items, "labels.jsonl")
 box = label_pairs(work, "# The rubric")
 """
 SLIDER = """
-from coursekit.bandit import make_world
-from coursekit.widgets import beta_slider
+from coursekit.week.bandit import make_world
+from coursekit.week.widgets import beta_slider
 beta_slider(make_world())
 """
 
 PAGER = """
-from coursekit.triage import sample_alerts
-from coursekit.widgets import pager, predict
-rows = [{"alert": alert.to_dict()} for alert in sample_alerts("evaluation", 3)]
-slider = pager(rows, {"SFT": ["one", "two", "three"], "SFT+DPO": ["one", "2", "3"]})
+from coursekit.tasks.triage import TRIAGE, sample_alerts
+from coursekit.week.widgets import pager, predict
+rows = [{"facts": alert.to_dict()} for alert in sample_alerts("evaluation", 3)]
+slider = pager(TRIAGE, rows, {"SFT": ["one", "two", "three"], "SFT+DPO": ["one", "2", "3"]})
 expected = predict("Which?", ["this one", "that one"])
 """
 

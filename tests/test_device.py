@@ -76,7 +76,7 @@ def test_capability(gpu, model, tokenizer):
     import itertools
 
     from coursekit.evaluation.alignment_tax import capability_scores
-    from coursekit.tasks.triage import corpus
+    from coursekit.tasks.triage.corpus import corpus
 
     documents = list(itertools.islice(corpus(seed=5), 4))
     scores = capability_scores({"base": gpu.move(model)}, tokenizer, documents, max_new_tokens=4)

@@ -18,14 +18,13 @@ from coursekit.evaluation import (
     score_responses,
     win_rate,
 )
-from coursekit.evaluation.judges import RubricJudge
+from coursekit.evaluation.judges import ProgramJudge
 from coursekit.lm.loading import frozen_copy
 from coursekit.lm.losses import dpo_loss
-from coursekit.preferences import alert_rows
-from coursekit.tasks.triage import Alert, sample_alerts
+from coursekit.tasks.triage import TRIAGE, Alert, sample_alerts
 from coursekit.tasks.triage.alerts import services_in
 from coursekit.week.widgets import claim, comparison, side_by_side
-from coursekit.workspace import use_sft
+from coursekit.workspace import Workspace
 
 
 def test_bootstrap_agrees_with_theory():
@@ -54,7 +53,7 @@ def test_no_evaluation_alert_has_helped_to_choose(profile):
     services = set(services_in("evaluation"))
     for seed in range(5):
         alerts = [
-            Alert(**row["alert"]) for row in alert_rows("evaluation", 300, profile, seed=seed)
+            Alert(**row["facts"]) for row in TRIAGE.rows("evaluation", 300, profile, seed=seed)
         ]
         assert not seen & {alert.text for alert in alerts}
         assert {alert.service for alert in alerts} <= services
@@ -63,8 +62,10 @@ def test_no_evaluation_alert_has_helped_to_choose(profile):
 def test_win_rate_counts(triples):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
     n = len(triples)
-    assert win_rate(triples, good, bad, RubricJudge()).wins == n
-    result = win_rate(triples, good[:4] + bad[4:], bad[:4] + bad[4:8] + good[8:], RubricJudge())
+    assert win_rate(triples, good, bad, ProgramJudge(TRIAGE)).wins == n
+    result = win_rate(
+        triples, good[:4] + bad[4:], bad[:4] + bad[4:8] + good[8:], ProgramJudge(TRIAGE)
+    )
     assert (result.wins, result.ties, result.losses) == (4, 4, n - 8)
     assert result.estimate.value == pytest.approx((4 + 2) / n)
     assert f"({4} won, {4} tied, {n - 8} lost)" in str(result)
@@ -72,7 +73,7 @@ def test_win_rate_counts(triples):
 
 def test_table_is_paired(triples):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
-    scores = score_responses(triples, {"base": ["?"] * 16, "SFT": bad, "SFT+DPO": good})
+    scores = score_responses(TRIAGE, triples, {"base": ["?"] * 16, "SFT": bad, "SFT+DPO": good})
     table = comparison_table(scores, candidate="SFT+DPO", baseline="SFT")
     assert list(table.columns) == [
         *("kind", "base", "SFT", "SFT+DPO", "difference", "low", "high", "p", "n", "conclusion")
@@ -96,9 +97,9 @@ def test_table_is_paired(triples):
 
 
 def test_copy_accuracy(triples):
-    right = copy_accuracy(triples, [row["chosen"] for row in triples])
+    right = copy_accuracy(TRIAGE, triples, [row["chosen"] for row in triples])
     assert set(right) == {1.0} and "value" in right.index
-    assert copy_accuracy(triples, [""] * 16).max() == 0
+    assert copy_accuracy(TRIAGE, triples, [""] * 16).max() == 0
 
 
 def test_kl_is_zero_from_itself_and_right_where_it_is_known(model, tokenizer):
@@ -147,7 +148,9 @@ def test_dpo_loss_by_hand():
 
 
 def test_side_by_side_marks_faults_and_escapes(triples):
-    html = side_by_side(triples[:1], {"SFT": [triples[0]["rejected"]], "x": ["<script>"]}).data
+    html = side_by_side(
+        TRIAGE, triples[:1], {"SFT": [triples[0]["rejected"]], "x": ["<script>"]}
+    ).data
     assert "✗ severity" in html and "✗ service" not in html
     assert "<script>" not in html and "&lt;script&gt;" in html
 
@@ -155,10 +158,10 @@ def test_side_by_side_marks_faults_and_escapes(triples):
 @pytest.fixture()
 def at_home(monkeypatch, tmp_path):
     """The course's own run: nothing is set but where it is kept."""
-    for name in ("COURSE_PROFILE", "COURSE_JUDGE"):
+    for name in ("COURSE_PROFILE", "COURSE_JUDGE", "COURSE_TASK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COURSE_ARTIFACTS", str(tmp_path))
-    return tmp_path / "tiny"
+    return tmp_path / "triage" / "tiny"
 
 
 def test_on_the_courses_own_run_a_claim_that_does_not_hold_stops(at_home, capsys):
@@ -171,12 +174,12 @@ def test_on_the_courses_own_run_a_claim_that_does_not_hold_stops(at_home, capsys
 def another_model(monkeypatch, runs):
     tiny = load_profile("tiny")
     monkeypatch.setattr(
-        "coursekit.week.widgets.load_profile", lambda: replace(tiny, base_model="my/model")
+        "coursekit.workspace.load_profile", lambda: replace(tiny, base_model="my/model")
     )
 
 
 def another_sft(monkeypatch, runs):
-    use_sft(TINY_MODEL, load_profile())
+    Workspace().use_sft(TINY_MODEL)
 
 
 ELSEWHERE = {
@@ -196,9 +199,9 @@ def test_elsewhere_it_is_a_finding(what, at_home, monkeypatch, capsys):
 
 
 def test_with_what_the_course_names_itself_it_is_still_its_own(at_home, monkeypatch):
-    use_sft(TINY_MODEL, load_profile())
-    use_sft(at_home / "sft", load_profile())  # the course's own again
+    Workspace().use_sft(TINY_MODEL)
+    Workspace().use_sft(at_home / "sft")  # the course's own again
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
-    monkeypatch.setenv("COURSE_JUDGE", "rubric")
+    monkeypatch.setenv("COURSE_JUDGE", "program")
     with pytest.raises(AssertionError):
         claim(False, "no")

@@ -283,7 +283,7 @@ def test_a_course_told_to_stop_stops_whole(started, installed, tmp_path):
     course.terminate()
     output, _ = course.communicate(timeout=60)  # runner and kernel hold the pipe until they end
     assert course.returncode == 130 and "What was finished is kept" in output
-    assert (tmp_path / "tiny" / "executed" / "A_paper_math.ipynb").is_file()
+    assert (tmp_path / "triage" / "tiny" / "executed" / "A_paper_math.ipynb").is_file()
 
 
 # Which code, which kernel, which folder.

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from coursekit.evaluation.judges import RubricJudge
+from coursekit.evaluation.judges import ProgramJudge
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training import WinRateCallback
 from coursekit.week import gallery
 
@@ -27,7 +28,7 @@ def spoken(monkeypatch):
 
 def test_the_contest_asks_on_the_way_and_at_the_end(spoken, profile, triples):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
-    contest = WinRateCallback(triples, bad, RubricJudge(), "tokenizer", profile, times=3)
+    contest = WinRateCallback(triples, bad, ProgramJudge(TRIAGE), "tokenizer", profile, times=3)
     models = {4: bad, 8: [*good[:8], *bad[8:]], 10: good}
     for step in range(1, 11):
         state = SimpleNamespace(global_step=step, max_steps=10)

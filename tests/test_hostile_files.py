@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coursekit.common.files import save_jsonl
 from coursekit.evaluation import annotated_win_rate, length_controlled, read_annotations
 from coursekit.evaluation.judges.person import Labelling
 from coursekit.preferences import (
@@ -22,7 +23,6 @@ from coursekit.preferences import (
     data_card,
     load_triples,
     save_dataset,
-    save_jsonl,
     split_by_prompt,
     to_trl,
     write_triples,

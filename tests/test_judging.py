@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from coursekit.evaluation.judges import (
-    RubricJudge,
+    FlawedJudge,
+    ProgramJudge,
     agreement,
     both_orders,
     compare_judges,
     one_order,
 )
+from coursekit.tasks.triage import TRIAGE
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,13 @@ def items():
     rng = random.Random(0)
     found = []
     for alert in sample_alerts("preferences", 400):
-        row = {"prompt": build_prompt(alert), "alert": alert.to_dict()}
+        row = {"prompt": build_prompt(alert), "facts": alert.to_dict()}
         found.append((row, *(write_imperfectly(alert, rng, Vices()) for _ in range(2))))
     return found
 
 
 def test_without_faults_it_is_the_rubric(items):
-    judge = RubricJudge()
+    judge = ProgramJudge(TRIAGE)
     for row, one, other in items:
         difference = judge.score(row, one) - judge.score(row, other)
         verdict = both_orders(judge, row, one, other)
@@ -42,7 +44,10 @@ def test_without_faults_it_is_the_rubric(items):
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.4])
 def test_errors_come_at_their_rate_and_do_not_depend_on_the_order(items, rate):
-    careful, careless = RubricJudge(), RubricJudge(error_rate=rate, seed=1)
+    careful, careless = (
+        ProgramJudge(TRIAGE),
+        FlawedJudge(ProgramJudge(TRIAGE), error_rate=rate, seed=1),
+    )
     wrong = decided = 0
     for row, one, other in items:
         right = both_orders(careful, row, one, other)
@@ -51,7 +56,7 @@ def test_errors_come_at_their_rate_and_do_not_depend_on_the_order(items, rate):
         decided += right.winner != "tie"
         wrong += given.winner != right.winner
     assert abs(wrong / decided - rate) < 3 * (rate * (1 - rate) / decided) ** 0.5
-    other_seed = RubricJudge(error_rate=rate, seed=2)
+    other_seed = FlawedJudge(ProgramJudge(TRIAGE), error_rate=rate, seed=2)
     assert any(
         careless.compare(*item) != other_seed.compare(*item)
         for item in [(row, one, other) for row, one, other in items]
@@ -61,34 +66,34 @@ def test_errors_come_at_their_rate_and_do_not_depend_on_the_order(items, rate):
 def test_error_rates_that_make_no_sense_are_told():
     for rate in (-0.1, 0.6):
         with pytest.raises(ValueError, match=r"give a share from 0 to 0\.5"):
-            RubricJudge(error_rate=rate)
+            FlawedJudge(ProgramJudge(TRIAGE), error_rate=rate)
 
 
 def test_biases_do_what_they_say(items):
     row, one, _ = items[0]
     padded = one + ", and keep everyone informed"
-    assert RubricJudge().score(row, one) >= RubricJudge().score(row, padded)
-    assert RubricJudge(length_bias=100).compare(row, one, padded) == "second"
-    assert RubricJudge(length_bias=100).compare(row, padded, one) == "first"
-    biased = RubricJudge(position_bias=2.0)
+    assert ProgramJudge(TRIAGE).score(row, one) >= ProgramJudge(TRIAGE).score(row, padded)
+    assert FlawedJudge(ProgramJudge(TRIAGE), length_bias=100).compare(row, one, padded) == "second"
+    assert FlawedJudge(ProgramJudge(TRIAGE), length_bias=100).compare(row, padded, one) == "first"
+    biased = FlawedJudge(ProgramJudge(TRIAGE), position_bias=2.0)
     pair = next(item for item in items if item[1] != item[2])
     verdict = both_orders(biased, *pair)
     assert verdict.winner == "tie" and not verdict.consistent
     assert verdict.answers == ("first", "first")
     assert one_order(biased, *pair).winner == "first"
-    assert RubricJudge(position_bias=-2.0).compare(*pair) == "second"
+    assert FlawedJudge(ProgramJudge(TRIAGE), position_bias=-2.0).compare(*pair) == "second"
 
 
 def test_what_both_orders_mend_and_what_not(items):
     table = compare_judges(
         items,
         [
-            RubricJudge("careful"),
-            RubricJudge("errs", error_rate=0.2),
-            RubricJudge("likes the first", position_bias=0.15),
-            RubricJudge("likes length", length_bias=2.0),
+            ProgramJudge(TRIAGE, "careful"),
+            FlawedJudge(ProgramJudge(TRIAGE), "errs", error_rate=0.2),
+            FlawedJudge(ProgramJudge(TRIAGE), "likes the first", position_bias=0.15),
+            FlawedJudge(ProgramJudge(TRIAGE), "likes length", length_bias=2.0),
         ],
-        RubricJudge(),
+        ProgramJudge(TRIAGE),
     )
     careful = table.loc["careful"]
     assert careful["wrong, asked once"] == careful["flipped"] == 0 and careful["kappa"] == 1
@@ -102,24 +107,24 @@ def test_what_both_orders_mend_and_what_not(items):
     assert table.loc["likes length", "the longer won"] > careful["the longer won"] + 0.2
     assert (table["low"] <= table["kappa"]).all() and (table["kappa"] <= table["high"]).all()
     with pytest.raises(ValueError, match="all these pairs are ties"):
-        compare_judges([(items[0][0], "x", "y")], [RubricJudge()], RubricJudge())
+        compare_judges([(items[0][0], "x", "y")], [ProgramJudge(TRIAGE)], ProgramJudge(TRIAGE))
 
 
 def test_another_judge_has_another_identity(monkeypatch):
     import coursekit.tasks.triage.policy
 
-    class Contrary(RubricJudge):
+    class Contrary(ProgramJudge):
         def compare(self, row, first, second):
             return super().compare(row, second, first)
 
-    identity = RubricJudge().identity
-    assert identity == RubricJudge().identity and identity.startswith("rubric:")
+    identity = ProgramJudge(TRIAGE).identity
+    assert identity == ProgramJudge(TRIAGE).identity and identity.startswith("rubric:")
     others = [
-        RubricJudge("other"),
-        RubricJudge(error_rate=0.1),
-        RubricJudge(length_bias=0.1),
-        RubricJudge(position_bias=0.1),
-        RubricJudge(seed=1),
+        ProgramJudge(TRIAGE, "other"),
+        FlawedJudge(ProgramJudge(TRIAGE), error_rate=0.1),
+        FlawedJudge(ProgramJudge(TRIAGE), length_bias=0.1),
+        FlawedJudge(ProgramJudge(TRIAGE), position_bias=0.1),
+        FlawedJudge(ProgramJudge(TRIAGE), seed=1),
         Contrary(),
     ]
     assert len({identity, *(judge.identity for judge in others)}) == 7
@@ -128,7 +133,7 @@ def test_another_judge_has_another_identity(monkeypatch):
     monkeypatch.setattr(
         inspect, "getsource", lambda thing: "edited" if thing is edited else source(thing)
     )
-    assert RubricJudge().identity != identity
+    assert ProgramJudge(TRIAGE).identity != identity
 
 
 # Agreement.
@@ -215,14 +220,14 @@ def test_side_by_side_keeps_the_order_and_stops_when_it_must():
 def test_calibration_by_the_true_difference(triples):
     from coursekit.evaluation.judges import calibration
 
-    class Coarse(RubricJudge):
+    class Coarse(ProgramJudge):
         """Sees differences above 0.2 only."""
 
         def compare(self, row, first, second):
             difference = self.score(row, first) - self.score(row, second)
             return "tie" if abs(difference) < 0.2 else "first" if difference > 0 else "second"
 
-    truth = RubricJudge()
+    truth = ProgramJudge(TRIAGE)
     items = [(row, row["chosen"], row["rejected"]) for row in triples]
     items += [(row, row["chosen"], row["chosen"] + " ") for row in triples]
     padded = triples[0]["chosen"].replace("next: ", "next: first, ")

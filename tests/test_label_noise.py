@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from conftest import NATS
 
-from coursekit.preferences import alert_rows
+from coursekit.evaluation.judges import ProgramJudge
+from coursekit.tasks.triage import TRIAGE
 from coursekit.week.label_noise import label_noise_sweep, noise_table
 
 
@@ -15,7 +16,7 @@ def setting(quick, triples, sft_folder):
     candidates = [
         {
             "prompt": row["prompt"],
-            "alert": row["alert"],
+            "facts": row["facts"],
             "prompt_id": index,
             "candidates": [
                 {"response": row[side], "source": side, "temperature": 1.0}
@@ -25,14 +26,16 @@ def setting(quick, triples, sft_folder):
         for index, row in enumerate(triples)
     ]
     profile = replace(quick, threads=1, max_new_tokens=16, dpo=replace(quick.dpo, epochs=1))
-    return sft_folder, candidates, alert_rows("validation", 4, profile), profile
+    return sft_folder, candidates, TRIAGE.rows("validation", 4, profile), profile
 
 
 def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, capsys):
     options = {"rates": (0.0, 0.4), "seeds": (0,), "triples": 16}
     path = tmp_path / "noise.jsonl"
     sft, candidates, rows, profile = setting
-    frame = label_noise_sweep(sft, candidates, rows, profile, path=path, **options)
+    frame = label_noise_sweep(
+        sft, candidates, rows, profile, ProgramJudge(TRIAGE), path=path, **options
+    )
     assert frame[["rate", "loss"]].to_numpy().tolist() == [
         [0.0, "DPO"],
         [0.4, "DPO"],
@@ -49,7 +52,9 @@ def test_each_run_once_resumed_and_the_same_side_by_side(setting, tmp_path, caps
     assert len(lines) == 3
     path.write_bytes(b"".join(lines[:2]))
     two = replace(profile, threads=2)  # the last run is missing: made in a process of its own
-    again = label_noise_sweep(sft, candidates, rows, two, path=path, **options)
+    again = label_noise_sweep(
+        sft, candidates, rows, two, ProgramJudge(TRIAGE), path=path, **options
+    )
     assert path.read_bytes().splitlines(keepends=True)[:2] == lines[:2]  # not made anew
     assert again["points"][2] == frame["points"][2]
     assert again["margin"][2] == pytest.approx(frame["margin"][2], abs=NATS)

@@ -18,16 +18,13 @@ import judge_server
 import pytest
 from conftest import ROOT
 
+from coursekit.evaluation.judges import FlawedJudge, ProgramJudge
+from coursekit.tasks.triage import TRIAGE
+
 pytest.importorskip("anthropic")
 pytest.importorskip("openai")
 
-from coursekit.evaluation.judges import (
-    RubricJudge,
-    both_orders,
-    build_prompt,
-    compare_judges,
-    load_judge,
-)
+from coursekit.evaluation.judges import both_orders, build_prompt, compare_judges, load_judge
 from coursekit.evaluation.judges.keys import Key, find_key
 from coursekit.evaluation.judges.llm_judge import JudgeError, LLMJudge, pair_questions
 from coursekit.evaluation.judges.providers import AnthropicProvider, OpenAIProvider, Transient
@@ -88,7 +85,7 @@ PROTOCOLS = ["anthropic", "openai"]
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_kind_of_question(server, protocol, triples):
     judge = LLMJudge(provider(server, protocol))
-    row, truth = triples[0], RubricJudge()
+    row, truth = triples[0], ProgramJudge(TRIAGE)
     good, bad = row["chosen"], row["rejected"]
     assert judge.compare(row, good, bad) == "first" and judge.compare(row, bad, good) == "second"
     assert judge.compare(row, good, good + " ") in ("first", "second", "tie")
@@ -712,33 +709,36 @@ def test_where_a_key_comes_from(monkeypatch):
 def test_one_setting_chooses_the_judge(server, profile, monkeypatch, tmp_path, triples):
     here = replace(profile, artifacts=tmp_path)
     monkeypatch.delenv("COURSE_JUDGE", raising=False)
-    assert isinstance(load_judge(here), RubricJudge)
+    assert isinstance(load_judge(TRIAGE, here), ProgramJudge)
     monkeypatch.setenv("COURSE_JUDGE", "openai:local")
     monkeypatch.setenv("COURSE_JUDGE_URL", f"{server.url}/v1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    judge = load_judge(here)
+    judge = load_judge(TRIAGE, here)
     assert judge.compare(triples[0], triples[0]["chosen"], "?") == "first"
     assert (tmp_path / "verdicts.sqlite").is_file()
     monkeypatch.setenv("COURSE_JUDGE", "anthropic")
     monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
     monkeypatch.setenv("COURSE_JUDGE_URL", server.url)
-    assert load_judge(here).name == "anthropic/claude-opus-5-5"
-    assert load_judge(here).max_dollars == 5
-    assert load_judge(here).provider.price == (4.0, 20.0)  # a proxy's bill is the provider's
+    assert load_judge(TRIAGE, here).name == "anthropic/claude-opus-5-5"
+    assert load_judge(TRIAGE, here).max_dollars == 5
+    assert load_judge(TRIAGE, here).provider.price == (
+        4.0,
+        20.0,
+    )  # a proxy's bill is the provider's
     monkeypatch.setenv("COURSE_JUDGE", "openai:someone-elses")
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.delenv("COURSE_JUDGE_URL")
     with pytest.raises(ValueError, match="price of someone-elses is not known here"):
-        load_judge(here)
+        load_judge(TRIAGE, here)
     monkeypatch.setenv("COURSE_JUDGE_PRICE", "2.5,10")
-    assert load_judge(here).provider.price == (2.5, 10)
+    assert load_judge(TRIAGE, here).provider.price == (2.5, 10)
     monkeypatch.setenv("COURSE_JUDGE_PRICE", "cheap")
     with pytest.raises(ValueError, match="COURSE_JUDGE_PRICE is 'cheap'"):
-        load_judge(here)
+        load_judge(TRIAGE, here)
     monkeypatch.setenv("COURSE_JUDGE", "oracle")
     monkeypatch.delenv("COURSE_JUDGE_PRICE")
     with pytest.raises(ValueError, match="COURSE_JUDGE is 'oracle'"):
-        load_judge(here)
+        load_judge(TRIAGE, here)
 
 
 @pytest.mark.parametrize(
@@ -762,12 +762,12 @@ def test_only_a_server_of_ones_own_costs_nothing(profile, monkeypatch, tmp_path,
     monkeypatch.setenv("COURSE_JUDGE_URL", url)
     monkeypatch.delenv("COURSE_JUDGE_PRICE", raising=False)
     if free:
-        assert load_judge(here).provider.price == (0, 0)
+        assert load_judge(TRIAGE, here).provider.price == (0, 0)
     else:
         with pytest.raises(ValueError, match=r"price of some-model is not known .*\(0,0 if it is"):
-            load_judge(here)
+            load_judge(TRIAGE, here)
         monkeypatch.setenv("COURSE_JUDGE_PRICE", "0,0")
-        assert load_judge(here).provider.price == (0, 0)
+        assert load_judge(TRIAGE, here).provider.price == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -784,14 +784,18 @@ def test_a_setting_that_makes_no_sense_is_told(profile, monkeypatch, tmp_path, n
     for value in values:
         monkeypatch.setenv(name, value)
         with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}: wanted ")):
-            load_judge(replace(profile, artifacts=tmp_path))
+            load_judge(TRIAGE, replace(profile, artifacts=tmp_path))
 
 
 def test_a_judge_beside_the_truth(server, triples):
     server.set(share=0.1, faults=["wrong schema"], seed=1)
     items = [(row, row["chosen"], row["rejected"]) for row in triples]
     judge = LLMJudge(provider(server, "openai"), asks=1)
-    table = compare_judges(items, [judge, RubricJudge("errs", error_rate=0.3)], RubricJudge())
+    table = compare_judges(
+        items,
+        [judge, FlawedJudge(ProgramJudge(TRIAGE), "errs", error_rate=0.3)],
+        ProgramJudge(TRIAGE),
+    )
     mine = table.loc["openai/local"]
     assert mine["wrong, of those kept"] == 0 and mine["flipped"] == 0
     assert 0 < mine["invalid"] < 1 and mine["kept"] == pytest.approx(1 - mine["invalid"])
@@ -805,7 +809,7 @@ def test_triples_are_made_with_an_llm_judge_as_with_the_rubric(server, triples):
     candidates = [
         {
             "prompt": row["prompt"],
-            "alert": row["alert"],
+            "facts": row["facts"],
             "candidates": [
                 {"response": row[side], "source": side, "temperature": 1.0}
                 for side in ("chosen", "rejected")
@@ -820,7 +824,7 @@ def test_triples_are_made_with_an_llm_judge_as_with_the_rubric(server, triples):
             [row[name] for name in columns]
             for row in to_triples(judge_pairs(candidates, judge, design))
         ]
-        for judge in (RubricJudge(), LLMJudge(provider(server, "anthropic")))
+        for judge in (ProgramJudge(TRIAGE), LLMJudge(provider(server, "anthropic")))
     ]
     assert made[0] == made[1] and len(made[0]) == len(triples)
 

@@ -102,5 +102,5 @@ def test_exhibits_escape_what_was_recorded():
     answers = {model: [HOSTILE] * 2 for model in run.end.answers}
     (alert,) = sample_alerts("evaluation", 1)
     spoilt = replace(run, end=replace(run.end, scores=scores, answers=answers))
-    html = exhibits({"<b>A</b>": spoilt}, {"alert": alert.to_dict()}, 0).data
+    html = exhibits({"<b>A</b>": spoilt}, {"facts": alert.to_dict()}, 0).data
     assert "<img src=x" not in html and "<b>A" not in html and html.count("&lt;img") == 2

@@ -193,9 +193,10 @@ def test_the_import_says_nothing():
 CODE = """
 import sys
 from dataclasses import replace
-from coursekit.common.profile import load_profile
+from coursekit.training import Monitor
 from coursekit.preferences import load_triples
-from coursekit.training import Monitor, train_dpo
+from coursekit.common.profile import load_profile
+from coursekit.training import train_dpo
 profile = replace(load_profile("tiny"), threads=1)
 profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
 triples = load_triples(sys.argv[2])
@@ -207,7 +208,7 @@ print(run.history[-1]["loss"])
 
 @pytest.fixture(scope="module")
 def start(sft_folder, triples, tmp_path_factory):
-    from coursekit.preferences import save_jsonl
+    from coursekit.common.files import save_jsonl
 
     folder = tmp_path_factory.mktemp("stopped")
     path = save_jsonl(triples, folder / "triples.jsonl")

@@ -148,6 +148,6 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     asked, invalid = verdicts.fetchone()
     assert asked > 1500 and invalid == 0
     first = json.loads(
-        (tmp_path / "tiny" / "triples.jsonl").read_text(encoding="utf-8").splitlines()[0]
+        (tmp_path / "triage" / "tiny" / "triples.jsonl").read_text(encoding="utf-8").splitlines()[0]
     )
     assert first["judge"] == "openai/local"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from conftest import ROOT
 
+from coursekit.common.files import save_jsonl
 from coursekit.common.journal import Journal
-from coursekit.evaluation.judges import RubricJudge, Verdict, both_orders
+from coursekit.evaluation.judges import FlawedJudge, ProgramJudge, Verdict, both_orders
 from coursekit.preferences import (
     Design,
     Source,
-    alert_rows,
     check_triples,
     judge_pairs,
     load_triples,
@@ -25,13 +25,13 @@ from coursekit.preferences import (
     ranked_samples,
     reference_against_sample,
     sample_candidates,
-    save_jsonl,
     split_by_prompt,
     to_triples,
     to_trl,
     two_system_prompts,
     two_temperatures,
 )
+from coursekit.tasks.triage import TRIAGE
 
 ALL_PAIRS = Design("by hand", (Source("any"),))
 
@@ -46,7 +46,7 @@ def candidates(row, *texts, temperatures=None):
 
 
 def triples_of(*rows, design=ALL_PAIRS, judge=None, **options):
-    return to_triples(judge_pairs(rows, judge or RubricJudge(), design, **options))
+    return to_triples(judge_pairs(rows, judge or ProgramJudge(TRIAGE), design, **options))
 
 
 def test_the_better_report_is_chosen_and_ties_make_nothing(triples):
@@ -55,9 +55,9 @@ def test_the_better_report_is_chosen_and_ties_make_nothing(triples):
     for order in ((good, bad), (bad, good)):
         (triple,) = triples_of(candidates(row, *order))
         assert (triple["chosen"], triple["rejected"]) == (good, bad)
-        assert triple["judge"] == "rubric" and triple["alert"] == row["alert"]
+        assert triple["judge"] == "rubric" and triple["facts"] == row["facts"]
     assert triples_of(candidates(row, good, good)) == []
-    (tie,) = judge_pairs([candidates(row, "x", "y")], RubricJudge(), ALL_PAIRS)
+    (tie,) = judge_pairs([candidates(row, "x", "y")], ProgramJudge(TRIAGE), ALL_PAIRS)
     assert tie["winner"] == "tie" and tie["consistent"]
     assert to_triples([tie]) == []
 
@@ -92,7 +92,7 @@ def test_where_a_triple_came_from(triples):
 
 
 def test_asked_once_a_judge_who_goes_by_position_decides_everything(triples):
-    first = RubricJudge(position_bias=9.0)
+    first = FlawedJudge(ProgramJudge(TRIAGE), position_bias=9.0)
     row = candidates({key: triples[0][key] for key in ("prompt", "alert")}, "a", "b", "c")
     assert triples_of(row, judge=first) == []
     (pair, *others) = judge_pairs([row], first, ALL_PAIRS, twice=False)
@@ -110,7 +110,7 @@ def test_best_against_worst(triples):
     (triple,) = triples_of(candidates(row, bad, worse, good, none), design=design)
     assert (triple["chosen"], triple["rejected"]) == (good, none)
     assert triples_of(candidates(row, good, good), design=design) == []
-    (pair,) = judge_pairs([candidates(row, "x", "y")], RubricJudge(), design)
+    (pair,) = judge_pairs([candidates(row, "x", "y")], ProgramJudge(TRIAGE), design)
     assert pair["winner"] == "tie"
 
 
@@ -139,10 +139,10 @@ DESIGNS = {
 def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path):
     design, sources = DESIGNS[name]
     assert design.name == name
-    rows = alert_rows("preferences", 5, profile, references=True)
+    rows = TRIAGE.rows("preferences", 5, profile, references=True)
     quick = replace(profile, max_new_tokens=30)
     made, pairs = make_triples(
-        model, tokenizer, rows, quick, RubricJudge(), design, folder=tmp_path
+        model, tokenizer, rows, quick, ProgramJudge(TRIAGE), design, folder=tmp_path
     )
     sampled = sample_candidates(model, tokenizer, rows, quick, design)
     for row in sampled:
@@ -155,22 +155,24 @@ def test_each_design_samples_and_pairs(name, model, tokenizer, profile, tmp_path
         assert load_triples(tmp_path / "triples.jsonl") == made
         assert (tmp_path / "triples.jsonl.count").read_text(encoding="utf-8") == f"{len(made)}\n"
         assert len(load_triples(tmp_path / "triples")) == len(made)
-    again = make_triples(model, tokenizer, rows, quick, RubricJudge(), design, folder=tmp_path)
+    again = make_triples(
+        model, tokenizer, rows, quick, ProgramJudge(TRIAGE), design, folder=tmp_path
+    )
     assert again == (made, pairs)
     assert len(list(tmp_path.glob("*.jsonl"))) == 2 + bool(made)  # nothing was put aside
 
 
 def test_references_are_what_the_row_says(model, tokenizer, profile):
-    rows = alert_rows("preferences", 2, profile, references=True)
+    rows = TRIAGE.rows("preferences", 2, profile, references=True)
     quick = replace(profile, max_new_tokens=5)
     design = reference_against_sample()
     for row in sample_candidates(model, tokenizer, rows, quick, design):
         written, sampled = row["candidates"]
         assert written["response"] == row["reference"] and written["temperature"] is None
         assert sampled["response"] != row["reference"]
-        assert RubricJudge().score(row, written["response"]) == 1
+        assert ProgramJudge(TRIAGE).score(row, written["response"]) == 1
     with pytest.raises(ValueError, match="row 1 has no text in the column 'reference'"):
-        plain = alert_rows("preferences", 2, profile)
+        plain = TRIAGE.rows("preferences", 2, profile)
         sample_candidates(model, tokenizer, plain, quick, design)
 
 
@@ -180,7 +182,7 @@ def test_a_system_prompt_is_seen_by_the_model_and_not_kept(model, tokenizer, pro
         "coursekit.lm.generation.generate",
         lambda model, tokenizer, prompts, **_: seen.extend(prompts) or ["x"] * len(prompts),
     )
-    rows = alert_rows("preferences", 1, profile)
+    rows = TRIAGE.rows("preferences", 1, profile)
     design = two_system_prompts("Be careful.", "Be quick.", samples=1)
     (row,) = sample_candidates(model, tokenizer, rows, profile, design)
     assert row["prompt"] == rows[0]["prompt"]
@@ -214,7 +216,7 @@ def test_a_judge_that_goes_by_position_decides_nothing(triples):
 
 
 def test_sampling_keeps_provenance(model, tokenizer, profile):
-    rows = alert_rows("preferences", 6, profile)
+    rows = TRIAGE.rows("preferences", 6, profile)
     sampled = sample_candidates(model, tokenizer, rows, profile, seed=3)
     assert [row["prompt"] for row in sampled] == [row["prompt"] for row in rows]
     for row in sampled:
@@ -262,7 +264,7 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
 
     monkeypatch.setattr(sampling, "CHUNK", 4)
     quick = replace(profile, max_new_tokens=12)
-    rows = alert_rows("preferences", 10, profile)
+    rows = TRIAGE.rows("preferences", 10, profile)
 
     def sample(path):
         return sample_candidates(model, tokenizer, rows, quick, seed=3, path=path)
@@ -287,19 +289,18 @@ import os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from coursekit.judging import RubricJudge
-from coursekit.models import load_model, load_tokenizer
-from coursekit.preferences import alert_rows, make_triples, sampling
-from coursekit.profile import load_profile
+from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.preferences import make_triples, sampling
+from coursekit.common.profile import load_profile
 sampling.CHUNK = 4
 profile = replace(load_profile("tiny"), threads=1, max_new_tokens=64)
 model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
-rows = alert_rows("preferences", 96, profile)
+rows = TRIAGE.rows("preferences", 96, profile)
 
 def start(folder):
     child = os.fork()
     if child == 0:
-        make_triples(model, tokenizer, rows, profile, RubricJudge(), seed=1, folder=folder)
+        make_triples(model, tokenizer, rows, profile, ProgramJudge(TRIAGE), seed=1, folder=folder)
         os._exit(0)
     return child
 
@@ -349,7 +350,7 @@ def test_candidates_of_another_run_are_kept_and_not_used(
     model, tokenizer, profile, tmp_path, capsys
 ):
     quick = replace(profile, max_new_tokens=5)
-    rows = alert_rows("preferences", 3, profile)
+    rows = TRIAGE.rows("preferences", 3, profile)
     path = tmp_path / "candidates.jsonl"
     first = sample_candidates(model, tokenizer, rows, quick, seed=1, path=path)
     with torch.no_grad():
@@ -375,14 +376,14 @@ def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
         return [[] for _ in rows]
 
     monkeypatch.setattr(sampling, "_sample_chunk", chunk)
-    rows = alert_rows("preferences", 3, profile)
+    rows = TRIAGE.rows("preferences", 3, profile)
     sample = lambda rows, tokenizer: sample_candidates(  # noqa: E731
         model, tokenizer, rows, profile, path=tmp_path / "candidates.jsonl"
     )
     sample(rows, tokenizer), sample(rows, tokenizer)
     assert len(asked) == 1
-    turned = [row | {"alert": rows[0]["alert"]} for row in rows]
-    assert sample(turned, tokenizer)[2]["alert"] == rows[0]["alert"] and len(asked) == 2
+    turned = [row | {"facts": rows[0]["facts"]} for row in rows]
+    assert sample(turned, tokenizer)[2]["facts"] == rows[0]["facts"] and len(asked) == 2
     other = copy.deepcopy(tokenizer)
     other.chat_template = "Hello. " + other.chat_template
     sample(turned, other)
@@ -415,7 +416,7 @@ def test_kept_pairs_are_of_one_judge(triples, tmp_path, capsys):
 
         def compare(self, row, first, second):
             return {"first": "second", "second": "first"}.get(
-                winner := RubricJudge().compare(row, first, second), winner
+                winner := ProgramJudge(TRIAGE).compare(row, first, second), winner
             )
 
     rows = [candidates(triples[0], triples[0]["chosen"], triples[0]["rejected"])]
@@ -423,10 +424,10 @@ def test_kept_pairs_are_of_one_judge(triples, tmp_path, capsys):
     ask = lambda judge, scorer=None: judge_pairs(  # noqa: E731
         rows, judge, ALL_PAIRS, path=path, scorer=scorer
     )[0]
-    assert ask(RubricJudge())["winner"] == "first"
+    assert ask(ProgramJudge(TRIAGE))["winner"] == "first"
     assert ask(Turned())["winner"] == "second"
     assert "judge was" in capsys.readouterr().out
-    assert "score" in ask(Turned(), RubricJudge())["first"]  # another scorer, other points
+    assert "score" in ask(Turned(), ProgramJudge(TRIAGE))["first"]  # another scorer, other points
     assert len(list(tmp_path.glob("pairs-old*.jsonl"))) == 2
     nameless = SimpleNamespace(name="mine", compare=lambda row, first, second: "tie")
     with pytest.raises(ValueError, match="'mine' has no `identity`"):

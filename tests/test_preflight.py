@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from coursekit.lm.loading import load_model, load_tokenizer
-from coursekit.preferences import alert_rows
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training import checklist as module
 from coursekit.training.checklist import ITEMS, preflight
 
 
 @pytest.fixture(scope="module")
 def evaluation(quick):
-    return [row["prompt"] for row in alert_rows("evaluation", 10, quick)]
+    return [row["prompt"] for row in TRIAGE.rows("evaluation", 10, quick)]
 
 
 @pytest.fixture()
@@ -71,7 +71,7 @@ def other_row(**changes):
 
 
 def asked_in_full(quick, sft_folder, triples):
-    rows = alert_rows("preferences", 12, replace(quick, full_instruction=True))
+    rows = TRIAGE.rows("preferences", 12, replace(quick, full_instruction=True))
     return {"train": [{**old, **row} for old, row in zip(triples, rows, strict=False)]}
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from coursekit.lm.loading import adapter_config, load_model
 from coursekit.lm.weights import write_checksums
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training import load_run, train_dpo
 from coursekit.training import release as publishing
 from coursekit.training.release import assert_whole, git_tag, make_release, push_to_hub
@@ -36,7 +37,10 @@ def here(quick, tmp_path):
 
 
 def release(dpo_folder, profile, version="v0.1", **options):
-    return make_release(dpo_folder, profile, version, evaluation=SECTIONS, **options)
+    releases = profile.artifacts / "releases"
+    return make_release(
+        dpo_folder, releases, TRIAGE, profile, version, evaluation=SECTIONS, **options
+    )
 
 
 def test_two_adapters_become_one_that_gives_the_same(dpo_folder, here, tokenizer, triples):
@@ -144,7 +148,7 @@ def test_a_secret_stops_the_release(dpo_folder, here):
     with pytest.raises(ValueError, match=r"README.md holds a Hugging Face token \(line") as caught:
         release(dpo_folder, here, limits=[f"my key is {SECRET}"])
     assert SECRET not in str(caught.value)
-    assert not (here.artifacts / here.name / "releases" / "v0.1").exists()
+    assert not (here.artifacts / "releases" / "v0.1").exists()
 
 
 # Whole or not, by the files alone.

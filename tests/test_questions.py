@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from coursekit.tasks.triage import TRIAGE
+
 pytest.importorskip("hypothesis")
 
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +22,7 @@ from coursekit.evaluation.judges.questions import (
 )
 from coursekit.tasks.rubric import load_rubric
 
-RUBRIC = load_rubric()
+RUBRIC = load_rubric(TRIAGE.rubric)
 PAIR = Question("pair", "Why?", ("one", "another"))
 SCORE = Question("score", "Why?", ("one",))
 RANK = Question("rank", "Why?", ("one", "two", "three"))

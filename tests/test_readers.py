@@ -7,14 +7,8 @@ import struct
 import pytest
 from conftest import ROOT
 
-from coursekit.preferences import (
-    load_triples,
-    parse_rows,
-    save_dataset,
-    save_jsonl,
-    to_trl,
-    write_triples,
-)
+from coursekit.common.files import save_jsonl
+from coursekit.preferences import load_triples, parse_rows, save_dataset, to_trl, write_triples
 
 SHARED = ROOT.parent / "shared" / "data" / "instruction-preferences.json"
 

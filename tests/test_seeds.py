@@ -12,7 +12,12 @@ from coursekit.workspace import ThreeWay
 
 def result(seed):
     means = pd.DataFrame(
-        {"severity": [0.1, 0.6, 0.8], "faithfulness": [0.2, 0.5, 0.9], "format": [0.3, 1.0, 1.0]},
+        {
+            "severity": [0.1, 0.6, 0.8],
+            "faithfulness": [0.2, 0.5, 0.9],
+            "usefulness": [0.3, 0.7, 0.7],
+            "overall": [0.3, 1.0, 1.0],
+        },
         index=["base", "SFT", "SFT+DPO"],
     )
     wins = SimpleNamespace(estimate=Estimate(0.7 + 0.1 * seed, 0.6, 0.9))
@@ -24,21 +29,23 @@ def result(seed):
 def test_a_line_a_seed_and_their_mean(profile, monkeypatch, capsys):
     asked = []
 
-    def three_way(given, *, seed, folder):
+    def three_way(workspace):
         print("sft: finished before")
-        asked.append((seed, folder))
-        return result(seed)
+        asked.append((workspace.seed, workspace.folder))
+        return result(workspace.seed)
 
     monkeypatch.setattr(seeds, "three_way", three_way)
-    monkeypatch.setattr(seeds, "load_profile", lambda: profile)
+    monkeypatch.setattr("coursekit.workspace.load_profile", lambda: profile)
     monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "3"])
     seeds.main()
-    assert asked == [(seed, profile.artifacts / "tiny" / f"seed{seed}") for seed in range(3)]
+    assert asked == [
+        (seed, profile.artifacts / "triage" / "tiny" / f"seed{seed}") for seed in range(3)
+    ]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in capsys.readouterr().out.splitlines()
     ]
-    assert {len(line) for line in lines} == {9}
+    assert {len(line) for line in lines} == {10}
     head, _, first, _, third, mean = lines
     assert dict(zip(head, first, strict=True)) == {
         "seed": "0",
@@ -48,7 +55,8 @@ def test_a_line_a_seed_and_their_mean(profile, monkeypatch, capsys):
         "faithfulness SFT, +DPO": "0.50, 0.90",
         "KL, nats": "1.50",
         "margin": "0.40",
-        "format base, SFT": "0.30, 1.00",
+        "usefulness SFT, +DPO": "0.70, 0.70",
+        "overall base, SFT": "0.30, 1.00",
         "facts copied": "97.0%",
     }
     assert third[1].startswith("90.0%")
@@ -56,8 +64,8 @@ def test_a_line_a_seed_and_their_mean(profile, monkeypatch, capsys):
 
 
 def test_one_seed_has_no_mean(profile, monkeypatch, capsys):
-    monkeypatch.setattr(seeds, "three_way", lambda profile, *, seed, folder: result(seed))
-    monkeypatch.setattr(seeds, "load_profile", lambda: profile)
+    monkeypatch.setattr(seeds, "three_way", lambda workspace: result(workspace.seed))
+    monkeypatch.setattr("coursekit.workspace.load_profile", lambda: profile)
     monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "1"])
     seeds.main()
     assert "mean" not in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from coursekit.preferences import audit
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training import red_flags
 from coursekit.training.checklist import Check, Preflight
 from coursekit.week.exercises.session_b import choose_setting
@@ -160,14 +161,16 @@ def test_changes_are_set_off_and_paged(triples):
     from coursekit.week.widgets import pager, side_by_side
 
     texts = {side: [row[side] for row in triples] for side in ("rejected", "chosen")}
-    plain = side_by_side(triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}).data
+    plain = side_by_side(
+        TRIAGE, triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}
+    ).data
     marked = side_by_side(
-        triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}, changes=True
+        TRIAGE, triples[:1], {"SFT": texts["rejected"], "DPO": texts["chosen"]}, changes=True
     ).data
     changed = set(texts["chosen"][0].split("\n")) - set(texts["rejected"][0].split("\n"))
     assert plain.count("border-left:3px") == 0
     assert marked.count("border-left:3px") == len(changed) + 1  # and the legend
-    slider = pager(triples, texts)
+    slider = pager(TRIAGE, triples, texts)
     slider.value = 5
     assert slider.max == 16
 

@@ -14,16 +14,16 @@ from coursekit.evaluation import (
     capability_scores,
     capability_table,
     comparison_table,
-    held_out_documents,
     load_three_way,
     save_three_way,
     score_responses,
     win_rate,
 )
-from coursekit.evaluation.judges import RubricJudge
+from coursekit.evaluation.judges import ProgramJudge
 from coursekit.lm.identity import model_identity
 from coursekit.lm.loading import load_model
 from coursekit.lm.logprobs import sequence_logps
+from coursekit.tasks.triage import TRIAGE
 from coursekit.week.deliverables import portfolio, reflection
 from coursekit.week.figures.results import plot_exhibit, plot_gap_and_win, plot_intervals
 from coursekit.week.gallery import (
@@ -36,18 +36,19 @@ from coursekit.week.gallery import (
 )
 from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
 from coursekit.week.widgets import comparison, exhibits
+from coursekit.workspace import Workspace
 
 # Capability.
 
 
 def test_held_out_documents_are_new_and_of_both_kinds():
-    documents = held_out_documents(20)
+    documents = TRIAGE.probes(20)
     assert sum(item.kind == "question" for item in documents) == 20 and len(documents) == 40
-    assert documents == held_out_documents(20) != held_out_documents(20, seed=1)
+    assert documents == TRIAGE.probes(20) != TRIAGE.probes(20, seed=1)
 
 
 def test_perplexity_and_answers_are_what_they_say(model, tokenizer, profile):
-    documents = held_out_documents(6)
+    documents = TRIAGE.probes(6)
     scores = capability_scores({"base": model}, tokenizer, documents, max_new_tokens=8)
     expected = -sequence_logps(
         model, tokenizer, [d.prompt for d in documents], [d.response for d in documents]
@@ -79,7 +80,7 @@ def test_a_spoilt_model_is_seen_to_have_lost_something(model, tokenizer, profile
         for parameter in spoilt.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     scores = capability_scores(
-        {"base": model, "spoilt": spoilt}, tokenizer, held_out_documents(30), max_new_tokens=8
+        {"base": model, "spoilt": spoilt}, tokenizer, TRIAGE.probes(30), max_new_tokens=8
     )
     table = capability_table(scores, before="base")
     assert table.loc["perplexity of notes", "spoilt low"] > 1
@@ -88,12 +89,16 @@ def test_a_spoilt_model_is_seen_to_have_lost_something(model, tokenizer, profile
 
 def test_the_harness_runs_offline_and_agrees(profile, tokenizer, model, tmp_path):
     pytest.importorskip("lm_eval")
-    from coursekit.evaluation.alignment_tax import severity_questions
-    from coursekit.evaluation.harness import TASK, run_harness, write_task
+    from coursekit.evaluation.harness import QUESTIONS, run_harness, write_questions
 
     n = 24
-    results = run_harness(profile.base_model, profile, task_folder=write_task(tmp_path, n))
-    rows = severity_questions(n)
+    results = run_harness(
+        profile.base_model, profile, task_folder=write_questions(TRIAGE, tmp_path, n)
+    )
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / f"{QUESTIONS}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     right = 0
     for row in rows:
         # The harness compares the answers' sums without the end token; all are equally long here.
@@ -101,7 +106,7 @@ def test_the_harness_runs_offline_and_agrees(profile, tokenizer, model, tmp_path
             model, tokenizer, [row["question"]] * 3, row["choices"], per_token=True
         )
         right += max(range(3), key=lambda i: logps[i][:-1].sum().item()) == row["answer"]
-    assert results[TASK]["acc,none"] == pytest.approx(right / n)
+    assert results[QUESTIONS]["acc,none"] == pytest.approx(right / n)
     assert right / n > 0.5
 
 
@@ -209,7 +214,7 @@ def test_the_alert_that_is_shown_is_the_one_that_was_answered(profile):
     for run in load_recorded():
         if run.end:
             for row, text in zip(rows, run.end.answers["SFT"], strict=False):
-                assert row["alert"]["service"] in text
+                assert row["facts"]["service"] in text
 
 
 def test_the_recorded_runs_were_compared_with_the_same_answers():
@@ -232,9 +237,9 @@ def test_the_recorded_runs_were_compared_with_the_same_answers():
 @pytest.fixture()
 def saved(profile, triples, tmp_path):
     good, bad = [row["chosen"] for row in triples], [row["rejected"] for row in triples]
-    judge = RubricJudge()
+    judge = ProgramJudge(TRIAGE)
     scores = score_responses(
-        triples, {"base": bad, "SFT": bad, "SFT+DPO": good}, judge=judge, against="SFT"
+        TRIAGE, triples, {"base": bad, "SFT": bad, "SFT+DPO": good}, judge=judge, against="SFT"
     )
     table = comparison_table(scores, candidate="SFT+DPO", baseline="SFT")
     here = replace(profile, artifacts=tmp_path)
@@ -261,7 +266,7 @@ def saved(profile, triples, tmp_path):
 
 def test_the_record_is_read_back_and_ends_with_the_pairwise_line(saved):
     here, record, table = saved
-    folder = here.artifacts / here.name
+    folder = here.artifacts / "triage" / here.name
     assert load_three_way(folder) == record and load_three_way(here.artifacts) is None
     text = (folder / "three_way.txt").read_text(encoding="utf-8")
     assert text.strip().splitlines()[-1] == record.pairwise
@@ -305,19 +310,19 @@ def test_the_reflection_carries_the_table_and_is_never_overwritten(saved, capsys
 
 
 def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_path):
-    table = portfolio(replace(profile, artifacts=tmp_path))
+    table = portfolio(Workspace(replace(profile, artifacts=tmp_path)))
     assert len(table) == 8 and set(table["state"]) == {"missing"}
     assert table["where"].str.startswith("session ").all()
     assert not any(tmp_path.iterdir())  # looking makes nothing
 
 
 def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
-    from coursekit.preferences import save_jsonl
+    from coursekit.common.files import save_jsonl
     from coursekit.training import train_dpo
     from coursekit.week.deliverables import TEMPLATES
 
     here, record, _ = saved
-    runs = here.artifacts / here.name
+    runs = here.artifacts / "triage" / here.name
     train_dpo(sft_folder, triples, runs / "dpo", quick, save_strategy="no")
     (here.artifacts / "notes").mkdir()
     (here.artifacts / "notes" / "dpo.md").write_text(
@@ -327,7 +332,7 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
         TEMPLATES["instructgpt"] + "word " * 9, encoding="utf-8"
     )
     save_jsonl(triples, runs / "triples.jsonl")
-    found = portfolio(here)
+    found = portfolio(Workspace(here))
     assert found.loc["notes on DPO", "state"] == "sound"
     assert found.loc["notes on InstructGPT", "found"] == "9 words, at least 200 wanted"
     assert found.loc["preference triples", "state"] == "unfinished"  # sixteen are too few
@@ -339,10 +344,10 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     content = json.loads(path.read_text(encoding="utf-8"))
     content["models"]["SFT+DPO"] = model_identity(runs / "dpo", here)
     path.write_text(json.dumps(content), encoding="utf-8")
-    assert portfolio(here).loc["three-way evaluation", "found"] == record.pairwise
+    assert portfolio(Workspace(here)).loc["three-way evaluation", "found"] == record.pairwise
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     for piece in ("three-way evaluation", "reflection"):
-        line = portfolio(here).loc[piece]
+        line = portfolio(Workspace(here)).loc[piece]
         assert line["state"] == "unfinished" and "three_way.json is damaged" in line["found"]
 
 
@@ -368,11 +373,11 @@ def test_a_cut_adapter_or_release_is_not_called_sound(profile, tmp_path):
         )
         (folder / "README.md").write_text("# Card", encoding="utf-8")
     write_record(runs / "dpo", {})
-    assert portfolio(here).loc["release", "found"] == "v0.1, ready to push"
+    assert portfolio(Workspace(here)).loc["release", "found"] == "v0.1, ready to push"
     for folder in (runs / "dpo", runs / "releases" / "v0.1"):
         path = folder / "adapter_model.safetensors"
         path.write_bytes(path.read_bytes()[:-8])
-    found = portfolio(here).loc[["DPO adapter", "release"]]
+    found = portfolio(Workspace(here)).loc[["DPO adapter", "release"]]
     assert set(found["state"]) == {"unfinished"}
     assert found["found"].str.contains("are cut or damaged").all()
 

@@ -19,6 +19,7 @@ from coursekit.lm.loading import frozen_copy, load_model, merge_adapter
 from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import to_trl
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training import ReferenceError, load_run, train_dpo, train_sft
 from coursekit.training.one_batch import one_batch_trainer
 from coursekit.training.reference import assert_first_loss, assert_reference
@@ -170,15 +171,14 @@ def test_too_long_rows_are_refused_wherever_they_stand(quick, sft_folder, triple
 
 def test_demonstrations_are_asked_as_everything_is(quick):
     """With `full_instruction` too: one instruction in demonstrations, preferences, evaluation."""
-    from coursekit.preferences import alert_rows
     from coursekit.tasks.triage import INSTRUCTION, INSTRUCTION_IN_FULL, sample_demonstrations
 
     for full, instruction in ((False, INSTRUCTION), (True, INSTRUCTION_IN_FULL)):
         profile = replace(quick, full_instruction=full)
         for rows in (
             sample_demonstrations(3, profile),
-            alert_rows("preferences", 3, profile),
-            alert_rows("evaluation", 3, profile),
+            TRIAGE.rows("preferences", 3, profile),
+            TRIAGE.rows("evaluation", 3, profile),
         ):
             assert all(row["prompt"].startswith(instruction + "\n") for row in rows)
 

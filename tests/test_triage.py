@@ -177,7 +177,7 @@ def test_each_vice_comes_at_its_rate():
 
 def test_without_vices_demonstrations_are_faultless():
     rows = sample_demonstrations(50, load_profile("tiny"), vices=Vices(0, 0, 0, 0, 0, 0))
-    assert all(score_report(Alert(**row["alert"]), row["response"]).overall == 1 for row in rows)
+    assert all(score_report(Alert(**row["facts"]), row["response"]).overall == 1 for row in rows)
 
 
 def test_corpus_rarely_gives_the_asked_format():

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 
 from coursekit.common.parallel import run_all
-from coursekit.preferences import alert_rows
+from coursekit.evaluation.judges import ProgramJudge
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training.sweep import beta_sweep, kept_trials
+
+JUDGE = ProgramJudge(TRIAGE)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -39,9 +42,9 @@ def test_no_jobs():
 
 def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
     profile = replace(quick, threads=1, max_new_tokens=16)
-    rows = alert_rows("validation", 4, profile)
+    rows = TRIAGE.rows("validation", 4, profile)
     options = {"betas": (0.05, 0.1), "rates": (1.0, 3.0), "n": 16, "path": tmp_path / "b.jsonl"}
-    table = beta_sweep(sft_folder, triples, rows, profile, **options)
+    table = beta_sweep(sft_folder, triples, rows, profile, JUDGE, **options)
     rate = profile.dpo.learning_rate
     assert table[["beta", "learning_rate"]].to_numpy().tolist() == [
         [0.05, rate],
@@ -57,7 +60,7 @@ def test_the_beta_sweep(quick, sft_folder, triples, tmp_path):
     kept = kept_trials(tmp_path / "b.jsonl", sft_folder, profile)
     assert sorted(kept["gap"]) == pytest.approx(sorted(table["gap"]))
     assert kept_trials(tmp_path / "other.jsonl", sft_folder, profile).empty
-    again = beta_sweep(sft_folder, triples, rows, profile, **options)
+    again = beta_sweep(sft_folder, triples, rows, profile, JUDGE, **options)
     assert again.equals(table) and (tmp_path / "b.jsonl").read_bytes() == before
 
 
@@ -66,9 +69,11 @@ def test_other_rows_are_compared_with_answers_to_them(quick, sft_folder, triples
     # So small a step changes no answer: against its own, to the same rows, a model ties.
     still = replace(quick.dpo, epochs=1, learning_rate=1e-12)
     profile = replace(quick, threads=1, dpo=still)
-    rows = alert_rows("validation", 6, profile)
+    rows = TRIAGE.rows("validation", 6, profile)
     for those in (rows[:3], rows[3:]):
-        table = beta_sweep(sft_folder, triples, those, profile, betas=(0.1,), rates=(1.0,), n=8)
+        table = beta_sweep(
+            sft_folder, triples, those, profile, JUDGE, betas=(0.1,), rates=(1.0,), n=8
+        )
         assert table["points"][0] == [0.5] * 3
 
 
@@ -91,10 +96,10 @@ def runs(monkeypatch):
 def test_kept_trials_are_of_one_sft_model(runs, quick, triples, tmp_path, capsys):
     profile = replace(quick, threads=1)
     path = tmp_path / "betas.jsonl"
-    rows = alert_rows("validation", 1, profile)
+    rows = TRIAGE.rows("validation", 1, profile)
 
     def sweep(sft):
-        return beta_sweep(sft, triples, rows, profile, betas=(0.1,), rates=(1.0,), path=path)
+        return beta_sweep(sft, triples, rows, profile, JUDGE, betas=(0.1,), rates=(1.0,), path=path)
 
     base = profile.base_model
     other = shutil.copytree(base, tmp_path / "other")
@@ -112,9 +117,9 @@ def test_kept_trials_are_of_one_sft_model(runs, quick, triples, tmp_path, capsys
 
 def test_the_sweep_varies_one_setting_and_takes_beta_out_of_the_margin(runs, quick, triples):
     profile = replace(quick, threads=1)
-    rows = alert_rows("validation", 1, profile)
+    rows = TRIAGE.rows("validation", 1, profile)
     table = beta_sweep(
-        profile.base_model, triples, rows, profile, betas=(0.05, 0.1), rates=(1.0, 3.0)
+        profile.base_model, triples, rows, profile, JUDGE, betas=(0.05, 0.1), rates=(1.0, 3.0)
     )
     assert sorted(runs) == [0.05, 0.1, 0.1]  # the profile's own is run once
     assert dict(zip(table["beta"], table["gap"], strict=True)) == {0.05: 10.0, 0.1: 5.0}
@@ -123,20 +128,21 @@ def test_the_sweep_varies_one_setting_and_takes_beta_out_of_the_margin(runs, qui
 def test_no_sweep_for_a_model_that_is_not_there(runs, quick, triples, tmp_path):
     profile = replace(quick, threads=1)
     with pytest.raises(FileNotFoundError, match="no tokenizer"):
-        beta_sweep(tmp_path / "sft", triples, alert_rows("validation", 1, profile), profile)
+        beta_sweep(tmp_path / "sft", triples, TRIAGE.rows("validation", 1, profile), profile, JUDGE)
     assert not runs
 
 
 def test_other_alerts_behind_the_same_prompts_are_other_trials(runs, quick, triples, tmp_path):
     profile = replace(quick, threads=1)
-    rows = alert_rows("validation", 2, profile)
-    turned = [row | {"alert": rows[0]["alert"]} for row in rows]
+    rows = TRIAGE.rows("validation", 2, profile)
+    turned = [row | {"facts": rows[0]["facts"]} for row in rows]
     for those in (rows, turned):
         beta_sweep(
             profile.base_model,
             triples,
             those,
             profile,
+            JUDGE,
             betas=(0.1,),
             rates=(1.0,),
             path=tmp_path / "betas.jsonl",
@@ -147,8 +153,8 @@ def test_other_alerts_behind_the_same_prompts_are_other_trials(runs, quick, trip
 def test_kept_trials_that_were_cut_or_edited_are_told(runs, quick, triples, tmp_path, capsys):
     profile = replace(quick, threads=1)
     path = tmp_path / "betas.jsonl"
-    rows = alert_rows("validation", 1, profile)
-    beta_sweep(profile.base_model, triples, rows, profile, rates=(), path=path)
+    rows = TRIAGE.rows("validation", 1, profile)
+    beta_sweep(profile.base_model, triples, rows, profile, JUDGE, rates=(), path=path)
     whole = path.read_text(encoding="utf-8")
     assert len(kept_trials(path, profile.base_model, profile)) == 4
     path.write_text(whole[:-9], encoding="utf-8")  # a kill in the last line

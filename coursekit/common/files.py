@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,14 @@ def _encodable(text: str) -> bool:
 def shorten(text: str, most: int) -> str:
     """At most so many characters of `text`, for an error message."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def save_jsonl(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write one JSON object a line; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".part")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(path)
+    return path

@@ -1,6 +1,6 @@
 """Evaluation: what may be concluded from answers to the same prompts, and by which judges."""
 
-from .alignment_tax import capability_scores, capability_table, held_out_documents
+from .alignment_tax import capability_scores, capability_table
 from .annotations import (
     Annotation,
     annotated_win_rate,
@@ -10,12 +10,11 @@ from .annotations import (
 )
 from .kl import kl_from_reference
 from .record import ThreeWayRecord, load_three_way, save_three_way
-from .scores import HEURISTICS, copy_accuracy, score_responses
+from .scores import copy_accuracy, score_responses, with_faults
 from .table import comparison_table, interval_by_prompts, to_markdown
 from .win_rates import WinRate, all_pairs, win_rate
 
 __all__ = [
-    "HEURISTICS",
     "Annotation",
     "ThreeWayRecord",
     "WinRate",
@@ -26,7 +25,6 @@ __all__ = [
     "comparison_table",
     "copy_accuracy",
     "from_win_rate",
-    "held_out_documents",
     "interval_by_prompts",
     "kl_from_reference",
     "length_controlled",
@@ -36,4 +34,5 @@ __all__ = [
     "score_responses",
     "to_markdown",
     "win_rate",
+    "with_faults",
 ]

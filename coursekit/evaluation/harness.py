@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.files import save_jsonl
 from ..common.profile import Profile, load_profile
-from .alignment_tax import severity_questions
+from ..tasks import Task, load_task
 
-TASK = "triage_severity"
+QUESTIONS = "course_questions"  # the local task's name for the harness
 
 _TASK_FILE = """task: {task}
 dataset_path: json
@@ -36,15 +37,29 @@ metric_list:
 """
 
 
-def write_task(folder: str | Path, n: int = 200, seed: int = 0) -> Path:
-    """Write the task `triage_severity` (which severity has this alert?) for the harness."""
+def write_questions(task: Task, folder: str | Path, n: int = 200, seed: int = 0) -> Path:
+    """Write the task's questions that have few answers, at most `n`, for the harness.
+
+    Raises ValueError if the task has none.
+    """
     folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    data = folder / f"{TASK}.jsonl"
-    rows = severity_questions(n, seed)
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / f"{TASK}.yaml").write_text(
-        _TASK_FILE.format(task=TASK, data=json.dumps(str(data))), encoding="utf-8"
+    rows = [
+        {
+            "question": probe.prompt,
+            "choices": list(probe.choices),
+            "answer": probe.choices.index(probe.response),
+        }
+        for probe in task.probes(10 * n, seed)
+        if probe.choices
+    ][:n]
+    if not rows:
+        raise ValueError(
+            f"the task {task.name!r} has no questions with choices: name the harness's own tasks "
+            "(--tasks hellaswag)"
+        )
+    data = save_jsonl(rows, folder / f"{QUESTIONS}.jsonl")
+    (folder / f"{QUESTIONS}.yaml").write_text(
+        _TASK_FILE.format(task=QUESTIONS, data=json.dumps(str(data))), encoding="utf-8"
     )
     return folder
 
@@ -52,7 +67,7 @@ def write_task(folder: str | Path, n: int = 200, seed: int = 0) -> Path:
 def run_harness(
     source: str | Path,
     profile: Profile,
-    tasks: Sequence[str] = (TASK,),
+    tasks: Sequence[str] = (QUESTIONS,),
     *,
     task_folder: str | Path | None = None,
     limit: int | None = None,
@@ -60,7 +75,7 @@ def run_harness(
     """The harness's results for the model in `source` (adapters included), by task.
 
     Args:
-        task_folder: where local tasks are (`write_task`), beside the harness's own.
+        task_folder: where local tasks are (`write_questions`), beside the harness's own.
         limit: questions a task, at most.
 
     Raises ModuleNotFoundError, with the command to run, where `lm-eval` is not installed.
@@ -97,11 +112,13 @@ def run_harness(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="a folder (adapter or whole), or a name on the hub")
-    parser.add_argument("--tasks", nargs="+", default=[TASK])
+    parser.add_argument("--tasks", nargs="+", default=[QUESTIONS])
     parser.add_argument("--limit", type=int, help="questions a task")
     options = parser.parse_args()
     profile = load_profile()
-    folder = write_task(profile.artifacts / profile.name / "harness")
+    folder = profile.artifacts / "harness"
+    if QUESTIONS in options.tasks:
+        write_questions(load_task(), folder)
     results = run_harness(
         options.model, profile, options.tasks, task_folder=folder, limit=options.limit
     )

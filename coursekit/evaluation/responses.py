@@ -36,11 +36,11 @@ def answer(
         models: folders or hub names, by the name to show.
         rows: with `prompt`. A prompt that comes twice is answered twice, with other samples.
         temperature: of sampling; 0 is greedy decoding.
-        folder: `profile.artifacts / profile.name / "answers"` if none is given.
+        folder: `profile.artifacts / "answers"` if none is given.
 
     Returns, for each model's name, its answers in the order of `rows`.
     """
-    folder = Path(folder or profile.artifacts / profile.name / "answers")
+    folder = Path(folder or profile.artifacts / "answers")
     wanted = _numbered([row["prompt"] for row in rows])
     return {
         name: _answers(name, source, wanted, profile, temperature, seed, folder)

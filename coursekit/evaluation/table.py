@@ -9,12 +9,13 @@ import pandas as pd
 
 from ..common.markup import as_markdown
 from ..common.statistics import Estimate, bootstrap_mean, mcnemar
-from .scores import HEURISTICS
+from ..tasks import Task
 
 
 def comparison_table(
     scores: pd.DataFrame,
     *,
+    task: Task | None = None,
     candidate: str,
     baseline: str,
     metrics: Sequence[str] | None = None,
@@ -24,12 +25,13 @@ def comparison_table(
 
     Args:
         scores: as from `score_responses`, or any frame with `model`, `row` and a column a metric.
+        task: which tells of what kind its metrics are.
         metrics: columns of `scores`; without, all.
         drop_missing: leave out, metric by metric, the prompts on which a score is missing (a judge
             that gave no verdict); `n` tells how many are left.
 
     Returns:
-        One row a metric: `kind` (`heuristic` or `judge`), the mean of each model, then
+        One row a metric: `kind` (`heuristic`, `truth` or `judge`), the mean of each model, then
         `difference`, `low`, `high` (95 % interval), `p` (McNemar's exact test, where every score is
         0 or 1; else missing), `n` (prompts) and `conclusion`, a sentence. Its `attrs` tell
         `candidate` and `baseline`.
@@ -37,6 +39,8 @@ def comparison_table(
     Raises ValueError where a score is missing: a difference needs both models on every prompt.
     """
     models = list(dict.fromkeys(scores["model"]))
+    kinds = {metric.name: metric.kind for metric in task.metrics} if task else {}
+    kinds["overall"] = "truth"
     metrics = metrics or [name for name in scores.columns if name not in ("model", "row")]
     lines = []
     for metric in metrics:
@@ -55,7 +59,7 @@ def comparison_table(
         lines.append(
             {
                 "metric": metric,
-                "kind": "heuristic" if metric in HEURISTICS else "judge",
+                "kind": kinds.get(metric, "judge"),
                 **{model: wide[model].mean() for model in models},
                 "difference": found.value,
                 "low": found.low,
@@ -95,7 +99,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     head = ["metric", *models, difference, "95 % interval", "what it shows"]
     lines = [[as_markdown(name) for name in head], ["---", *["---:"] * (len(models) + 2), "---"]]
     for metric, row in table.iterrows():
-        digits = 0 if metric == "length" else 2
+        digits = 0 if (row[models].abs() >= 10).any() else 2
         lines.append(
             [
                 as_markdown(metric),

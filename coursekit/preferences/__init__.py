@@ -16,10 +16,8 @@ from .sampling import (
 )
 from .triples import (
     COLUMNS,
-    alert_rows,
     check_triples,
     save_dataset,
-    save_jsonl,
     split_by_prompt,
     to_trl,
 )
@@ -30,7 +28,6 @@ __all__ = [
     "Design",
     "Finding",
     "Source",
-    "alert_rows",
     "audit",
     "check_triples",
     "data_card",
@@ -44,7 +41,6 @@ __all__ = [
     "sample_candidates",
     "save_card",
     "save_dataset",
-    "save_jsonl",
     "split_by_prompt",
     "to_triples",
     "to_trl",

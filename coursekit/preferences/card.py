@@ -32,7 +32,7 @@ _COLUMNS = {
     "design": "how the candidates were sampled and paired",
     "seed": "of the sampling",
     "prompt_id": "the same for all pairs of one prompt",
-    "alert": "the facts that the prompt tells, for the rubric",
+    "facts": "what the task itself knows of the prompt",
 }
 
 

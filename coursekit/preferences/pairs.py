@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.files import save_jsonl
 from ..common.journal import Journal
 from ..common.made_from import MadeFrom, code_version, fingerprint, only_here, set_aside
 from ..common.profile import Profile
@@ -18,7 +19,7 @@ from ..evaluation import judges as judging
 from ..evaluation.judges import Judge, Verdict, announce, both_orders, one_order, side_by_side
 from ..evaluation.judges.judge import spent
 from .sampling import Design, profile_design, sample_candidates
-from .triples import count_path, save_dataset, save_jsonl, save_triples
+from .triples import count_path, save_dataset, save_triples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -205,7 +206,7 @@ def to_triples(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Columns beside prompt, chosen and rejected: of each response its `source`, `temperature` and
     `score`; `chosen_position` (1 or 2: where the winner stood); `asked` (how often the judge was),
-    `consistent`, `judge`, and what else the pairs carry (`prompt_id`, `design`, `seed`, `alert`).
+    `consistent`, `judge`, and what else the pairs carry (`prompt_id`, `design`, `seed`, `facts`).
     """
     triples = []
     for pair in pairs:

@@ -7,41 +7,18 @@ prompt is a text too (one turn of the user), or a conversation: a list of messag
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import shorten
-from ..common.profile import Profile
+from ..common.files import save_jsonl, shorten
 from ..common.prompts import as_messages, as_text, plain_prompt, plain_response, prompt_key
-from ..tasks.triage import ask, sample_alerts
-from ..tasks.triage.alerts import FRESH
-from ..tasks.triage.reports import expected_values, write_report
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("prompt", "chosen", "rejected")
 ROLES = ("system", "user", "assistant")
-
-
-def alert_rows(
-    pool: str, n: int, profile: Profile, seed: int = 0, references: bool = False
-) -> list[dict[str, Any]]:
-    """`n` rows `{"prompt", "alert"}` about alerts of `pool`, asked as the profile asks.
-
-    Alerts for evaluation are drawn with seeds from `FRESH` on: they had no part in any choice.
-
-    references: with a report without fault beside each, as an expert would write it (`reference`).
-    """
-    rows = []
-    for alert in sample_alerts(pool, n, seed + FRESH if pool == "evaluation" else seed):
-        row = {"prompt": ask(alert, profile), "alert": alert.to_dict()}
-        if references:
-            row["reference"] = write_report(expected_values(alert))
-        rows.append(row)
-    return rows
 
 
 def split_by_prompt(
@@ -55,24 +32,13 @@ def split_by_prompt(
     return train, [triple for key, triple in zip(keys, triples, strict=True) if key in held_out]
 
 
-def save_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
-    """Write one JSON object a line; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    count_path(path).unlink(missing_ok=True)  # that of the file replaced
-    partial.replace(path)
-    return path
-
-
 def save_triples(triples: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """`save_jsonl`, with the number of rows beside the file.
 
     So `load_triples` notices a file that was cut (a full disk, half a copy) at the end of a line,
     where every line that is left is whole.
     """
+    count_path(Path(path)).unlink(missing_ok=True)  # that of the file replaced
     path = save_jsonl(triples, path)
     count_path(path).write_text(f"{len(triples)}\n", encoding="utf-8")
     return path

@@ -9,7 +9,6 @@ from pathlib import Path
 
 # An ATX heading of level 1 or 2 (CommonMark 0.31, section 4.2).
 _HEADING = re.compile(r" {0,3}(#{1,2})[ \t]+(?!#+[ \t]*$)(\S.*?)(?:[ \t]+#+)?[ \t]*")
-TRIAGE = Path(__file__).parent / "triage" / "rubric.md"
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class WrittenRubric:
     text: str
 
 
-def load_rubric(path: str | Path = TRIAGE) -> WrittenRubric:
+def load_rubric(path: str | Path) -> WrittenRubric:
     """Read a rubric: `# title`, what it is about, then `## clause` with its text, several times.
 
     The file is UTF-8, with a byte order mark or without. Inside a code fence nothing is a heading.
@@ -33,7 +32,7 @@ def load_rubric(path: str | Path = TRIAGE) -> WrittenRubric:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no rubric at {path}: name a markdown file (COURSE_RUBRIC), or none for the course's"
+            f"no rubric at {path}: name a markdown file (COURSE_RUBRIC), or none for the task's"
         )
     lines = _decoded(path).split("\n")
     title, *clauses = _sections(lines, path.name)

@@ -45,13 +45,14 @@ class Probe:
 
     prompt, response: asked, and the answer that is right or was written. kind: `text` (how well is
     the response predicted?), `question` (is it the greedy answer?) or `instruction` (does `obeys`
-    hold for the greedy answer?).
+    hold for the greedy answer?). choices: all answers that there are to a question, if few.
     """
 
     prompt: str
     response: str
     kind: Literal["text", "question", "instruction"] = "question"
     obeys: Callable[[str], bool] | None = None
+    choices: tuple[str, ...] = ()
 
 
 class Task:
@@ -61,7 +62,7 @@ class Task:
     a sentence about what the model is asked for. rubric: a markdown file, see
     `evaluation.rubric.load_rubric`. metrics: in the order of tables; `overall`, the mean of the
     metrics of kind `truth`, is added to them by `score`. asked: what to call that which is shown of
-    a prompt. demonstrations_known: whether there are any to train on.
+    a prompt.
     """
 
     name: str
@@ -131,3 +132,9 @@ def _worth(metric: Metric, row: Mapping[str, Any], response: str) -> float:
     value = metric.score(row, response)
     part = (value - low) / (high - low)
     return 1 - part if metric.better == "lower" else part
+
+
+def with_references(task: Task, rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with a response without fault as `reference` where one is known."""
+    known = [(row, task.reference(row)) for row in rows]
+    return [row | ({} if best is None else {"reference": best}) for row, best in known]

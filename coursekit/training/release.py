@@ -18,6 +18,7 @@ from ..common.markup import as_code, as_markdown
 from ..common.profile import ROOT, Profile
 from ..common.secret_scan import assert_no_secrets
 from ..lm.weights import SUMS_FILE, check_checksums, write_checksums
+from ..tasks import Task
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,15 +49,15 @@ _NOT_RECORDED = "not recorded"
 
 def make_release(
     dpo: str | Path,
+    releases: str | Path,
+    task: Task,
     profile: Profile,
     version: str | None = None,
     *,
     evaluation: Mapping[str, str],
     data_card: str = "",
-    name: str = "triage-dpo",
     license: str = "apache-2.0",
     limits: Sequence[str] = (),
-    releases: str | Path | None = None,
 ) -> Path:
     """Write everything that others need into one folder, and look through it for secrets.
 
@@ -64,13 +65,11 @@ def make_release(
     `PeftModel.from_pretrained(base, folder)` gives the DPO model.
 
     Args:
-        dpo: the DPO run's folder. version: `v0.1`, `v1.2.3`; without, that of a release with the
-            same weights, or the next.
+        dpo: the DPO run's folder. releases: where the folder named by the version goes.
+        version: `v0.1`, `v1.2.3`; without, that of a release with the same weights, or the next.
         evaluation: markdown by heading, for the model card: the table, the pairwise line.
         data_card: markdown; goes into the folder as `DATA.md`.
-        limits: sentences in markdown, beside those that hold for every model of the course.
-        releases: where the folder named by the version goes;
-            `profile.artifacts / profile.name / "releases"` if none is given.
+        limits: sentences in markdown, beside the task's.
 
     The card says how the weights were trained by the runs' own records, not by the profile, which
     may have changed since; what was not recorded, it calls that.
@@ -80,7 +79,7 @@ def make_release(
             be published.
         FileExistsError: there is a release of that version, with other weights.
     """
-    releases = Path(releases or profile.artifacts / profile.name / "releases")
+    releases = Path(releases)
     work = releases / "unfinished"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -90,7 +89,7 @@ def make_release(
     _check_version(version)
     folder = releases / version
     runs = [_record(adapter) for adapter in adapters]
-    card = _model_card(base, runs, version, name, license, evaluation, limits, bool(data_card))
+    card = _model_card(base, runs, version, task, license, evaluation, limits, bool(data_card))
     (work / "README.md").write_text(card, encoding="utf-8")
     if data_card:
         (work / "DATA.md").write_text(data_card, encoding="utf-8")
@@ -277,7 +276,7 @@ def _model_card(
     base_model: str | Path,
     runs: Sequence[Mapping[str, Any]],
     version: str,
-    name: str,
+    task: Task,
     license: str,
     evaluation: Mapping[str, str],
     limits: Sequence[str],
@@ -298,10 +297,9 @@ def _model_card(
         "  # in the course's repository" if ours else ""
     )
     sections = {
-        f"{name} {version}": (
+        f"{task.name}-dpo {version}": (
             f"A LoRA adapter on {as_code(base)}: SFT on demonstrations, then DPO on preference "
-            "triples, in one adapter. It writes triage reports for incident alerts. Made in a "
-            "course on DPO."
+            f"triples, in one adapter. {task.description} Made in a course on DPO."
         ),
         "Use": (
             "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
@@ -317,8 +315,7 @@ def _model_card(
         "Limits": "\n".join(
             f"- {' '.join(limit.split())}"
             for limit in (
-                "Evaluated on made-up alerts by a program that knows their facts; nothing is known "
-                "of other texts.",
+                *task.limits,
                 "The judge who chose the triples is the one who evaluates: what it does not see, "
                 "neither shows.",
                 *limits,

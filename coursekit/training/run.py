@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.files import save_jsonl
 from ..common.made_from import (
     MadeFrom,
     differences,
@@ -26,7 +27,6 @@ from ..common.made_from import (
 from ..lm.loading import adapter_config, base_name
 from ..lm.trl_compat import bare_model, continues_adapter, is_adapted
 from ..lm.weights import check_checksums, write_checksums
-from ..preferences import save_jsonl
 
 HISTORY_FILE = "history.jsonl"
 CHECKPOINTS = "checkpoints"  # in a run's folder, while it runs

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.files import save_jsonl
 from ..common.made_from import fingerprint, only_here
 from ..common.profile import Profile, TrainingSettings
 from ..common.quiet import quiet
 from ..lm.identity import model_identity
 from ..lm.loading import load_model, load_tokenizer
-from ..preferences import save_jsonl
 from ..preferences.triples import sft_row
 from .arguments import lora_config, run_arguments
 from .loop import run_training

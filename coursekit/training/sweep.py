@@ -18,7 +18,7 @@ from ..common.made_from import MadeFrom, code_version, differences, fingerprint,
 from ..common.parallel import run_all, share_threads
 from ..common.profile import Profile, TrainingSettings
 from ..common.progress import progress
-from ..evaluation.judges import RubricJudge
+from ..evaluation.judges import Judge
 from ..lm.identity import model_identity
 
 if TYPE_CHECKING:
@@ -43,12 +43,13 @@ def run_trials(
     sft: str | Path,
     rows: Rows,
     profile: Profile,
+    judge: Judge,
     *,
     kl_prompts: int = 0,
     path: str | Path | None = None,
     label: str = "trials",
 ) -> list[dict[str, Any]]:
-    """Train each trial with DPO, let it answer `rows`, compare with SFT by the true rubric.
+    """Train each trial with DPO, let it answer `rows`, compare with SFT by the judge.
 
     Where the profile names CPU threads, that many runs go side by side with a thread each. With
     `path`, each result is kept there when its run ends; called again with the same of everything
@@ -56,7 +57,7 @@ def run_trials(
 
     Args:
         sft: the SFT model's folder; the reference too.
-        rows: with `prompt` and `alert`.
+        rows: as the judge wants them, with `prompt`.
         kl_prompts: on how many of the rows the KL from SFT is estimated; 0 for none.
 
     Returns:
@@ -69,7 +70,7 @@ def run_trials(
     """
     from ..lm.loading import load_model
 
-    made_from = _made_from(trials, sft, rows, profile, kl_prompts)
+    made_from = _made_from(trials, sft, rows, profile, judge, kl_prompts)
     with Journal(path, made_from) as journal:
         results = [result for group in journal.done for result in group]
         known = [result["name"] for result in results]
@@ -83,6 +84,7 @@ def run_trials(
                 rows=rows,
                 baseline=baseline,
                 profile=profile,
+                judge=judge,
                 kl_prompts=kl_prompts,
             )
             with progress(label, len(trials), "runs") as advance:
@@ -97,7 +99,12 @@ def run_trials(
 
 
 def _made_from(
-    trials: Sequence[Trial], sft: str | Path, rows: Rows, profile: Profile, kl_prompts: int
+    trials: Sequence[Trial],
+    sft: str | Path,
+    rows: Rows,
+    profile: Profile,
+    judge: Judge,
+    kl_prompts: int,
 ) -> MadeFrom:
     """Whatever the trials' results depend on."""
     from ..lm import generation, logprobs
@@ -113,7 +120,7 @@ def _made_from(
         "rows": fingerprint(rows),
         "kl_prompts": kl_prompts,
         "max_new_tokens": profile.max_new_tokens,
-        "judge": RubricJudge().identity,
+        "judge": judge.identity,
         "sampling code": code_version(generation, logprobs),
     }
 
@@ -141,7 +148,13 @@ def kept_trials(path: str | Path, sft: str | Path, profile: Profile) -> pd.DataF
 
 
 def _run(
-    trial: Trial, sft: str, rows: Rows, baseline: list[str], profile: Profile, kl_prompts: int
+    trial: Trial,
+    sft: str,
+    rows: Rows,
+    baseline: list[str],
+    profile: Profile,
+    judge: Judge,
+    kl_prompts: int,
 ) -> dict[str, Any]:
     """Train, answer, compare with the baseline's answers."""
     from ..evaluation import kl_from_reference, win_rate
@@ -162,7 +175,7 @@ def _run(
         model = load_model(run.folder, profile)
         if not profile.four_bit:
             model = merge_adapter(model)  # answers the same, a third faster
-    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, RubricJudge())
+    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, judge)
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
         "name": trial.name,
@@ -215,6 +228,7 @@ def beta_sweep(
     triples: Rows,
     rows: Rows,
     profile: Profile,
+    judge: Judge,
     *,
     betas: Sequence[float] = (0.05, 0.1, 0.5, 1.0),
     rates: Sequence[float] = (0.4, 2.0, 6.0),
@@ -241,5 +255,7 @@ def beta_sweep(
         )
         for beta, rate in dict.fromkeys(pairs)
     ]
-    results = run_trials(trials, sft, rows, profile, kl_prompts=50, path=path, label="settings")
+    results = run_trials(
+        trials, sft, rows, profile, judge, kl_prompts=50, path=path, label="settings"
+    )
     return pd.DataFrame(results).assign(gap=lambda table: table["margin"] / table["beta"])

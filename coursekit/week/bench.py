@@ -22,6 +22,8 @@ from typing import Any
 import torch
 
 from ..common.profile import Profile, load_profile
+from ..tasks import load_task
+from ..workspace import Workspace
 
 
 def main() -> None:
@@ -80,11 +82,10 @@ def generation(profile: Profile, rounds: int) -> str:
     from ..lm.generation import generate
     from ..lm.loading import load_model, load_tokenizer
     from ..lm.logprobs import encode_prompt
-    from ..preferences import alert_rows
 
     model = load_model(profile.base_model, profile)
     n, one_by_one, tokens = profile.generation_batch, 8, 64
-    prompts = [row["prompt"] for row in alert_rows("validation", n, profile)]
+    prompts = [row["prompt"] for row in load_task().rows("validation", n, profile)]
     # All responses equally long on both sides: this end token never comes.
     endless = load_tokenizer(profile.base_model, profile)
     endless.eos_token = "<|system|>"
@@ -117,12 +118,11 @@ def generation(profile: Profile, rounds: int) -> str:
 
 def whole_session(profile: Profile) -> str:
     """SFT, preference sampling with judging, and DPO, once each."""
-    from ..workspace import ensure_dpo, ensure_sft, ensure_triples
 
-    times = []
-    for step in (ensure_sft, ensure_triples, ensure_dpo):
+    workspace, times = Workspace(profile), []
+    for step in (workspace.sft, workspace.triples, workspace.dpo):
         start = time.perf_counter()
-        step(profile)
+        step()
         times.append(time.perf_counter() - start)
     return (
         f"| SFT + triples + DPO | {sum(times):.0f} s "
@@ -146,13 +146,13 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from ..preferences import to_trl
     from ..training.arguments import lora_config, run_arguments
     from ..training.dpo import dpo_trainer, policy_and_reference
-    from ..workspace import ensure_sft, ensure_triples
 
     steps = 10
     settings = profile.dpo
-    sft = ensure_sft(profile)
+    workspace = Workspace(profile)
+    sft = workspace.sft()
     tokenizer = load_tokenizer(sft, profile)
-    rows = ensure_triples(profile)[: settings.batch_size]
+    rows = workspace.triples()[0][: settings.batch_size]
 
     with quiet():
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
@@ -174,9 +174,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             trainer.train()
 
     with quiet():
-        bare = get_peft_model(
-            merge_adapter(load_model(sft, profile)), lora_config(settings)
-        ).train()
+        whole = merge_adapter(load_model(sft, profile))
+        bare = get_peft_model(whole, lora_config(settings)).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])
         for side in ("chosen", "rejected")
@@ -215,14 +214,13 @@ def monitoring(profile: Profile, rounds: int) -> str:
 
     import matplotlib.pyplot as plt
 
-    from ..preferences import alert_rows, split_by_prompt
     from ..training import Monitor, train_dpo
-    from ..workspace import ensure_sft, ensure_triples
     from .figures.results import plot_monitor
 
-    sft = ensure_sft(profile)
-    train, validation = split_by_prompt(ensure_triples(profile))
-    prompts = [row["prompt"] for row in alert_rows("validation", 24, profile)]
+    workspace = Workspace(profile)
+    sft = workspace.sft()
+    train, validation = workspace.triples()
+    prompts = [row["prompt"] for row in workspace.task.rows("validation", 24, profile)]
 
     def draw(metrics: Any) -> None:
         figure = plot_monitor(metrics)

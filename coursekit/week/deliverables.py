@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..common.markup import as_markdown
 from ..common.profile import Profile
 from ..evaluation.record import ThreeWayRecord, load_three_way
+from ..workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +139,7 @@ def count_words(text: str, template: str) -> int:
 State = tuple[str, str]
 
 
-def portfolio(profile: Profile) -> pd.DataFrame:
+def portfolio(workspace: Workspace) -> pd.DataFrame:
     """What of the week's output exists and is sound: a line a piece.
 
     Columns: `state` (`sound`, `unfinished`, `missing`), `found`, and `where` to make or mend it.
@@ -147,7 +148,7 @@ def portfolio(profile: Profile) -> pd.DataFrame:
     """
     import pandas as pd
 
-    runs = profile.artifacts / profile.name
+    runs, profile = workspace.folder, workspace.profile
     checks: dict[str, tuple[str, Callable[[], State]]] = {
         "notes on DPO": ("session A, section 9", lambda: _notes(profile, "dpo", 500)),
         "notes on InstructGPT": (
@@ -156,7 +157,7 @@ def portfolio(profile: Profile) -> pd.DataFrame:
         ),
         "preference triples": ("session B, section 3", lambda: _triples(runs)),
         "data card": ("session B, section 4", lambda: _data_card(runs)),
-        "DPO adapter": ("session B, section 6", lambda: _adapter(runs, profile)),
+        "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
         "three-way evaluation": ("session C", lambda: _evaluation(runs, profile)),
         "reflection": ("session C, section 10", lambda: _reflection(runs, profile)),
         "release": ("session C, section 10", lambda: _release(runs)),
@@ -207,18 +208,17 @@ def _data_card(runs: Path) -> State:
     return "sound", f"{len(path.read_text(encoding='utf-8').split())} words"
 
 
-def _adapter(runs: Path, profile: Profile) -> State:
+def _adapter(workspace: Workspace) -> State:
     from ..lm.generation import generate
     from ..lm.loading import load_model, load_tokenizer
-    from ..preferences import alert_rows
     from ..training.release import assert_whole
     from ..training.run import is_finished
 
-    folder = runs / "dpo"
+    folder, profile = workspace.folder / "dpo", workspace.profile
     if not is_finished(folder):
         return "missing", "no finished run"
     assert_whole(folder)
-    (row,) = alert_rows("evaluation", 1, profile)
+    (row,) = workspace.rows("evaluation", 1)
     (text,) = generate(
         load_model(folder, profile),
         load_tokenizer(folder, profile),

@@ -2,7 +2,7 @@
 
 One SFT model, one set of triples; a condition changes one thing, or says what else. The recorded
 metrics of many such runs are what the red flags are tested on; on some, the policy was also
-compared with SFT on the way (`Contest`), which shows when a growing margin lied.
+compared with SFT on the way (`WinRateCallback`), which shows when a growing margin lied.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..common.profile import Profile
+from ..tasks import load_task
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..training import TrainingRun
-    from ..training import WinRateCallback as Contest
+    from ..training import TrainingRun, WinRateCallback
 
 Rows = Sequence[dict[str, Any]]
+RECORDED_TASK = load_task("triage")  # the one whose runs come with the course
 RECORDED_RUNS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded"
 TUNED_SEEDS = (0, 1)  # the red flags' thresholds were set on the runs of these
 
@@ -206,7 +207,7 @@ def run_condition(
     profile: Profile,
     *,
     seed: int = 0,
-    contest: Contest | None = None,
+    contest: WinRateCallback | None = None,
 ) -> TrainingRun:
     """Train under `condition`, watched; the run's folder has its metrics.
 
@@ -263,10 +264,9 @@ def contest_rows(profile: Profile) -> list[dict[str, Any]]:
     About services of the evaluation pool, but not the evaluation's: on these the training settings
     were found.
     """
-    from ..preferences import alert_rows
     from ..tasks.triage.alerts import FRESH
 
-    return alert_rows("evaluation", CONTEST_PROMPTS, profile, seed=-FRESH)
+    return RECORDED_TASK.rows("evaluation", CONTEST_PROMPTS, profile, seed=-FRESH)
 
 
 def record(
@@ -280,7 +280,7 @@ def record(
     """
     from ..common.parallel import run_all, share_threads
     from ..common.progress import progress
-    from ..workspace import ensure_sft, ensure_triples
+    from ..workspace import Workspace
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,8 +291,7 @@ def record(
         if (condition.disease == "healthy" or not healthy_only)
         and not (folder / _file_name(condition.name, seed)).is_file()
     ]
-    ensure_sft(profile)
-    ensure_triples(profile)
+    Workspace(profile, RECORDED_TASK).triples()
     workers, one_thread = share_threads(profile)
     with progress("runs of the gallery", len(jobs), "runs") as advance:
         for name, seed in run_all(
@@ -310,20 +309,18 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
     import pandas as pd
 
     from ..evaluation import score_responses, win_rate
-    from ..evaluation.judges import RubricJudge
     from ..lm.generation import generate
     from ..lm.loading import load_model, load_tokenizer
-    from ..preferences import alert_rows, split_by_prompt
-    from ..training import WinRateCallback as Contest
-    from ..training import load_metrics
-    from ..workspace import ensure_sft, ensure_triples
+    from ..training import WinRateCallback, load_metrics
+    from ..workspace import Workspace
 
     name, seed = job
-    sft = ensure_sft(profile)
+    workspace = Workspace(profile, RECORDED_TASK)
+    sft = workspace.sft()
     tokenizer = load_tokenizer(sft, profile)
     condition = next(condition for condition in CONDITIONS if condition.name == name)
-    train, validation = split_by_prompt(ensure_triples(profile))
-    prompts = [row["prompt"] for row in alert_rows("validation", 24, profile, seed=seed)]
+    train, validation = workspace.triples()
+    prompts = [row["prompt"] for row in RECORDED_TASK.rows("validation", 24, profile, seed)]
     rows = contest_rows(profile)
     baseline = generate(
         load_model(sft, profile),
@@ -334,7 +331,7 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
         batch_size=profile.generation_batch,
         label=None,
     )
-    contest = Contest(rows, baseline, RubricJudge(), tokenizer, profile)
+    contest = WinRateCallback(rows, baseline, workspace.truth, tokenizer, profile)
     with tempfile.TemporaryDirectory() as scratch:
         run = run_condition(
             condition,
@@ -350,8 +347,8 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
         frame = load_metrics(run.folder).merge(
             pd.DataFrame(contest.measured), on="step", how="left"
         )
-    won = win_rate(rows, contest.answers, baseline, RubricJudge()).estimate
-    scores = score_responses(rows, {"SFT": baseline, "this run": contest.answers})
+    won = win_rate(rows, contest.answers, baseline, workspace.truth).estimate
+    scores = score_responses(RECORDED_TASK, rows, {"SFT": baseline, "this run": contest.answers})
     means = scores.drop(columns="row").groupby("model").mean()
     end = {
         "win_rate": [won.value, won.low, won.high],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.profile import Profile
-from ..evaluation.judges import RubricJudge
+from ..evaluation.judges import FlawedJudge, ProgramJudge
 from ..preferences import judge_pairs, profile_design, to_triples
 from ..training.sweep import SHORT_TRIPLES, Rows, Trial, run_trials, short_settings
 
@@ -25,6 +25,7 @@ def label_noise_sweep(
     candidates: Rows,
     rows: Rows,
     profile: Profile,
+    truth: ProgramJudge,
     *,
     rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
     robust_rates: Sequence[float] = (0.4,),
@@ -32,47 +33,49 @@ def label_noise_sweep(
     triples: int = SHORT_TRIPLES,
     path: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Train on labels of which a share is wrong; judge the result by the true rubric.
+    """Train on labels of which a share is wrong; judge the result by the truth.
 
     Without wrong labels both losses are the same, and run once. See `run_trials` for `path`.
 
     Args:
         sft: the SFT model's folder; the reference too. candidates: as from `sample_candidates`.
-        rows: with `prompt` and `alert`: to be answered by SFT and by each result.
+        rows: to be answered by SFT and by each result.
         robust_rates: those of the rates at which robust DPO is run too.
         triples: how many to train on, the same number in every run.
 
     Returns:
         One line a run: `rate`, `loss` (`DPO` or `robust DPO`), `seed`, `wrong` (share of its labels
-        that the rubric contradicts), and the columns of `run_trials`.
+        that the truth contradicts), and the columns of `run_trials`.
     """
     import pandas as pd
 
     trials, wrong = [], []
     for seed in seeds:
         for rate in rates:
-            labelled = _labelled(candidates, rate, seed, profile)[:triples]
+            labelled = _labelled(
+                candidates, FlawedJudge(truth, error_rate=rate, seed=seed), profile
+            )[:triples]
             for loss in ("DPO", "robust DPO") if rate in robust_rates else ("DPO",):
                 robust = {"loss_type": "robust", "label_smoothing": rate}
                 name = {"rate": rate, "loss": loss, "seed": seed}
                 options = robust if loss == "robust DPO" else {}
                 trials.append(Trial(name, labelled, short_settings(profile), seed, options))
-                wrong.append(_share_wrong(labelled))
-    results = run_trials(trials, sft, rows, profile, path=path, label="runs with wrong labels")
+                wrong.append(_share_wrong(labelled, truth))
+    results = run_trials(
+        trials, sft, rows, profile, truth, path=path, label="runs with wrong labels"
+    )
     frame = pd.DataFrame(results).assign(wrong=wrong)
     # Where no label is wrong robust DPO is DPO.
     same = frame[frame["rate"] == 0].assign(loss="robust DPO")
     return pd.concat([frame, same], ignore_index=True)
 
 
-def _labelled(candidates: Rows, rate: float, seed: int, profile: Profile) -> list[dict[str, Any]]:
-    """Triples by a judge who errs in a share `rate` of the pairs."""
-    judge = RubricJudge(error_rate=rate, seed=seed)
+def _labelled(candidates: Rows, judge: FlawedJudge, profile: Profile) -> list[dict[str, Any]]:
+    """Triples by a judge who errs."""
     return to_triples(judge_pairs(candidates, judge, profile_design(profile), quiet=True))
 
 
-def _share_wrong(triples: Rows) -> float:
-    truth = RubricJudge()
+def _share_wrong(triples: Rows, truth: ProgramJudge) -> float:
     wrong = [truth.score(row, row["chosen"]) < truth.score(row, row["rejected"]) for row in triples]
     return sum(wrong) / len(wrong)
 

@@ -24,7 +24,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
-from ..common.profile import ROOT, load_profile
+from ..common.profile import ROOT
+from ..workspace import Workspace
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -39,10 +40,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the notebooks whose names begin so")
     options = parser.parse_args()
     try:
-        profile = load_profile()
-    except ValueError as error:
+        workspace = Workspace()
+    except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
-    folder = profile.artifacts / profile.name / "executed"
+    folder = workspace.folder / "executed"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -53,7 +54,7 @@ def main() -> int:
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
             return 1
     print(f"Notebooks to read: {folder}")
-    table = profile.artifacts / profile.name / "three_way.txt"
+    table = workspace.folder / "three_way.txt"
     if table.is_file():
         print(f"\n{table.read_text(encoding='utf-8').rstrip()}")
     return 0

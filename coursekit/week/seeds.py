@@ -10,44 +10,40 @@ import statistics
 import sys
 from contextlib import redirect_stdout
 
-from ..common.profile import load_profile
-from ..workspace import three_way
+from ..workspace import Workspace, three_way
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
     options = parser.parse_args()
-    profile = load_profile()
+    workspace = Workspace()
+    truths = [metric.name for metric in workspace.task.metrics if metric.kind == "truth"]
     head = (
         "seed",
         "win rate, SFT+DPO against SFT",
         "overall, SFT+DPO over SFT",
-        "severity SFT, +DPO",
-        "faithfulness SFT, +DPO",
+        *(f"{name} SFT, +DPO" for name in truths),
         "KL, nats",
         "margin",
-        "format base, SFT",
+        "overall base, SFT",
         "facts copied",
     )
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     found: list[tuple[float, ...]] = []
     for seed in range(options.seeds):
-        folder = profile.artifacts / profile.name / f"seed{seed}"
+        folder = workspace.folder / f"seed{seed}"
         with redirect_stdout(sys.stderr):  # what is told on the way is no part of the table
-            result = three_way(profile, seed=seed, folder=folder)
+            result = three_way(Workspace(folder=folder, seed=seed))
         mean, wins, overall = result.means, result.wins.estimate, result.overall
         cells = (
             str(seed),
             f"{wins.value:.1%} ({wins.low:.1%} to {wins.high:.1%})",
             f"{overall.value:+.3f} ({overall.low:+.3f} to {overall.high:+.3f})",
-            *(
-                f"{mean.loc['SFT', name]:.2f}, {mean.loc['SFT+DPO', name]:.2f}"
-                for name in ("severity", "faithfulness")
-            ),
+            *(f"{mean.loc['SFT', name]:.2f}, {mean.loc['SFT+DPO', name]:.2f}" for name in truths),
             f"{result.kl.value:.2f}",
             f"{result.margin:.2f}",
-            f"{mean.loc['base', 'format']:.2f}, {mean.loc['SFT', 'format']:.2f}",
+            f"{mean.loc['base', 'overall']:.2f}, {mean.loc['SFT', 'overall']:.2f}",
             f"{result.copied:.1%}",
         )
         print(f"| {' | '.join(cells)} |", flush=True)
@@ -59,7 +55,7 @@ def main() -> None:
         )
         print(
             f"| mean ± SD | {wins[0]:.1%} ± {wins[1]:.1%} | {overall[0]:+.3f} ± {overall[1]:.3f} "
-            f"| | | {kl[0]:.2f} ± {kl[1]:.2f} "
+            f"{'| ' * len(truths)}| {kl[0]:.2f} ± {kl[1]:.2f} "
             f"| {margin[0]:.2f} ± {margin[1]:.2f} | | |"
         )
 

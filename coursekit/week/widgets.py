@@ -10,9 +10,8 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from ..common.profile import load_profile
-from ..tasks.triage import Alert, report_faults, score_report
-from ..workspace import is_the_courses_own
+from ..tasks import Task
+from ..workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,48 +37,36 @@ _CHANGED = "border-left:3px solid #0072B2;padding-left:4px"
 
 
 def side_by_side(
+    task: Task,
     rows: Sequence[Mapping[str, Any]],
     responses: Mapping[str, Sequence[str]],
     changes: bool = False,
 ) -> HTML:
-    """A table with a line for each row: its alert, then each model's response.
+    """A table with a line for each row: what it asks, then each model's response.
 
-    A line of a report that the rubric objects to is marked with ✗ and coloured; below each report
-    stands its overall score. Rows of another task, without an alert, show their prompt, and the
-    responses without marks or scores.
+    Where the task knows the truth, a line of a response that has a fault is marked with ✗ and
+    coloured, and below each response stands its overall score.
 
     Args:
-        rows: N rows with `prompt`, and of the course's task with `alert`.
+        rows: N rows of the task.
         responses: N responses under each model's name.
         changes: set off the lines that the model in the column before did not write.
     """
     from IPython.display import HTML
 
-    from ..common.prompts import as_text
-
-    any_alert = any("alert" in row for row in rows)
-    first = "alert" if any_alert else "prompt"
     width = f"width:{100 / (len(responses) + 1):.0f}%"
     head = "".join(
-        f'<th style="{_CELL};{width}">{escape(name)}</th>' for name in (first, *responses)
+        f'<th style="{_CELL};{width}">{escape(name)}</th>' for name in (task.asked, *responses)
     )
     body = []
     for index, row in enumerate(rows):
-        alert = Alert(**row["alert"]) if "alert" in row else None
-        asked = alert.text if alert else as_text(row["prompt"])
-        cells = [f'<td style="{_CELL}"><pre style="{_TEXT}">{escape(asked)}</pre></td>']
+        cells = [f'<td style="{_CELL}"><pre style="{_TEXT}">{escape(task.shown(row))}</pre></td>']
         before: str | None = None
         for texts in responses.values():
-            text = texts[index]
-            marked = _marked(alert, text, before if changes else None)
-            before = text
-            score = f"score {score_report(alert, text).overall:.2f}" if alert else ""
-            cells.append(
-                f'<td style="{_CELL}"><pre style="{_TEXT}">{marked}</pre>'
-                f'<div style="margin-top:6px;font-size:12px">{score}</div></td>'
-            )
+            cells.append(_response_cell(task, row, texts[index], before if changes else None))
+            before = texts[index]
         body.append(f"<tr>{''.join(cells)}</tr>")
-    legend = [f'<span style="{_FAULT}">✗</span> marks what the rubric objects to'] * any_alert
+    legend = [f'<span style="{_FAULT}">✗</span> marks a fault'] * ("✗" in "".join(body))
     legend += [f'<span style="{_CHANGED}">a bar</span> marks what has changed'] * changes
     return HTML(
         f'<table style="border-collapse:collapse;max-width:1000px"><tr>{head}</tr>'
@@ -88,9 +75,17 @@ def side_by_side(
     )
 
 
-def _marked(alert: Alert | None, text: str, before: str | None = None) -> str:
-    """The report's lines: faults marked, and with `before` those that it did not have set off."""
-    faults = report_faults(alert, text) if alert else set()
+def _response_cell(task: Task, row: Mapping[str, Any], text: str, before: str | None) -> str:
+    score = f"score {task.truth(row, text):.2f}" if task.knows_truth else ""
+    return (
+        f'<td style="{_CELL}"><pre style="{_TEXT}">{_marked(task, row, text, before)}</pre>'
+        f'<div style="margin-top:6px;font-size:12px">{score}</div></td>'
+    )
+
+
+def _marked(task: Task, row: Mapping[str, Any], text: str, before: str | None = None) -> str:
+    """The response's lines: faults marked, and with `before` those that it did not have set off."""
+    faults = task.faults(row, text)
     known = set(text.split("\n") if before is None else before.split("\n"))
     lines = []
     for line in text.split("\n"):
@@ -101,7 +96,9 @@ def _marked(alert: Alert | None, text: str, before: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def pager(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[str]]) -> Widget:
+def pager(
+    task: Task, rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[str]]
+) -> Widget:
     """Page through `side_by_side`, one row at a time, changes set off. Needs a running kernel.
 
     Arrow keys move the slider when it has the focus. Returns the slider.
@@ -117,7 +114,7 @@ def pager(rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[st
         shown = {name: texts[at : at + 1] for name, texts in responses.items()}
         with panel:
             clear_output(wait=True)
-            display(side_by_side(rows[at : at + 1], shown, changes=True))
+            display(side_by_side(task, rows[at : at + 1], shown, changes=True))
 
     slider.observe(draw, names="value")
     draw()
@@ -333,7 +330,7 @@ def exhibits(cases: Mapping[str, Recorded], row: Mapping[str, Any], place: int) 
     """Recorded runs under each other: curves, an answer, scores; what is wrong folds away.
 
     Args:
-        cases: runs with `end`, by the letter to call them. row: the evaluation row (`alert`) whose
+        cases: runs with `end`, by the letter to call them. row: the recorded task's row whose
             answer is shown. place: of that row among those whose answers were recorded.
     """
     from IPython.display import HTML
@@ -344,11 +341,12 @@ def exhibits(cases: Mapping[str, Recorded], row: Mapping[str, Any], place: int) 
 def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> str:
     from ..training import red_flags
     from .figures.results import plot_exhibit
+    from .gallery import RECORDED_TASK
 
     picture = BytesIO()
     plot_exhibit(run.metrics).savefig(picture, format="png", dpi=90)
     image = b64encode(picture.getvalue()).decode()
-    alert, end, letter = Alert(**row["alert"]), run.end, escape(letter)
+    end, letter = run.end, escape(letter)
     scores = _table(
         [
             (
@@ -372,9 +370,9 @@ def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> 
         'pairs ranked right, KL, entropy and length, and wins over SFT, by step" '
         f'src="data:image/png;base64,{image}">'
         '<div style="display:flex;gap:24px;flex-wrap:wrap;align-items:flex-start">'
-        f'<div style="{part}"><pre style="{_TEXT}">{escape(alert.text)}</pre></div>'
+        f'<div style="{part}"><pre style="{_TEXT}">{escape(RECORDED_TASK.shown(row))}</pre></div>'
         f'<div style="{part}"><pre style="{_TEXT}">'
-        f"{_marked(alert, end.answers['this run'][place])}</pre></div>"
+        f"{_marked(RECORDED_TASK, row, end.answers['this run'][place])}</pre></div>"
         f"<div>{scores}<p style='font-size:12px'>wins over SFT: {won:.0%} ({low:.0%} to {high:.0%})"
         f"</p></div></div><details style='margin:6px 0'><summary>What is wrong with run {letter}?"
         f'</summary><p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
@@ -506,7 +504,7 @@ def claim(holds: bool, sentence: str) -> None:
     """
     if holds:
         print(f"✓ {sentence}")
-    elif is_the_courses_own(load_profile()):
+    elif Workspace().is_the_courses_own:
         raise AssertionError(f"This run does not show it: {sentence}")
     else:
         print(f"✗ This run does not show it: {sentence}")

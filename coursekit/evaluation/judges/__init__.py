@@ -3,15 +3,16 @@
 from .agreement import Agreement, agreement
 from .compare import calibration, compare_judges
 from .judge import Judge, Verdict, Winner, announce, both_orders, one_order, side_by_side
-from .program import RubricJudge
+from .program import FlawedJudge, ProgramJudge
 from .questions import Question, build_prompt, parse_answer
-from .settings import load_judge
+from .settings import load_judge, load_truth
 
 __all__ = [
     "Agreement",
+    "FlawedJudge",
     "Judge",
+    "ProgramJudge",
     "Question",
-    "RubricJudge",
     "Verdict",
     "Winner",
     "agreement",
@@ -21,6 +22,7 @@ __all__ = [
     "calibration",
     "compare_judges",
     "load_judge",
+    "load_truth",
     "one_order",
     "parse_answer",
     "side_by_side",

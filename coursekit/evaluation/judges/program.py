@@ -1,33 +1,68 @@
-"""The rubric as a judge: a stand-in for a strong LLM, free and offline, as careless as one asks."""
+"""A program as judge, where one knows the truth; and any judge made as careless as one asks."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from ...tasks.triage import Alert, alerts, policy, reports, score_report
-from ...tasks.triage import scoring as rubric
-from .judge import Winner, identity_of, source_of
+from ...tasks import Task
+from .judge import Judge, Winner, identity_of, source_of
+
+_POINTS: dict[Winner, float] = {"first": 1.0, "second": -1.0, "tie": 0.0}
 
 
 @dataclass(frozen=True)
-class RubricJudge:
-    """Prefers the report with the higher overall score on the row's alert; equal scores tie.
+class ProgramJudge:
+    """Prefers the response that the task's own truth puts higher; equal ones tie.
 
-    Faults can be turned up, to see what a careless judge does to the data:
+    A stand-in for a strong judge, free and offline. Raises ValueError if no program knows the truth
+    of this task.
+    """
+
+    task: Task
+    name: str = "program"
+
+    def __post_init__(self) -> None:
+        if not self.task.knows_truth:
+            raise ValueError(
+                f"no program knows what is right in the task {self.task.name!r}: name a metric "
+                "that does as `truth` in its task.toml, or ask another judge (COURSE_JUDGE)"
+            )
+
+    @property
+    def identity(self) -> str:
+        """Name, task, and the program that compares."""
+        return identity_of(self.name, self.task.identity, source_of(type(self)))
+
+    def score(self, row: Mapping[str, Any], response: str) -> float:
+        """The truth of `response`, 0 to 1."""
+        return self.task.truth(row, response)
+
+    def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
+        return _winner(self.score(row, first) - self.score(row, second))
+
+
+@dataclass(frozen=True)
+class FlawedJudge:
+    """Another judge with faults turned up, to see what a careless one does to the data.
+
+    It gives the points that the sound judge gives, if that gives any.
 
     error_rate: share of pairs on which it holds the wrong opinion, 0 to 0.5. An opinion is about
         the pair: asked in the other order, the judge errs the same way. Which pairs, `seed` says.
-    length_bias: points of the overall score that 100 characters more are worth to it.
+    length_bias: points that 100 characters more are worth to it, where 1 is all that the sound
+        judge can give.
     position_bias: points that being shown first is worth to it.
 
     Raises ValueError for an error rate outside 0 to 0.5.
     """
 
-    name: str = "rubric"
+    sound: Judge
+    name: str = "flawed"
     error_rate: float = 0.0
     length_bias: float = 0.0
     position_bias: float = 0.0
@@ -40,31 +75,42 @@ class RubricJudge:
                 "nothing; a judge that is worse than that is a good one with its labels swapped"
             )
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "score":
+            return self.sound.score
+        raise AttributeError(name)
+
     @property
     def identity(self) -> str:
-        """Name, faults, and the programs that score and compare."""
-        here = sys.modules[__name__]
-        programs = source_of(alerts, policy, reports, rubric, here, type(self).compare)
-        kind = type(self).__qualname__
-        return identity_of(self.name, kind, asdict(self), programs)
-
-    def score(self, row: Mapping[str, Any], response: str) -> float:
-        """The rubric's overall score of `response`, 0 to 1, without the judge's faults."""
-        return score_report(Alert(**row["alert"]), response).overall
+        """Name, faults, the sound judge, and the program that compares."""
+        faults = (self.error_rate, self.length_bias, self.position_bias, self.seed)
+        programs = source_of(type(self), sys.modules[__name__]._winner)
+        return identity_of(self.name, faults, self.sound.identity, programs)
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
-        difference = self.score(row, first) - self.score(row, second)
+        difference = self._difference(row, first, second)
+        if difference is None:
+            return "invalid"
         difference += self.length_bias * (len(first) - len(second)) / 100 + self.position_bias
-        if abs(difference) < 1e-9:
-            return "tie"
-        if self._errs(row, first, second):
-            difference = -difference
-        return "first" if difference > 0 else "second"
+        return _winner(-difference if self._errs(row, first, second) else difference)
+
+    def _difference(self, row: Mapping[str, Any], first: str, second: str) -> float | None:
+        """How much better the first is in truth, in points; None without a verdict."""
+        if hasattr(self, "score"):
+            return self.score(row, first) - self.score(row, second)
+        return _POINTS.get(self.sound.compare(row, first, second))
 
     def _errs(self, row: Mapping[str, Any], first: str, second: str) -> bool:
         """Whether this pair is one on which the judge is wrong: the same in both orders."""
         if self.error_rate == 0:
             return False
-        text = "\0".join([str(self.seed), row["prompt"], *sorted((first, second))])
+        prompt = row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"])
+        text = "\0".join([str(self.seed), prompt, *sorted((first, second))])
         draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
         return draw < self.error_rate
+
+
+def _winner(difference: float) -> Winner:
+    if abs(difference) < 1e-9:
+        return "tie"
+    return "first" if difference > 0 else "second"

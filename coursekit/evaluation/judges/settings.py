@@ -8,29 +8,36 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...common.profile import Profile
+from ...tasks import Task
 from .judge import Judge
-from .program import RubricJudge
+from .program import ProgramJudge
 
 
-def load_judge(profile: Profile) -> Judge:
-    """The judge that the environment names; the rubric program if it names none.
+def load_truth(task: Task, judge: Judge) -> Judge:
+    """The program that knows the truth of the task; where none does, `judge` stands in."""
+    return ProgramJudge(task) if task.knows_truth else judge
 
-    COURSE_JUDGE: `rubric` (free, offline), `anthropic`, `anthropic:MODEL` or `openai:MODEL`.
+
+def load_judge(task: Task, profile: Profile) -> Judge:
+    """The judge that the environment names; the task's own program if it names none.
+
+    COURSE_JUDGE: `program` (free, offline; for tasks of which one knows the truth), `anthropic`,
+    `anthropic:MODEL` or `openai:MODEL`.
     COURSE_JUDGE_URL: of another server that speaks the protocol (vLLM, Ollama, LM Studio). On this
     machine or in a private network it is taken to cost nothing, except for a model whose price the
     course knows. COURSE_JUDGE_PRICE: dollars a million tokens in and out, `2.5,10`, of a model
     whose price the course does not know; `0,0` for one that is free. COURSE_JUDGE_DOLLARS: the cap
     (5 if not set) on all that is ever spent through the artifacts folder's store, by all sessions
-    together. COURSE_RUBRIC: a markdown file in place of the course's. Verdicts and payments are
+    together. COURSE_RUBRIC: a markdown file in place of the task's. Verdicts and payments are
     kept in the artifacts folder.
 
     Raises ValueError for another name, an amount or address that is none, or a price that is needed
     and not known.
     """
-    kind, _, model = (os.environ.get("COURSE_JUDGE") or "rubric").partition(":")
-    if kind == "rubric":
-        return RubricJudge()
-    from ...tasks.rubric import TRIAGE, load_rubric
+    kind, _, model = (os.environ.get("COURSE_JUDGE") or "program").partition(":")
+    if kind == "program":
+        return ProgramJudge(task)
+    from ...tasks.rubric import load_rubric
     from .keys import Key
     from .llm_judge import LLMJudge
     from .providers import AnthropicProvider, OpenAIProvider
@@ -47,7 +54,7 @@ def load_judge(profile: Profile) -> Judge:
         provider = OpenAIProvider(model, **options)
     else:
         raise ValueError(
-            f"COURSE_JUDGE is {os.environ['COURSE_JUDGE']!r}: wanted rubric, anthropic, "
+            f"COURSE_JUDGE is {os.environ['COURSE_JUDGE']!r}: wanted program, anthropic, "
             "anthropic:MODEL or openai:MODEL"
         )
     if provider.price is None and free:
@@ -61,7 +68,7 @@ def load_judge(profile: Profile) -> Judge:
     (cap,) = _dollars("COURSE_JUDGE_DOLLARS", os.environ.get("COURSE_JUDGE_DOLLARS") or "5", 1)
     return LLMJudge(
         provider,
-        load_rubric(Path(os.environ.get("COURSE_RUBRIC") or TRIAGE)),
+        load_rubric(Path(os.environ.get("COURSE_RUBRIC") or task.rubric)),
         VerdictStore(profile.artifacts / "verdicts.sqlite"),
         max_dollars=cap,
     )

@@ -29,7 +29,7 @@ from ...common.profile import TINY_MODEL
 from ...common.prompts import as_messages
 from ...lm.logprobs import EncodedPair, pad_right
 from ...lm.weights import write_checksums
-from . import corpus
+from .corpus import corpus
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 SAVE_EVERY = 250  # steps

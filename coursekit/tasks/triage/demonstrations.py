@@ -47,13 +47,13 @@ class Vices:
 def sample_demonstrations(
     n: int, profile: Profile, seed: int = 0, vices: Vices = Vices()
 ) -> list[dict[str, Any]]:
-    """`n` rows `{"prompt", "response", "alert"}` of their own pool, asked as the profile asks."""
+    """`n` rows `{"prompt", "response", "facts"}` of their own pool, asked as the profile asks."""
     rng = random.Random(f"demonstrations/{seed}")
     return [
         {
             "prompt": ask(alert, profile),
             "response": write_imperfectly(alert, rng, vices),
-            "alert": alert.to_dict(),
+            "facts": alert.to_dict(),
         }
         for alert in sample_alerts("demonstrations", n, seed)
     ]

@@ -37,7 +37,7 @@ def plot_comparison(table: pd.DataFrame, models: Sequence[str]) -> Figure:
 
     `table`: as from `evaluation.comparison_table`; metrics on a scale from 0 to 1 only.
     """
-    metrics = [name for name in table.index if name != "length"]
+    metrics = [name for name in table.index if table.loc[name, models].between(0, 1).all()]
     colours = [GREY, ORANGE, BLUE, GREEN]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 3.4))

@@ -16,17 +16,17 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit import training
+from coursekit import training, workspace
 from coursekit.common import made_from
 from coursekit.common.made_from import fingerprint, write_record
-from coursekit.evaluation import judges as judging
-from coursekit.evaluation.judges import RubricJudge
+from coursekit.evaluation.judges import FlawedJudge, ProgramJudge
 from coursekit.lm import loading as models
 from coursekit.lm.identity import model_identity
 from coursekit.preferences import load_triples
+from coursekit.tasks.triage import TRIAGE
 from coursekit.training.rows import rows_fingerprint
 from coursekit.training.run import CHECKPOINTS, close_run, is_finished, load_run
-from coursekit.workspace import ensure_dpo, ensure_sft, ensure_triples, three_way, use_sft
+from coursekit.workspace import Workspace, three_way
 
 HISTORY = [{"loss": 0.7}, {"eval_rewards/margins": 0.2}]
 
@@ -89,22 +89,22 @@ def small(quick, tmp_path):
 
 @pytest.fixture()
 def runs(small):
-    return small.artifacts / small.name
+    return small.artifacts / "triage" / small.name
 
 
 def test_a_second_time_nothing_is_made(made, small, runs, capsys, monkeypatch):
-    ensure_dpo(small)
+    Workspace(small).dpo()
     assert made == ["sft", "candidates", "dpo"]
-    ensure_dpo(small)
+    Workspace(small).dpo()
     assert "finished before" not in capsys.readouterr().out  # a moment ago, here
     monkeypatch.setattr("coursekit.training.run._known", set())  # as in another process
     files = {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()}
-    assert ensure_dpo(small) == runs / "dpo" and len(made) == 3
+    assert Workspace(small).dpo() == runs / "dpo" and len(made) == 3
     assert "dpo: finished before, from the same; not made anew" in capsys.readouterr().out
-    ensure_dpo(small)
+    Workspace(small).dpo()
     assert not capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()} == files
-    assert ensure_triples(small) == load_triples(runs / "triples.jsonl")
+    assert Workspace(small).pairs()[0] == load_triples(runs / "triples.jsonl")
 
 
 HOLD = """
@@ -133,7 +133,7 @@ def test_what_another_process_makes_is_waited_for(name, made, small, runs, monke
         return holder.read_text(encoding="utf-8") if holder.is_file() else f"process {other.pid}"
 
     monkeypatch.setattr(made_from, "_who", who)
-    ensure_dpo(small)
+    Workspace(small).dpo()
     assert f"{name}: process {other.pid}" in capsys.readouterr().out
     assert made == ["sft", "candidates", "dpo"]
 
@@ -161,8 +161,8 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_an_sft_model_of_something_else_is_set_aside(what, made, small, runs, capsys):
     change, seed, said = CHANGES[what]
-    before = load_run(ensure_sft(small))
-    run = load_run(ensure_sft(change(small), seed=seed))
+    before = load_run(Workspace(small).sft())
+    run = load_run(Workspace(change(small), seed=seed).sft())
     assert made == ["sft", "sft"] and run.folder == before.folder
     assert said in capsys.readouterr().out
     assert run.made_from != before.made_from
@@ -170,7 +170,7 @@ def test_an_sft_model_of_something_else_is_set_aside(what, made, small, runs, ca
 
 
 def test_the_record_says_what_a_card_needs(made, small, runs):
-    sft, dpo = load_run(ensure_sft(small)), load_run(ensure_dpo(small))
+    sft, dpo = load_run(Workspace(small).sft()), load_run(Workspace(small).dpo())
     assert sft.made_from["settings"]["learning_rate"] == small.sft.learning_rate
     assert sft.made_from["base"] == model_identity(small.base_model, small)
     assert dpo.made_from["sft"] == model_identity(sft.folder, small)
@@ -184,12 +184,12 @@ def test_the_record_says_what_a_card_needs(made, small, runs):
 def training_and_validation(profile):
     from coursekit.preferences import split_by_prompt
 
-    return split_by_prompt(ensure_triples(profile))
+    return split_by_prompt(Workspace(profile).pairs()[0])
 
 
 def test_another_beta_makes_dpo_anew_and_nothing_else(made, small, runs, capsys):
-    ensure_dpo(small)
-    ensure_dpo(replace(small, dpo=replace(small.dpo, beta=0.3)))
+    Workspace(small).dpo()
+    Workspace(replace(small, dpo=replace(small.dpo, beta=0.3))).dpo()
     assert made == ["sft", "candidates", "dpo", "dpo"]
     assert "settings.beta was 0.1, now 0.3" in capsys.readouterr().out
     assert load_run(runs / "dpo").made_from["settings"]["beta"] == 0.3
@@ -197,13 +197,13 @@ def test_another_beta_makes_dpo_anew_and_nothing_else(made, small, runs, capsys)
 
 def test_a_retrained_sft_gets_triples_and_dpo_of_its_own(made, small, runs):
     """And the old adapter stays on the SFT model that it was trained on."""
-    ensure_dpo(small)
+    Workspace(small).dpo()
     before = model_identity(runs / "sft", small)
     other = replace(small, sft=replace(small.sft, epochs=2))
-    ensure_sft(other)
+    Workspace(other).sft()
     follows = models.adapter_config(runs / "dpo")["base_model_name_or_path"]
     assert model_identity(follows, small) == before
-    ensure_dpo(other)
+    Workspace(other).dpo()
     assert made == ["sft", "candidates", "dpo", "sft", "candidates", "dpo"]
     assert load_run(runs / "dpo").made_from["sft"] == model_identity(runs / "sft", small) != before
     assert load_run(runs / "dpo-old1").made_from["sft"] == before
@@ -212,9 +212,9 @@ def test_a_retrained_sft_gets_triples_and_dpo_of_its_own(made, small, runs):
 def test_back_to_the_first_sft_its_dpo_is_used_and_needs_nothing_that_was_set_aside(
     made, small, runs
 ):
-    ensure_dpo(small)
-    ensure_sft(small, seed=1)
-    ensure_dpo(small)  # the first again, made anew
+    Workspace(small).dpo()
+    Workspace(small, seed=1).sft()
+    Workspace(small).dpo()  # the first again, made anew
     assert made == ["sft", "candidates", "dpo", "sft", "sft"]
     for path in runs.glob("*-old*"):
         shutil.rmtree(path)
@@ -224,15 +224,15 @@ def test_back_to_the_first_sft_its_dpo_is_used_and_needs_nothing_that_was_set_as
 
 @pytest.mark.parametrize("weights", [None, "other"])
 def test_without_its_weights_a_run_is_made_anew(weights, made, small, runs, capsys):
-    path = ensure_sft(small) / "adapter_model.safetensors"
+    path = Workspace(small).sft() / "adapter_model.safetensors"
     path.write_text(weights, encoding="utf-8") if weights else path.unlink()
-    ensure_sft(small)
+    Workspace(small).sft()
     assert made == ["sft", "sft"]
     assert "adapter_model.safetensors" in capsys.readouterr().out
 
 
 def test_killed_while_it_is_made_anew_a_run_is_not_finished(made, small, runs, monkeypatch):
-    ensure_dpo(small)
+    Workspace(small).dpo()
     other = replace(small, dpo=replace(small.dpo, beta=0.3))
 
     def killed(*arguments):
@@ -240,17 +240,17 @@ def test_killed_while_it_is_made_anew_a_run_is_not_finished(made, small, runs, m
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("coursekit.training.dpo.run_training", killed)
-        ensure_dpo(other)
+        Workspace(other).dpo()
     assert not is_finished(runs / "dpo") and is_finished(runs / "dpo-old1")
-    ensure_dpo(other)
+    Workspace(other).dpo()
     assert made == ["sft", "candidates", "dpo", "dpo"]
 
 
 def test_the_judge_of_the_environment_chooses(made, small, runs, monkeypatch, capsys):
-    ensure_triples(small)
-    turned = RubricJudge("careless", error_rate=0.5)
-    monkeypatch.setattr(judging, "load_judge", lambda profile: turned)
-    triples = ensure_triples(small)
+    Workspace(small).pairs()
+    turned = FlawedJudge(ProgramJudge(TRIAGE), "careless", error_rate=0.5)
+    monkeypatch.setattr(workspace, "load_judge", lambda task, profile: turned)
+    triples = Workspace(small).pairs()[0]
     assert {row["judge"] for row in triples} == {"careless"} and made == ["sft", "candidates"]
     assert "judge was" in capsys.readouterr().out
     assert (
@@ -259,11 +259,11 @@ def test_the_judge_of_the_environment_chooses(made, small, runs, monkeypatch, ca
 
 
 def test_edited_triples_are_kept_under_another_name(made, small, runs):
-    triples = ensure_triples(small)
+    triples = Workspace(small).pairs()[0]
     path = runs / "triples.jsonl"
     edited = path.read_text(encoding="utf-8").replace("critical", "low")
     path.write_text(edited + edited, encoding="utf-8")
-    assert ensure_triples(small) == triples
+    assert Workspace(small).pairs()[0] == triples
     assert (runs / "triples-old1.jsonl").read_text(encoding="utf-8") == edited + edited
 
 
@@ -280,9 +280,11 @@ def cell(notebook, containing):
 
 def session_b(profile, my_sft):
     source = cell("B_preferences_and_training", "my_sft = None")
-    names = {name: globals().get(name) for name in ("use_sft",)} | {
+    workspace = Workspace(profile)
+    names = {
         "profile": profile,
-        "runs": profile.artifacts / profile.name,
+        "workspace": workspace,
+        "runs": workspace.folder,
         "demonstrations": [{"prompt": "a", "response": "b"}],
         "train_sft": training.train_sft,
         "load_tokenizer": models.load_tokenizer,
@@ -292,8 +294,8 @@ def session_b(profile, my_sft):
 
 
 def session_c(profile):
-    names = {"profile": profile, "ensure_sft": ensure_sft, "ensure_dpo": ensure_dpo}
-    exec(cell("C_three_way_eval", "models = {"), names)
+    names = {"workspace": Workspace(profile)}
+    exec(cell("C_three_way_eval", "models = workspace.models()"), names)
     return names["models"]
 
 
@@ -314,20 +316,20 @@ def test_your_own_sft_is_evaluated_in_session_c(made, small, runs, tmp_path, cap
 
 def test_a_brought_sft_that_is_gone_or_changed_is_told(made, small, runs, tmp_path, capsys):
     brought = shutil.copytree(small.base_model, tmp_path / "mine")
-    use_sft(brought, small)
+    Workspace(small).use_sft(brought)
     (brought / "config.json").write_text(
         (brought / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
     )
-    ensure_sft(small)
+    Workspace(small).sft()
     assert "it has changed since" in capsys.readouterr().out
     shutil.rmtree(brought)
     with pytest.raises(FileNotFoundError, match="brought is gone: put it back, or delete"):
-        ensure_sft(small)
+        Workspace(small).sft()
     (runs / "brought_sft.json").write_text('{"sft": ', encoding="utf-8")
     with pytest.raises(ValueError, match=r"damaged .* section 2 again"):
-        ensure_sft(small)
+        Workspace(small).sft()
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
-        use_sft(tmp_path / "nothing", small)
+        Workspace(small).use_sft(tmp_path / "nothing")
 
 
 # Finished runs.
@@ -343,33 +345,33 @@ DAMAGE = {
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_history_is_told_and_the_run_made_anew(how, made, small, runs, capsys):
-    folder = ensure_sft(small)
+    folder = Workspace(small).sft()
     path = folder / "history.jsonl"
     path.write_text(DAMAGE[how](path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ValueError, match=r"history.jsonl is damaged .* train it again"):
         load_run(folder)
-    assert load_run(ensure_sft(small)).history == HISTORY and made == ["sft", "sft"]
+    assert load_run(Workspace(small).sft()).history == HISTORY and made == ["sft", "sft"]
     assert "is damaged" in capsys.readouterr().out and (runs / "sft-old1").is_dir()
 
 
 def test_a_run_without_a_record_is_set_aside(made, small, runs):
-    folder = ensure_sft(small)
+    folder = Workspace(small).sft()
     (folder / "made_from.json").unlink()
     with pytest.raises(FileNotFoundError, match="no finished run"):
         load_run(folder)
-    ensure_sft(small)
+    Workspace(small).sft()
     assert made == ["sft", "sft"] and (runs / "sft-old1" / "history.jsonl").is_file()
 
 
 def test_a_run_that_never_began_leaves_nothing_to_set_aside(made, small, runs):
     (runs / "sft" / CHECKPOINTS).mkdir(parents=True)  # what a trainer makes at once
-    ensure_sft(small)
+    Workspace(small).sft()
     assert made == ["sft"] and not (runs / "sft-old1").exists()
 
 
 def test_a_model_that_somebody_has_put_there_is_not_written_over(made, small, runs, capsys):
     shutil.copytree(small.base_model, runs / "sft")
-    ensure_sft(small)
+    Workspace(small).sft()
     assert made == ["sft"] and (runs / "sft-old1" / "config.json").is_file()
     assert "nothing says what it was made from" in capsys.readouterr().out
 
@@ -379,7 +381,7 @@ def test_a_watched_run_serves_who_does_not_watch_but_not_the_reverse(made, small
 
     watcher = Monitor([row["prompt"] for row in triples[:2]], triples[:2])
     watcher.attach = lambda *arguments: None
-    sft = ensure_sft(small)
+    sft = Workspace(small).sft()
     train = lambda monitor=None: training.train_dpo(  # noqa: E731
         sft, triples, runs / "dpo", small, monitor=monitor
     )
@@ -400,7 +402,7 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
         evaluation_prompts=4,
         dpo=replace(quick.dpo, epochs=1),
     )
-    first = three_way(few, seed=3, folder=tmp_path / "seed3")
+    first = three_way(Workspace(few, seed=3, folder=tmp_path / "seed3"))
     assert sorted(first.means.index) == ["SFT", "SFT+DPO", "base"]
     assert first.kl.low <= first.kl.value <= first.kl.high
     assert 0 <= first.wins.estimate.value <= 1 and 0 <= first.copied <= 1
@@ -411,5 +413,5 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
     for stage in ("sft", "dpo"):
         monkeypatch.setattr(f"coursekit.training.{stage}.run_training", refuse)
     monkeypatch.setattr("coursekit.lm.generation.generate", refuse)
-    again = three_way(few, seed=3, folder=tmp_path / "seed3")
+    again = three_way(Workspace(few, seed=3, folder=tmp_path / "seed3"))
     assert again.means.equals(first.means) and again.margin == first.margin
