@@ -79,6 +79,14 @@ def test_sft_lowers_the_loss_and_saves_safetensors(quick, sft_folder):
     assert not list(sft_folder.glob("*.bin"))
 
 
+def test_an_adapters_folder_is_the_same_from_any_process(quick, sft_folder):
+    """By its contents a model is known; a set's order is another in each process."""
+    text = (sft_folder / "adapter_config.json").read_text(encoding="utf-8")
+    config = json.loads(text)
+    assert config["target_modules"] == sorted(quick.sft.lora_targets)
+    assert text == json.dumps(config, indent=2, sort_keys=True)
+
+
 PATHS = {
     "a new adapter on the merged SFT model": {},
     "reference not precomputed": {"precompute_reference": False},

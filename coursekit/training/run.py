@@ -163,10 +163,23 @@ def save_run(
         # Only the trained adapter: TRL's frozen copy of an SFT adapter is not part of the result.
         # Without False, peft looks on the hub whether the base's vocabulary has grown.
         model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        _sort_targets(folder)
         name_base(folder, stands_on(started_from, continues_adapter(model)), artifacts)
     else:
         trainer.save_model(folder)
     return close_run(trainer, tokenizer, folder, made_from)
+
+
+def _sort_targets(folder: Path) -> None:
+    """Let the same training give the same folder, by whose contents a model is known.
+
+    peft keeps the names of the layers in a set and writes it in an order that differs from process
+    to process.
+    """
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def stands_on(started_from: str | Path, continued: bool) -> str | Path:
