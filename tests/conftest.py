@@ -72,7 +72,7 @@ def triples():
 def sft_folder(quick):
     """An SFT adapter of a few steps, saved."""
     from coursekit.tasks.triage import sample_demonstrations
-    from coursekit.training.runs import train_sft
+    from coursekit.training import train_sft
 
     return train_sft(
         quick.base_model, sample_demonstrations(64, quick), quick.artifacts / "sft", quick

@@ -17,7 +17,7 @@ from coursekit.lm.losses import (
     robust_dpo_loss,
     simpo_loss,
 )
-from coursekit.training.runs import trl_loss
+from coursekit.training import trl_loss
 
 
 @pytest.fixture()

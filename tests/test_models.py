@@ -99,7 +99,7 @@ def test_a_tokenizer_cut_short_is_told(name, kept, tokenizer, tmp_path):
 
 def test_adapters_stack_and_merge(sft_folder, quick, tokenizer, triples, tmp_path):
     from coursekit.lm.logprobs import sequence_logps
-    from coursekit.training.runs import train_dpo
+    from coursekit.training import train_dpo
 
     run = train_dpo(sft_folder, triples, tmp_path / "dpo", quick)
     assert adapter_config(run.folder)["base_model_name_or_path"] == str(sft_folder)

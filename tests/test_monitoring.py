@@ -14,9 +14,8 @@ from conftest import NATS, ROOT
 from coursekit.lm.kl import estimate_kl, sample_responses
 from coursekit.lm.loading import frozen_copy, load_model
 from coursekit.lm.logprobs import encode_prompt, score_tokens, token_logps
-from coursekit.training import Monitor, load_metrics
+from coursekit.training import Monitor, load_metrics, train_dpo
 from coursekit.training.monitor import _step
-from coursekit.training.runs import train_dpo
 
 PROMPTS = [
     "Tell the team.\nservice: user-db",
@@ -273,7 +272,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbe
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     from coursekit.common.made_from import write_record
-    from coursekit.training.runs import CHECKPOINTS, _last_checkpoint, finished_run
+    from coursekit.training.loop import last_whole_checkpoint
+    from coursekit.training.run import CHECKPOINTS, finished_run
 
     folder = tmp_path / "dpo" / CHECKPOINTS
     whole = folder / "checkpoint-5"
@@ -281,14 +281,14 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path, capsys):
     (whole / "trainer_state.json").write_text("{}", encoding="utf-8")
     write_record(folder, {"seed": 1})
     assert finished_run(folder.parent, {"seed": 1}) is None
-    assert _last_checkpoint(folder) == str(whole)
+    assert last_whole_checkpoint(folder) == whole
     half = folder / "checkpoint-9"
     half.mkdir()
     (half / "trainer_state.json").write_text('{"global', encoding="utf-8")
-    assert _last_checkpoint(folder) == str(whole) and not half.exists()
+    assert last_whole_checkpoint(folder) == whole and not half.exists()
     assert finished_run(folder.parent, {"seed": 2}) is None
     assert "seed was 1, now 2" in capsys.readouterr().out
-    assert _last_checkpoint(folder) is None
+    assert last_whole_checkpoint(folder) is None
     assert (tmp_path / "dpo-old1" / CHECKPOINTS / "checkpoint-5").is_dir()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.tasks.triage import TRIAGE
-from coursekit.training import preflight as module
+from coursekit.training import checklist as module
 from coursekit.training.checklist import ITEMS, preflight
 
 

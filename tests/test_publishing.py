@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from coursekit.lm.loading import adapter_config, load_model
 from coursekit.lm.weights import write_checksums
 from coursekit.tasks.triage import TRIAGE
+from coursekit.training import load_run, train_dpo
 from coursekit.training import release as publishing
 from coursekit.training.release import assert_whole, git_tag, make_release, push_to_hub
-from coursekit.training.runs import load_run, train_dpo
 
 SECTIONS = {
     "Evaluation on 30 prompts": "| a |\n|---|\n| 1 |",

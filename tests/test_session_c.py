@@ -318,7 +318,7 @@ def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_pa
 
 def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     from coursekit.common.files import save_jsonl
-    from coursekit.training.runs import train_dpo
+    from coursekit.training import train_dpo
     from coursekit.week.deliverables import TEMPLATES
 
     here, record, _ = saved

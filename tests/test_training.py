@@ -20,15 +20,9 @@ from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import dpo_loss
 from coursekit.preferences import to_trl
 from coursekit.tasks.triage import TRIAGE
-from coursekit.training.runs import (
-    ReferenceError,
-    assert_first_loss,
-    assert_reference,
-    load_run,
-    one_batch_trainer,
-    train_dpo,
-    train_sft,
-)
+from coursekit.training import ReferenceError, load_run, train_dpo, train_sft
+from coursekit.training.one_batch import one_batch_trainer
+from coursekit.training.reference import assert_first_loss, assert_reference
 
 
 def options(folder, **more):
@@ -83,6 +77,14 @@ def test_sft_lowers_the_loss_and_saves_safetensors(quick, sft_folder):
     assert losses[-1] < losses[0]
     assert (sft_folder / "adapter_model.safetensors").is_file()
     assert not list(sft_folder.glob("*.bin"))
+
+
+def test_an_adapters_folder_is_the_same_from_any_process(quick, sft_folder):
+    """By its contents a model is known; a set's order is another in each process."""
+    text = (sft_folder / "adapter_config.json").read_text(encoding="utf-8")
+    config = json.loads(text)
+    assert config["target_modules"] == sorted(quick.sft.lora_targets)
+    assert text == json.dumps(config, indent=2, sort_keys=True)
 
 
 PATHS = {
@@ -331,6 +333,79 @@ def test_trap_adapter_passed_in_keeps_its_reference(
     assert_reference(trainer, tokenizer, triples, expected, "before training")
     assert first_loss(trainer) == pytest.approx(math.log(2), abs=NATS)
     assert_reference(trainer, tokenizer, triples, expected, "after training")
+
+
+def test_train_dpo_refuses_another_model_in_the_sft_models_place(
+    quick, sft_folder, triples, tmp_path, monkeypatch
+):
+    """Policy and reference alike, so that the first loss would be ln 2: the base model's."""
+    from coursekit.training import dpo
+
+    make = dpo.policy_and_reference
+    of_the_base = lambda *_: make(quick.base_model, quick.dpo, quick)  # noqa: E731
+    monkeypatch.setattr(dpo, "policy_and_reference", of_the_base)
+    with pytest.raises(ReferenceError, match="before training the reference gives"):
+        train_dpo(sft_folder, triples, tmp_path / "dpo", quick)
+    assert not (tmp_path / "dpo" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_train_dpo_notices_a_reference_that_has_moved(
+    rank, quick, sft_folder, triples, tmp_path, monkeypatch
+):
+    """Weights that the reference uses change while it trains: nothing is saved."""
+    from coursekit.training import dpo
+    from coursekit.training.reference import reference_of
+
+    def moving(trainer, *_):
+        with reference_of(trainer) as reference, torch.no_grad():
+            next(p for name, p in reference.named_parameters() if "embed" in name).mul_(1.5)
+
+    monkeypatch.setattr(dpo, "run_training", moving)
+    settings = replace(quick.dpo, lora_rank=rank)
+    with pytest.raises(ReferenceError, match="after training the reference gives"):
+        train_dpo(sft_folder, triples, tmp_path / "dpo", quick, settings=settings)
+    assert not (tmp_path / "dpo" / "history.jsonl").exists()
+
+
+# How often a model is loaded.
+
+
+def test_a_model_is_loaded_once_a_call(quick, sft_folder, triples, tmp_path, monkeypatch):
+    """Twice where all weights are trained: the reference is a second one from the same folder."""
+    from coursekit.lm import loading
+    from coursekit.training import preflight
+    from coursekit.training.reward_model import train_reward_model
+
+    loads, load = [], loading._load_plain
+    counted = lambda source, profile: loads.append(source) or load(source, profile)  # noqa: E731
+    monkeypatch.setattr(loading, "_load_plain", counted)
+    few = replace(quick, dpo=replace(quick.dpo, epochs=1))
+    whole = replace(few.dpo, lora_rank=0)
+    dpo = lambda: train_dpo(sft_folder, triples[:8], tmp_path / "dpo", few)  # noqa: E731
+    calls = {
+        "SFT": lambda: train_sft(few.base_model, _demonstrations(16), tmp_path / "sft", few),
+        "DPO": dpo,
+        "finished DPO": dpo,
+        "DPO of all weights": lambda: train_dpo(
+            sft_folder, triples[:8], tmp_path / "whole", few, settings=whole
+        ),
+        "reward model": lambda: train_reward_model(
+            sft_folder, triples[:8], tmp_path / "reward", few
+        ),
+        "preflight": lambda: preflight(sft_folder, triples[:8], few),
+        "preflight of all weights": lambda: preflight(sft_folder, triples[:8], few, settings=whole),
+    }
+    counts = {}
+    for name, call in calls.items():
+        loads.clear()
+        call()
+        counts[name] = len(loads)
+    assert counts == dict.fromkeys(calls, 1) | {
+        "finished DPO": 0,
+        "DPO of all weights": 2,
+        "preflight of all weights": 2,
+    }
 
 
 # Saving, reloading, overwriting.

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from coursekit import workspace
+from coursekit import training, workspace
 from coursekit.common import made_from
 from coursekit.common.made_from import fingerprint, write_record
 from coursekit.evaluation.judges import FlawedJudge, ProgramJudge
@@ -24,8 +24,8 @@ from coursekit.lm import loading as models
 from coursekit.lm.identity import model_identity
 from coursekit.preferences import load_triples
 from coursekit.tasks.triage import TRIAGE
-from coursekit.training import runs as training
-from coursekit.training.runs import is_finished, load_run
+from coursekit.training.rows import rows_fingerprint
+from coursekit.training.run import CHECKPOINTS, close_run, is_finished, load_run
 from coursekit.workspace import Workspace, three_way
 
 HISTORY = [{"loss": 0.7}, {"eval_rewards/margins": 0.2}]
@@ -37,7 +37,7 @@ def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
     config = {"base_model_name_or_path": str(started_from)}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     (folder / "adapter_model.safetensors").write_text(fingerprint(made_from), encoding="utf-8")
-    return training.close_run(trainer, tokenizer, folder, made_from)
+    return close_run(trainer, tokenizer, folder, made_from)
 
 
 def model_stub(source, *rest, **options):
@@ -54,7 +54,7 @@ def made(monkeypatch, triples):
 
     def run(trainer, label, profile, folder, made_from):
         seen.append(folder.name)
-        write_record(folder / training.CHECKPOINTS, made_from)
+        write_record(folder / CHECKPOINTS, made_from)
 
     def generate(model, tokenizer, prompts, **options):
         seen.append("candidates")
@@ -63,17 +63,19 @@ def made(monkeypatch, triples):
 
     trainer = SimpleNamespace(state=SimpleNamespace(log_history=HISTORY))
     for name, stub in {
-        "_sft_trainer": lambda *arguments: trainer,
-        "_make_dpo_trainer": lambda **parts: trainer,
-        "policy_and_reference": lambda *arguments: (None, None, None),
-        "pair_logps": lambda *arguments: None,
-        "assert_reference": lambda *arguments: None,
-        "check_rows_fit": lambda *arguments: None,
-        "load_model": model_stub,
-        "run_training": run,
-        "_save": save_stub,
+        "sft._sft_trainer": lambda *arguments: trainer,
+        "dpo.dpo_trainer": lambda **parts: trainer,
+        "dpo.policy_and_reference": lambda *arguments: (None, None, None),
+        "dpo.pair_logps": lambda *arguments: None,
+        "dpo.assert_reference": lambda *arguments: None,
+        "dpo.check_rows_fit": lambda *arguments: None,
+        "dpo.load_model": model_stub,
+        "sft.run_training": run,
+        "dpo.run_training": run,
+        "sft.save_run": save_stub,
+        "dpo.save_run": save_stub,
     }.items():
-        monkeypatch.setattr(training, name, stub)
+        monkeypatch.setattr(f"coursekit.training.{name}", stub)
     monkeypatch.setattr(models, "load_model", model_stub)
     monkeypatch.setattr("coursekit.lm.generation.generate", generate)
     monkeypatch.delenv("COURSE_JUDGE", raising=False)
@@ -95,7 +97,7 @@ def test_a_second_time_nothing_is_made(made, small, runs, capsys, monkeypatch):
     assert made == ["sft", "candidates", "dpo"]
     Workspace(small).dpo()
     assert "finished before" not in capsys.readouterr().out  # a moment ago, here
-    monkeypatch.setattr(training, "_known", set())  # as in another process
+    monkeypatch.setattr("coursekit.training.run._known", set())  # as in another process
     files = {path: path.stat().st_mtime_ns for path in (runs / "dpo").iterdir()}
     assert Workspace(small).dpo() == runs / "dpo" and len(made) == 3
     assert "dpo: finished before, from the same; not made anew" in capsys.readouterr().out
@@ -176,7 +178,7 @@ def test_the_record_says_what_a_card_needs(made, small, runs):
     assert {"torch", "trl"} <= set(dpo.made_from["versions"])
     assert dpo.made_from["seed"] == 0 and dpo.history == HISTORY
     train, _ = training_and_validation(small)
-    assert dpo.made_from["rows"] == training.rows_fingerprint(train)
+    assert dpo.made_from["rows"] == rows_fingerprint(train)
 
 
 def training_and_validation(profile):
@@ -237,7 +239,7 @@ def test_killed_while_it_is_made_anew_a_run_is_not_finished(made, small, runs, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "run_training", killed)
+        patch.setattr("coursekit.training.dpo.run_training", killed)
         Workspace(other).dpo()
     assert not is_finished(runs / "dpo") and is_finished(runs / "dpo-old1")
     Workspace(other).dpo()
@@ -362,7 +364,7 @@ def test_a_run_without_a_record_is_set_aside(made, small, runs):
 
 
 def test_a_run_that_never_began_leaves_nothing_to_set_aside(made, small, runs):
-    (runs / "sft" / training.CHECKPOINTS).mkdir(parents=True)  # what a trainer makes at once
+    (runs / "sft" / CHECKPOINTS).mkdir(parents=True)  # what a trainer makes at once
     Workspace(small).sft()
     assert made == ["sft"] and not (runs / "sft-old1").exists()
 
@@ -408,7 +410,8 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("made anew")
 
-    monkeypatch.setattr(training, "run_training", refuse)
+    for stage in ("sft", "dpo"):
+        monkeypatch.setattr(f"coursekit.training.{stage}.run_training", refuse)
     monkeypatch.setattr("coursekit.lm.generation.generate", refuse)
     again = three_way(Workspace(few, seed=3, folder=tmp_path / "seed3"))
     assert again.means.equals(first.means) and again.margin == first.margin

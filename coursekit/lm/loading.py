@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.files import shorten
 from ..common.profile import TINY_MODEL, Profile, load_profile
+from .trl_compat import adapter_on_hub, is_adapted, is_four_bit, keep_gradients
 from .weights import IF_SHIPPED, WHOLE_WEIGHTS, load_adapter, load_whole
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load_model(
     name = adapter["base_model_name_or_path"]
     _check_base(source, name, profile)
     base = load_model(name, profile)
-    if hasattr(base, "peft_config"):
+    if is_adapted(base):
         base = merge_adapter(base)
     return load_adapter(source, base, trainable).eval()
 
@@ -143,7 +144,7 @@ def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
 
     Raises ValueError for 4-bit weights: merging would round the adapter away in part.
     """
-    if getattr(model, "is_loaded_in_4bit", False):
+    if is_four_bit(model):
         raise ValueError(
             "an adapter cannot be merged into 4-bit weights without loss: load the base with "
             "four_bit=False to merge, or train DPO on the adapter itself"
@@ -244,11 +245,7 @@ def _load_plain(source: str | Path, profile: Profile) -> PreTrainedModel:
         )
     model = load_whole(AutoModelForCausalLM, source, **options)
     if profile.four_bit:
-        # On some CPUs bitsandbytes repacks weights at the first pass in evaluation mode, for
-        # a kernel without gradients: training after an evaluation would silently lose most of them.
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
+        keep_gradients(model)
     elif torch.cuda.is_available():  # where 4-bit weights are already
         model = model.to("cuda")
     return model
@@ -259,11 +256,9 @@ def _refuse_hub_adapter(source: str | Path, profile: Profile) -> None:
 
     In a folder, an adapter has been met before.
     """
-    from transformers.utils import find_adapter_config_file
-
     if Path(source).is_dir():
         return
-    if find_adapter_config_file(str(source), revision=_revision(source, profile)):
+    if adapter_on_hub(str(source), _revision(source, profile)):
         raise ValueError(
             f"{source} on the hub is an adapter: download it into a folder (hf download {source} "
             "--local-dir FOLDER), look at the base it names, and give that folder"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.quiet import quiet
+from .trl_compat import scales
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,8 +186,6 @@ def _refuse_infinite(source: str | Path, tensors: Iterable[tuple[str, Tensor]]) 
 def _floating(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """The model's weights that are numbers; of 4-bit ones, the scales."""
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
-        state = getattr(weight, "quant_state", None)
-        scales = (state.offset, state.state2.absmax) if state else ()  # quantised twice
-        for tensor in (weight, *scales):
+        for tensor in (weight, *scales(weight)):
             if tensor.is_floating_point():
                 yield name, tensor

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..common.profile import Profile, TrainingSettings
 from ..common.prompts import Prompt, as_text
@@ -22,21 +22,14 @@ from ..common.quiet import quiet
 from ..lm.logprobs import context_of, encode_pair, encode_whole, spans_boundary
 from ..lm.memory_budget import adapter_training, frozen, full_training
 from ..preferences import audit, check_triples
-from .runs import (
-    PROBES,
-    asked_path,
-    assert_reference,
-    one_batch_loss,
-    one_batch_trainer,
-    pair_logps,
-    policy_and_reference,
-)
+from .dpo import load_start, policy_and_reference
+from .one_batch import one_batch_loss, one_batch_trainer
+from .reference import assert_reference, pair_logps
+from .rows import PROBES, Rows, asked_path
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Rows = Sequence[dict[str, Any]]
 
 # Learning rates outside are nearly always a slip. Adapters take more than whole models.
 ADAPTER_RATES = (1e-6, 5e-4)
@@ -86,6 +79,25 @@ class Preflight:
 
 
 @dataclass(frozen=True)
+class _Model:
+    """What is to be known of a model: its size, its context, its linear layers' shapes by name."""
+
+    weights: int
+    context: int | None
+    layers: dict[str, list[tuple[int, int]]]  # inputs and outputs of each that has the name
+
+
+def _look_at(model: PreTrainedModel) -> _Model:
+    layers: dict[str, list[tuple[int, int]]] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features") and "lora_" not in name:
+            last = name.removesuffix(".base_layer").rsplit(".", 1)[-1]
+            layers.setdefault(last, []).append((module.in_features, module.out_features))
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return _Model(weights, context_of(model), layers)
+
+
+@dataclass(frozen=True)
 class _Run:
     """What the checks look at."""
 
@@ -99,11 +111,19 @@ class _Run:
     reference: PreTrainedModel | None
 
     @cached_property
-    def model(self) -> PreTrainedModel:
-        """The SFT model, for looking at."""
-        from ..lm.loading import load_model
+    def _loaded(self) -> PreTrainedModel:
+        """The SFT model, loaded once a checklist."""
+        return load_start(self.sft, self.settings, self.profile)
 
-        return load_model(self.sft, self.profile)
+    @cached_property
+    def model(self) -> _Model:
+        """What the checks ask of the SFT model; kept, where the model itself is used up."""
+        return _look_at(self._loaded)
+
+    def hand_over(self) -> PreTrainedModel:
+        """The SFT model fresh from its folder, once: to be made a policy of."""
+        _ = self.model  # looked at before it goes
+        return self.__dict__.pop("_loaded")
 
     @property
     def responses(self) -> Iterator[tuple[int, Prompt, str]]:
@@ -316,7 +336,7 @@ def _lengths(run: _Run) -> tuple[bool, str]:
     found = f"95 % have at most {np.percentile(lengths, 95):.0f} tokens, the longest {max(lengths)}"
     for name, limit in (
         ("max_length", run.settings.max_length),
-        ("the model's context", context_of(run.model) or math.inf),
+        ("the model's context", run.model.context or math.inf),
     ):
         if over := sum(length > limit for length in lengths):
             return False, f"{found}; {over} over {name} = {limit}"
@@ -359,25 +379,19 @@ def _reference(run: _Run) -> tuple[bool, str]:
     import torch
 
     probes = list(run.train[:PROBES])
-    expected = pair_logps(run.model, run.tokenizer, probes)
-    model, peft_config, reference = policy_and_reference(run.sft, run.settings, run.profile)
+    sft = run.hand_over()
+    expected = pair_logps(sft, run.tokenizer, probes)
+    policy, adapter, reference = policy_and_reference(run.sft, run.settings, run.profile, sft)
+    if run.reference:
+        adapter, reference = None, run.reference
+    options = {"max_length": run.settings.max_length, "beta": run.settings.beta}
+    models = {"model": policy, "ref_model": reference, "peft_config": adapter}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        trainer = one_batch_trainer(
-            run.tokenizer,
-            probes,
-            folder,
-            {"max_length": run.settings.max_length, "beta": run.settings.beta},
-            model=model,
-            ref_model=run.reference or reference,
-            peft_config=None if run.reference else peft_config,
-        )
+        trainer = one_batch_trainer(run.tokenizer, probes, folder, options, **models)
         assert_reference(trainer, run.tokenizer, probes, expected, "before training")
         loss = one_batch_loss(trainer)
-    right = abs(loss - math.log(2)) < 0.01
-    return (
-        right,
-        f"first loss {loss:.4f} (ln 2 = {math.log(2):.4f}); its log-probabilities are SFT's",
-    )
+    found = f"first loss {loss:.4f} (ln 2 = {math.log(2):.4f}); its log-probabilities are SFT's"
+    return abs(loss - math.log(2)) < 0.01, found
 
 
 @_item(
@@ -389,21 +403,16 @@ def _reference(run: _Run) -> tuple[bool, str]:
     fix="name the model's own linear layers in lora_targets (print(model) shows them).",
 )
 def _trainable(run: _Run) -> tuple[bool, str]:
-    total = sum(parameter.numel() for parameter in run.model.parameters())
+    total, layers = run.model.weights, run.model.layers
     if run.settings.lora_rank == 0:
         return True, f"all {total:,} weights"
-    shapes: dict[str, list[tuple[int, int]]] = {}
-    for name, module in run.model.named_modules():
-        last = name.removesuffix(".base_layer").rsplit(".", 1)[-1]
-        if hasattr(module, "in_features") and "lora_" not in name:
-            shapes.setdefault(last, []).append((module.in_features, module.out_features))
-    missing = [target for target in run.settings.lora_targets if target not in shapes]
+    missing = [target for target in run.settings.lora_targets if target not in layers]
     if missing:
-        return False, f"no layer called {', '.join(missing)}; there are: {', '.join(shapes)}"
+        return False, f"no layer called {', '.join(missing)}; there are: {', '.join(layers)}"
     count = sum(
         run.settings.lora_rank * (ins + outs)
         for target in run.settings.lora_targets
-        for ins, outs in shapes[target]
+        for ins, outs in layers[target]
     )
     return True, f"{count:,} of {total + count:,} ({count / (total + count):.1%})"
 
@@ -445,12 +454,10 @@ def _precision(run: _Run) -> tuple[bool, str]:
     fix="an adapter in place of all weights, 4-bit weights, a smaller model.",
 )
 def _memory(run: _Run) -> tuple[bool, str]:
-    n = sum(parameter.numel() for parameter in run.model.parameters())
+    n = run.model.weights
     if run.settings.lora_rank:
-        parts = [
-            frozen(n, 0.5 if run.profile.four_bit else _bytes(run)),
-            adapter_training(0.02 * n),
-        ]
+        bytes_a_weight = 0.5 if run.profile.four_bit else _bytes(run)
+        parts = [frozen(n, bytes_a_weight), adapter_training(0.02 * n)]
     else:
         parts = [full_training(n), frozen(n)]
     needed = sum(sum(part.values()) for part in parts)

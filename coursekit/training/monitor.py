@@ -22,7 +22,9 @@ from ..common.files import json_lines, read_text
 from ..common.made_from import fingerprint
 from ..common.prompts import Prompt
 from ..lm.kl import estimate_kl, sample_responses
-from ..lm.logprobs import encode_pair, score_tokens, token_logps
+from ..lm.logprobs import EncodedPair, encode_pair, score_tokens, token_logps
+from ..lm.trl_compat import bare_model, log_with_step
+from .reference import reference_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,8 +110,7 @@ class Monitor(TrainerCallback):
         step = state.global_step
         if step % self._every == 0 or step == state.max_steps:
             for name, value in self.measure(step).items():
-                # TRL logs the mean of what stands here in its next entry.
-                self.trainer._metrics["train"][name].append(value)
+                log_with_step(self.trainer, name, value)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if logs and "train_runtime" not in logs:
@@ -121,10 +122,8 @@ class Monitor(TrainerCallback):
 
     def measure(self, step: int) -> dict[str, float]:
         """All metrics of the policy as it is now; appends the samples to their file."""
-        from .runs import reference_of
-
         start = time.perf_counter()
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = bare_model(self.trainer)
         pairs = sample_responses(
             model,
             self.tokenizer,
@@ -137,27 +136,29 @@ class Monitor(TrainerCallback):
         scores = score_tokens(model, pairs, _logps_and_entropy)  # (T, 2) each
         held = _sums(score_tokens(model, self._held, token_logps))  # (2 R,)
         with reference_of(self.trainer) as reference:
-            theirs = score_tokens(reference, pairs, token_logps)
+            theirs = score_tokens(reference, pairs, token_logps)  # (T,) each
             if self._held_reference is None:
                 self._held_reference = _sums(score_tokens(reference, self._held, token_logps))
-        kl = estimate_kl([rows[:, 0] for rows in scores], theirs)
-        end = self.tokenizer.eos_token_id
         metrics = {
-            "kl/k1": kl.k1,
-            "kl/k1_se": kl.k1_se,
-            "kl/k3": kl.k3,
-            "kl/k3_se": kl.k3_se,
-            "policy/entropy": torch.cat([rows[:, 1] for rows in scores]).mean().item(),
-            "policy/length": sum(len(pair.response_ids) for pair in pairs) / len(pairs),
-            "policy/ended": sum(pair.response_ids[-1] == end for pair in pairs) / len(pairs),
+            **_kl_metrics([rows[:, 0] for rows in scores], theirs),
+            **self._policy_metrics(pairs, [rows[:, 1] for rows in scores]),
             **self._held_metrics(held - self._held_reference),
         }
-        for number, pair in enumerate(pairs[:3]):
-            text = self.tokenizer.decode(pair.response_ids, skip_special_tokens=True)
-            self._append(SAMPLES_FILE, {"step": step, "prompt": number, "response": text})
+        self._keep_samples(step, pairs)
         metrics["monitor/seconds"] = time.perf_counter() - start
         self.seconds += metrics["monitor/seconds"]
         return metrics
+
+    def _policy_metrics(
+        self, pairs: Sequence[EncodedPair], entropies: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """From the sampled responses and the entropies of their tokens, (T,) each."""
+        end = self.tokenizer.eos_token_id
+        return {
+            "policy/entropy": torch.cat(list(entropies)).mean().item(),
+            "policy/length": sum(len(pair.response_ids) for pair in pairs) / len(pairs),
+            "policy/ended": sum(pair.response_ids[-1] == end for pair in pairs) / len(pairs),
+        }
 
     def _held_metrics(self, log_ratios: Tensor) -> dict[str, float]:
         """From the summed log-ratios of the chosen and then the rejected responses, (2 R,)."""
@@ -172,6 +173,11 @@ class Monitor(TrainerCallback):
             "held/chosen_shift": per_token.chunk(2)[0].mean().item(),
             "held/rejected_shift": per_token.chunk(2)[1].mean().item(),
         }
+
+    def _keep_samples(self, step: int, pairs: Sequence[EncodedPair]) -> None:
+        for number, pair in enumerate(pairs[:3]):
+            text = self.tokenizer.decode(pair.response_ids, skip_special_tokens=True)
+            self._append(SAMPLES_FILE, {"step": step, "prompt": number, "response": text})
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
@@ -190,13 +196,7 @@ def load_metrics(folder: str | Path) -> pd.DataFrame:
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: train with monitor=Monitor(...) to have metrics")
-    text = read_text(path)
-    rows = json_lines(text, path)
-    if rows and isinstance(rows[-1], ValueError) and not text.endswith("\n"):
-        print(f"{path}: the last line is cut, as a kill leaves it, and left out")
-        rows.pop()
-    if not rows:
-        raise ValueError(f"{path} holds no metrics: train with monitor=Monitor(...) to have some")
+    rows = _whole_lines(path)
     for number, row in enumerate(rows, start=1):
         if isinstance(row, ValueError):
             raise row
@@ -207,6 +207,24 @@ def load_metrics(folder: str | Path) -> pd.DataFrame:
                 "of a run, or take the line out"
             )
     return pd.DataFrame(rows).groupby("step", as_index=False).first()
+
+
+def _whole_lines(path: Path) -> list[Any]:
+    """What the lines hold, or a ValueError in place of one, but for a last one that is cut."""
+    text = read_text(path)
+    rows = json_lines(text, path)
+    if rows and isinstance(rows[-1], ValueError) and not text.endswith("\n"):
+        print(f"{path}: the last line is cut, as a kill leaves it, and left out")
+        rows.pop()
+    if not rows:
+        raise ValueError(f"{path} holds no metrics: train with monitor=Monitor(...) to have some")
+    return rows
+
+
+def _kl_metrics(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, float]:
+    """From policy's and reference's log-probabilities of the sampled tokens, (T,) a response."""
+    kl = estimate_kl(ours, theirs)
+    return {"kl/k1": kl.k1, "kl/k1_se": kl.k1_se, "kl/k3": kl.k3, "kl/k3_se": kl.k3_se}
 
 
 def _logps_and_entropy(logits: Tensor, input_ids: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def _one_adapter(base: str | Path, adapters: list[Path], profile: Profile, folde
 
 def _record(adapter: Path) -> dict[str, Any]:
     """What the run that trained the adapter says it was made from; nothing where it says none."""
-    from .runs import load_run
+    from .run import load_run
 
     try:
         return load_run(adapter).made_from

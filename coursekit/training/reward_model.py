@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,33 +26,28 @@ from ..evaluation.judges.judge import Winner, identity_of, source_of
 from ..lm.identity import model_identity
 from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapter
 from ..lm.logprobs import encode_pair, pad_right, sequence_logps
+from ..lm.trl_compat import bare_model, is_adapted
 from ..lm.weights import load_whole
 from ..preferences import check_triples, to_trl
-from .runs import (
-    TrainingRun,
-    check_rows_fit,
-    close_run,
-    finished_run,
-    is_finished,
-    rows_fingerprint,
-    run_arguments,
-    run_training,
-    validation_arguments,
-)
+from .arguments import lora_config, run_arguments, validation_arguments
+from .loop import run_training
+from .rows import Rows, check_rows_fit, rows_record
+from .run import TrainingRun, close_run, finished_run, is_finished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import RewardTrainer
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
 
 def train_reward_model(
     sft: str | Path,
-    triples: Sequence[dict[str, Any]],
+    triples: Rows,
     folder: str | Path,
     profile: Profile,
     *,
-    validation: Sequence[dict[str, Any]] | None = None,
+    validation: Rows | None = None,
     settings: TrainingSettings | None = None,
     seed: int = 0,
 ) -> TrainingRun:
@@ -67,70 +63,92 @@ def train_reward_model(
 
     Raises ValueError for a row that is no triple, or is too long.
     """
-    from peft import LoraConfig
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-    from trl import RewardConfig, RewardTrainer
-
     triples = check_triples(triples)
-    settings = settings or profile.dpo
-    folder = Path(folder)
+    settings, folder = settings or profile.dpo, Path(folder)
     with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
         tokenizer = load_tokenizer(sft, profile)
-        chat = bool(tokenizer.chat_template)
         made_from = {
             "stage": "reward model",
             "sft": model_identity(sft, profile),
-            "rows": rows_fingerprint(triples),
-            "n": len(triples),
-            "validation": rows_fingerprint(validation) if validation else None,
+            **rows_record(triples, validation),
             "settings": asdict(settings),
             "seed": seed,
         }
         if run := finished_run(folder, made_from):
             return run
-        whole = load_model(sft, replace(profile, four_bit=False))
-        if adapter_config(sft):
-            whole = merge_adapter(whole)
-        whole.save_pretrained(start)
-        torch.manual_seed(seed)  # of the new head
-        spoken = logging.get_verbosity()
-        logging.set_verbosity_error()  # a head is missing and another left over: as it should be
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                start,
-                num_labels=1,
-                dtype=whole.dtype,
-                pad_token_id=tokenizer.pad_token_id,
-                use_safetensors=True,
-                trust_remote_code=False,
-            ).to(whole.device)
-        finally:
-            logging.set_verbosity(spoken)
-        del whole
+        model = _with_scalar_head(sft, start, tokenizer, replace(profile, four_bit=False), seed)
         for rows in (triples, validation or []):
             check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), settings.max_length)
-        trainer = RewardTrainer(
-            model=model,
-            args=RewardConfig(
-                **run_arguments(settings, profile, folder, seed)
-                | validation_arguments(len(validation or ()), settings.batch_size)
-            ),
-            train_dataset=to_trl(triples, chat),
-            eval_dataset=to_trl(validation, chat) if validation else None,
-            processing_class=tokenizer,
-            peft_config=LoraConfig(
-                r=settings.lora_rank,
-                lora_alpha=settings.lora_alpha,
-                target_modules=list(settings.lora_targets),
-                modules_to_save=["score"],
-                task_type="SEQ_CLS",
-            ),
-        )
+        options = run_arguments(settings, profile, folder, seed)
+        trainer = _reward_trainer(model, tokenizer, triples, validation, settings, options)
         run_training(trainer, "reward model", profile, folder, made_from)
-        trained = merge_adapter(trainer.accelerator.unwrap_model(trainer.model))
-        trained.save_pretrained(folder)
+        trained = bare_model(trainer)
+        whole = merge_adapter(trained) if is_adapted(trained) else trained
+        whole.save_pretrained(folder)
         return close_run(trainer, tokenizer, folder, made_from)
+
+
+def _with_scalar_head(
+    sft: str | Path, start: str, tokenizer: PreTrainedTokenizerBase, profile: Profile, seed: int
+) -> PreTrainedModel:
+    """The SFT model, its adapter merged, with one number for the last token: the reward.
+
+    start: a folder for the model to come from; with each checkpoint peft looks there again.
+    seed: of the new head's weights.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    sft_model = load_model(sft, profile)
+    if adapter_config(sft):
+        sft_model = merge_adapter(sft_model)
+    sft_model.save_pretrained(start)
+    torch.manual_seed(seed)
+    with _errors_alone():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            start,
+            num_labels=1,
+            dtype=sft_model.dtype,
+            pad_token_id=tokenizer.pad_token_id,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    return model.to(sft_model.device)
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Without the warning that a head is missing and another left over: as it should be."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _reward_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    triples: Rows,
+    validation: Rows | None,
+    settings: TrainingSettings,
+    options: dict[str, Any],
+) -> RewardTrainer:
+    """TRL's trainer of an adapter and of the head. `options`: fields of its `RewardConfig`."""
+    from trl import RewardConfig, RewardTrainer
+
+    chat = bool(tokenizer.chat_template)
+    options = options | validation_arguments(len(validation or ()), settings.batch_size)
+    return RewardTrainer(
+        model=model,
+        args=RewardConfig(**options),
+        train_dataset=to_trl(triples, chat),
+        eval_dataset=to_trl(validation, chat) if validation else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(settings, "SEQ_CLS", modules_to_save=["score"]),
+    )
 
 
 class RewardModel:

@@ -109,7 +109,7 @@ def _made_from(
     """Whatever the trials' results depend on."""
     from ..lm import generation, logprobs
     from ..lm.loading import load_tokenizer
-    from .runs import rows_fingerprint
+    from .rows import rows_fingerprint
 
     load_tokenizer(sft, profile)  # a model that does not exist has no identity
     return {
@@ -159,7 +159,7 @@ def _run(
     """Train, answer, compare with the baseline's answers."""
     from ..evaluation import kl_from_reference, win_rate
     from ..lm.loading import load_model, load_tokenizer, merge_adapter
-    from .runs import train_dpo
+    from .dpo import train_dpo
 
     with tempfile.TemporaryDirectory() as scratch:
         run = train_dpo(

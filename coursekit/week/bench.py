@@ -144,7 +144,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     from ..lm.logprobs import encode_pair, pad_right, sum_over_response, token_logps
     from ..lm.losses import dpo_loss
     from ..preferences import to_trl
-    from ..training.runs import _lora, _make_dpo_trainer, policy_and_reference, run_arguments
+    from ..training.arguments import lora_config, run_arguments
+    from ..training.dpo import dpo_trainer, policy_and_reference
 
     steps = 10
     settings = profile.dpo
@@ -156,7 +157,7 @@ def dpo_step(profile: Profile, rounds: int) -> str:
     with quiet():
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
         # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
-        trainer = _make_dpo_trainer(
+        trainer = dpo_trainer(
             model=model,
             ref_model=reference,
             peft_config=peft_config,
@@ -173,7 +174,8 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             trainer.train()
 
     with quiet():
-        bare = get_peft_model(merge_adapter(load_model(sft, profile)), _lora(settings)).train()
+        whole = merge_adapter(load_model(sft, profile))
+        bare = get_peft_model(whole, lora_config(settings)).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])
         for side in ("chosen", "rejected")
@@ -212,8 +214,7 @@ def monitoring(profile: Profile, rounds: int) -> str:
 
     import matplotlib.pyplot as plt
 
-    from ..training import Monitor
-    from ..training.runs import train_dpo
+    from ..training import Monitor, train_dpo
     from .figures.results import plot_monitor
 
     workspace = Workspace(profile)

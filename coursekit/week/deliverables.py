@@ -212,7 +212,7 @@ def _adapter(workspace: Workspace) -> State:
     from ..lm.generation import generate
     from ..lm.loading import load_model, load_tokenizer
     from ..training.release import assert_whole
-    from ..training.runs import is_finished
+    from ..training.run import is_finished
 
     folder, profile = workspace.folder / "dpo", workspace.profile
     if not is_finished(folder):

@@ -23,8 +23,7 @@ from ..tasks import load_task
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..training import WinRateCallback
-    from ..training.runs import TrainingRun
+    from ..training import TrainingRun, WinRateCallback
 
 Rows = Sequence[dict[str, Any]]
 RECORDED_TASK = load_task("triage")  # the one whose runs come with the course
@@ -214,8 +213,7 @@ def run_condition(
 
     contest: compares the policy with SFT on the way.
     """
-    from ..training import Monitor
-    from ..training.runs import train_dpo
+    from ..training import Monitor, train_dpo
 
     rng = random.Random(f"{condition.name}/{seed}")
     train, validation = condition.rows(list(train)[: condition.triples], list(validation), rng)
