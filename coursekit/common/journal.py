@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .made_from import (
+    NOTES,
+    MadeFrom,
     differences,
     fingerprint,
     only_here,
@@ -87,7 +89,20 @@ class Journal:
                 self.done = groups
                 if whole < path.stat().st_size:
                     os.truncate(path, whole)
-        write_record(path, self.made_from)
+        if not (path.is_file() and self._is_recorded(path)):
+            write_record(path, self.made_from)
+
+    def _is_recorded(self, path: Path) -> bool:
+        try:
+            return _record(path) == self.made_from
+        except ValueError:  # a damaged record: the file's lines say themselves whose they are
+            return False
+
+
+def _record(path: Path) -> MadeFrom | None:
+    """What the file was made from, notes apart."""
+    record = read_record(path)
+    return record and {name: value for name, value in record.items() if name != NOTES}
 
 
 def read_journal(path: str | Path) -> list[dict[str, Any]]:
@@ -100,7 +115,7 @@ def read_journal(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     run, groups, _ = _read(path)
-    if run and run != fingerprint(read_record(path)):
+    if run and run != fingerprint(_record(path)):
         raise ValueError(f"{path.name} is not of the run that {record_path(path).name} tells of")
     return [row for group in groups for row in group]
 

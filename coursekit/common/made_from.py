@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +22,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .. import __version__
+
 RECORD = "made_from.json"  # in a result's folder; beside `x.jsonl` it is `x.made_from.json`
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 
+NOTES = "notes"  # the entry of a record that is for reading, and never compared
+
 MadeFrom = dict[str, Any]
+_notes: ContextVar[Mapping[str, Any] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def noting(notes: Mapping[str, Any]) -> Iterator[None]:
+    """Let the records that are written meanwhile carry `notes`: for whoever reads them later."""
+    before = _notes.set(notes)
+    try:
+        yield
+    finally:
+        _notes.reset(before)
 
 
 def record_path(result: str | Path) -> Path:
@@ -34,7 +50,12 @@ def record_path(result: str | Path) -> Path:
 
 
 def write_record(result: str | Path, made_from: Mapping[str, Any]) -> MadeFrom:
-    """Write the record whole or not at all; returns it as it will be read."""
+    """Write the record whole or not at all, with the notes there are (see `noting`).
+
+    Returns it as it will be read.
+    """
+    notes = _notes.get()
+    made_from = {**made_from, **({NOTES: notes} if notes else {})}
     path = record_path(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -111,24 +132,29 @@ def set_aside(path: str | Path, why: str, also: tuple[Path, ...] = ()) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that training rests on. A note in records, which is not compared: another
-    version alone does not make finished weights another result.
+    """Of the course, and of the libraries that training rests on. A note in records, which is not
+    compared: another version alone does not make finished weights another result.
     """
-    return {package: version(package) for package in PACKAGES}
+    return {"coursekit": __version__, **{package: version(package) for package in PACKAGES}}
 
 
 def code_version(*modules: ModuleType) -> str:
     """Eight hexadecimal digits for what the modules' code does: comments and docstrings apart."""
     digest = hashlib.sha256()
     for module in modules:
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-                node
-            ):
-                node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
+        digest.update(what_it_does(Path(module.__file__).read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:8]
+
+
+def what_it_does(source: str) -> str:
+    """A text that is the same for two sources that differ in comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 @contextmanager

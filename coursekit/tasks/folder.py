@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..common.made_from import fingerprint
+from ..common.made_from import fingerprint, what_it_does
 from ..common.profile import ROOT, Profile
 from ..common.prompts import Prompt, as_text
 from .contents import METRICS, RUBRIC, Contents, Entry, head, prompt_key, read_contents
@@ -64,6 +64,11 @@ class FolderTask(Task):
         self.rubric = self.folder / RUBRIC
         self.shares = settings.shares
         self._identity = fingerprint(contents.texts)
+        self._scoring = fingerprint(
+            what_it_does(contents.texts.get(METRICS, "")),
+            settings.truth,
+            {name: vars(one) for name, one in settings.metrics.items()},
+        )
         self._references = {entry.key: entry.rest["reference"] for entry in contents.references}
         self._probes = contents.probes
         self._splits = self._split(contents)
@@ -77,6 +82,11 @@ class FolderTask(Task):
     def identity(self) -> str:
         """A fingerprint of the files' texts; ends of lines and other files make no difference."""
         return self._identity
+
+    @property
+    def scoring_identity(self) -> str:
+        """A fingerprint of what `metrics.py` does, comments apart, and what is said of metrics."""
+        return f"{self.name}:{self._scoring}"
 
     @property
     def demonstrations_known(self) -> bool:

@@ -78,6 +78,11 @@ class Task:
         """A short text, the same in every process, that differs where rows or scores may."""
         raise NotImplementedError
 
+    @property
+    def scoring_identity(self) -> str:
+        """As `identity`, but it differs only where the scores of a given row and response may."""
+        return self.identity
+
     def rows(self, split: str, n: int, profile: Profile, seed: int = 0) -> list[Row]:
         """At most `n` rows of a split, all asked in the one way that the profile says.
 

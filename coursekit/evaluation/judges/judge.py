@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from ...common.made_from import fingerprint
+from ...common.made_from import fingerprint, what_it_does
 from ...common.progress import progress
 
 # `invalid`: no answer that can be read. Never counted as a tie, nor as a win.
@@ -125,12 +126,15 @@ def identity_of(name: str, *parts: Any) -> str:
 
 
 def source_of(*things: Any) -> list[str]:
-    """The source text of modules, classes or functions; the name where there is none to read."""
+    """What modules, classes or functions do; the name where there is no source to read.
+
+    Comments, docstrings and layout make no difference (see `made_from.what_it_does`).
+    """
     found = []
     for thing in things:
         try:
-            found.append(inspect.getsource(thing))
-        except (OSError, TypeError):  # typed into a prompt, or compiled
+            found.append(what_it_does(textwrap.dedent(inspect.getsource(thing))))
+        except (OSError, TypeError, SyntaxError):  # typed into a prompt, or compiled
             found.append(repr(getattr(thing, "__qualname__", thing)))
     return found
 

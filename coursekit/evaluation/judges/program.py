@@ -35,8 +35,8 @@ class ProgramJudge:
 
     @property
     def identity(self) -> str:
-        """Name, task, and the program that compares."""
-        return identity_of(self.name, self.task.identity, source_of(type(self)))
+        """Name, the task's scores, and the program that compares."""
+        return identity_of(self.name, self.task.scoring_identity, source_of(type(self)))
 
     def score(self, row: Mapping[str, Any], response: str) -> float:
         """The truth of `response`, 0 to 1."""

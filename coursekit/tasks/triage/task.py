@@ -65,6 +65,11 @@ class Triage(Task):
         parts = (alerts, corpus, demonstrations, policy, reports, scoring, sys.modules[__name__])
         return f"{self.name}:{code_version(*parts)}"
 
+    @property
+    def scoring_identity(self) -> str:
+        parts = (alerts, policy, reports, scoring, sys.modules[__name__])
+        return f"{self.name}:{code_version(*parts)}"
+
     def rows(self, split: str, n: int, profile: Profile, seed: int = 0) -> list[Row]:
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
