@@ -11,15 +11,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import __version__
+from .common.made_from import MadeFrom, differences, fingerprint, noting, read_record
 from .common.profile import TINY_MODEL, Profile, load_profile
 from .evaluation.judges import Judge, load_judge, load_truth
 from .lm.identity import model_identity
-from .tasks import Row, Task, load_task
+from .tasks import DEFAULT, Row, Task, load_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .evaluation.record import ThreeWayRecord
 
 BROUGHT = "brought_sft.json"  # in the folder: whose SFT model it is about
 Triples = list[dict[str, Any]]
@@ -67,10 +75,31 @@ class Workspace:
         What holds there was tried; with anything else, whether it holds is to be found out.
         """
         return (
-            (self.task.name, self.profile.name) == ("triage", "tiny")
+            self.task is load_task(DEFAULT)
+            and self.profile.name == "tiny"
             and self.profile.base_model == TINY_MODEL
             and (os.environ.get("COURSE_JUDGE") or "program") == "program"
             and not (self.folder / BROUGHT).is_file()
+        )
+
+    def load(self, source: str | Path) -> PreTrainedModel:
+        """A model to read, not to train: the same object while somebody holds it."""
+        from .lm.shared import load_shared
+
+        return load_shared(source, self.profile)
+
+    def _noting(self) -> AbstractContextManager[None]:
+        """Let the records that are written meanwhile say where they belong; see `made_from`."""
+        profile = self.profile
+        return noting(
+            {
+                "task": self.task.name,
+                "task's identity": self.task.identity,
+                "profile": profile.name,
+                "base model": profile.base_model,
+                "base model's identity": model_identity(profile.base_model, profile),
+                "coursekit": __version__,
+            }
         )
 
     def rows(self, split: str, n: int | None = None) -> list[Row]:
@@ -94,13 +123,16 @@ class Workspace:
 
         note = self.folder / BROUGHT
         if sft is None or Path(sft).absolute() == (self.folder / "sft").absolute():
-            note.unlink(missing_ok=True)
+            if note.is_file():
+                note.unlink()
+                print("SFT: from now on the workspace's own again, here and in session C")
             return self.sft()
         load_tokenizer(sft, self.profile)
         place = str(Path(sft).absolute()) if Path(sft).is_dir() else str(sft)
         self.folder.mkdir(parents=True, exist_ok=True)
         said = {"sft": place, "identity": model_identity(sft, self.profile)}
         note.write_text(json.dumps(said), encoding="utf-8")
+        print(f"SFT: from now on the model that you bring, {place}, here and in session C")
         return sft
 
     def sft(self) -> str | Path:
@@ -130,21 +162,15 @@ class Workspace:
                 "in for an SFT model; bring one with use_sft, or write demonstrations.jsonl"
             )
             return self.profile.base_model
-        folder = self.folder / "sft"
-        return train_sft(self.profile.base_model, rows, folder, self.profile, seed=self.seed).folder
+        base, folder = self.profile.base_model, self.folder / name
+        with self._noting():
+            return train_sft(base, rows, folder, self.profile, seed=self.seed).folder
 
     def _brought(self) -> str:
         from .lm.loading import load_tokenizer
 
-        note = self.folder / BROUGHT
-        advice = f"put it back, or delete {note} to go on with the course's own"
-        try:
-            said = json.loads(note.read_text(encoding="utf-8"))
-            sft, identity = said["sft"], said["identity"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{note} is damaged ({error}): run session B's section 2 again"
-            ) from error
+        sft, identity = self._note()
+        advice = f"put it back, or delete {self.folder / BROUGHT} to go on with the course's own"
         try:
             load_tokenizer(sft, self.profile)
         except OSError as error:
@@ -153,22 +179,34 @@ class Workspace:
         _tell(f"SFT: the model that you brought, {sft}{changed}")
         return sft
 
+    def _note(self) -> tuple[str, str]:
+        """Where the SFT model is that you brought, and its identity then."""
+        note = self.folder / BROUGHT
+        try:
+            said = json.loads(note.read_text(encoding="utf-8"))
+            return said["sft"], said["identity"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{note} is damaged ({error}): run session B's section 2 again"
+            ) from error
+
     def pairs(self) -> tuple[Triples, list[dict[str, Any]]]:
         """The preference triples, sampled from the SFT model and chosen by the judge; all pairs."""
-        from .lm.loading import load_model, load_tokenizer
+        from .lm.loading import load_tokenizer
         from .preferences import make_triples
 
         sft = self.sft()
-        return make_triples(
-            load_model(sft, self.profile),
-            load_tokenizer(sft, self.profile),
-            self.rows("preferences"),
-            self.profile,
-            self.judge,
-            seed=self.seed + 1,
-            folder=self.folder,
-            scorer=self.truth,
-        )
+        with self._noting():
+            return make_triples(
+                self.load(sft),
+                load_tokenizer(sft, self.profile),
+                self.rows("preferences"),
+                self.profile,
+                self.judge,
+                seed=self.seed + 1,
+                folder=self.folder,
+                scorer=self.truth,
+            )
 
     def triples(self) -> tuple[Triples, Triples]:
         """The triples to train on, and those for validation, which share no prompt."""
@@ -181,18 +219,29 @@ class Workspace:
         from .training import train_dpo
 
         train, validation = self.triples()
-        return train_dpo(
-            self.sft(),
-            train,
-            self.folder / "dpo",
-            self.profile,
-            validation=validation,
-            seed=self.seed,
-        ).folder
+        with self._noting():
+            return train_dpo(
+                self.sft(),
+                train,
+                self.folder / "dpo",
+                self.profile,
+                validation=validation,
+                seed=self.seed,
+            ).folder
 
     def models(self) -> dict[str, str | Path]:
         """Base, SFT and SFT+DPO."""
         return {"base": self.profile.base_model, "SFT": self.sft(), "SFT+DPO": self.dpo()}
+
+    def present(self) -> dict[str, str | Path]:
+        """Those of `models` that are there now, from whatever they were made; nothing is made."""
+        own: dict[str, str | Path] = {"SFT": self.folder / "sft", "SFT+DPO": self.folder / "dpo"}
+        if (self.folder / BROUGHT).is_file():
+            own["SFT"] = self._note()[0]
+        elif not self.rows("demonstrations", 1):
+            own["SFT"] = self.profile.base_model
+        there = {name: place for name, place in own.items() if _is_there(place)}
+        return {"base": self.profile.base_model, **there}
 
     def answers(
         self, models: Mapping[str, str | Path], rows: Sequence[Row], **options: Any
@@ -201,7 +250,66 @@ class Workspace:
         from .evaluation.responses import answer
 
         folder = self.folder / "answers"
-        return answer(models, rows, self.profile, folder=folder, **{"seed": self.seed} | options)
+        with self._noting():
+            return answer(
+                models, rows, self.profile, folder=folder, **{"seed": self.seed} | options
+            )
+
+    def evaluated(self, models: Mapping[str, str | Path], rows: Sequence[Row]) -> MadeFrom:
+        """What an evaluation of `models` on `rows` is made from: the record that is kept with it.
+
+        What it cost elsewhere and the distance from the SFT model follow from the models too.
+        """
+        return {
+            "models": {name: model_identity(place, self.profile) for name, place in models.items()},
+            "task": self.task.name,
+            "scores": self.task.scoring_identity,
+            "rows": fingerprint(rows),
+            "n": len(rows),
+            "judge": self.judge.identity,
+            "max_new_tokens": self.profile.max_new_tokens,
+            "seed": self.seed,
+        }
+
+    def evaluation(self) -> tuple[ThreeWayRecord | None, str]:
+        """The saved evaluation, and what it was made from that is otherwise now: empty for nothing.
+
+        Nothing is made: the models are those that lie in the folder.
+
+        Raises ValueError if it is damaged, or if there is no judge to compare its judge with.
+        """
+        from .evaluation.record import load_three_way
+
+        record = load_three_way(self.folder)
+        if record is None:
+            return None, ""
+        return record, record.differs(self.evaluated(self.present(), self.rows("evaluation")))
+
+    def outdated(self) -> list[str]:
+        """What the models in the folder were made from that is otherwise now, a sentence each.
+
+        Of SFT, if it is the workspace's own, and of DPO; their rows apart, which only making them
+        would tell.
+        """
+        profile, models = self.profile, self.present()
+        identities = {name: model_identity(place, profile) for name, place in models.items()}
+        wanted = {
+            "sft": {"base": identities["base"], "settings": asdict(profile.sft)},
+            "dpo": {"sft": identities.get("SFT"), "settings": asdict(profile.dpo)},
+        }
+        if models.get("SFT") != self.folder / "sft":
+            del wanted["sft"]
+        return [
+            f"{name}'s {sentence}"
+            for name, now in wanted.items()
+            for sentence in differences(read_record(self.folder / name), now | {"seed": self.seed})
+        ]
+
+
+def _is_there(model: str | Path) -> bool:
+    """Whether a model lies in that folder; a name on the hub is taken to be one."""
+    names = ("config.json", "adapter_config.json")
+    return not Path(model).is_absolute() or any((Path(model) / name).is_file() for name in names)
 
 
 @cache
@@ -229,17 +337,25 @@ class ThreeWay:
 
 
 def three_way(workspace: Workspace) -> ThreeWay:
-    """Run everything (what is there is reused) and evaluate as session C does."""
+    """Run everything (what is there is reused) and evaluate as session C does.
+
+    Raises ValueError where no program knows the truth of the task.
+    """
     from .common.statistics import Estimate
     from .evaluation import comparison_table, copy_accuracy, kl_from_reference, score_responses
     from .evaluation.win_rates import win_rate
-    from .lm.loading import load_model, load_tokenizer
+    from .lm.loading import load_tokenizer
     from .training import load_run
 
     task, profile = workspace.task, workspace.profile
+    if not task.knows_truth:
+        raise ValueError(
+            f"the task {task.name!r} has no metric that tells what is right, so there is no "
+            "overall score to compare: name one as `truth` in its task.toml"
+        )
     models, rows = workspace.models(), workspace.rows("evaluation")
     tokenizer = load_tokenizer(profile.base_model, profile)
-    policy, reference = (load_model(models[name], profile) for name in ("SFT+DPO", "SFT"))
+    policy, reference = (workspace.load(models[name]) for name in ("SFT+DPO", "SFT"))
     responses = workspace.answers(models, rows)
     greedy = workspace.answers({"SFT": models["SFT"]}, rows, temperature=0.0)["SFT"]
     scores = score_responses(task, rows, responses)

@@ -64,7 +64,6 @@ from coursekit.evaluation.judges import (
     compare_judges,
     parse_answer,
 )
-from coursekit.lm.identity import model_identity
 from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.tasks import load_rubric
 from coursekit.training import KL_A_TOKEN
@@ -935,7 +934,7 @@ record = save_three_way(
     runs,
     table,
     result,
-    models={name: model_identity(folder, profile) for name, folder in models.items()},
+    made_from=workspace.evaluated(models, evaluation),
     length_controlled=length_controlled(compare(result)),
     kl=kl,
     capability=capability_table(elsewhere, before="base") if task.probes(1) else None,

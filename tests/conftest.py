@@ -1,4 +1,6 @@
-"""Shared fixtures. The hub is switched off: nothing here may need a network."""
+"""Shared fixtures. The hub is switched off: nothing here may need a network. The course's own
+settings are those that nobody has changed.
+"""
 
 import os
 
@@ -8,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+for name in ("MODEL", "REVISION", "PROFILE", "TASK", "JUDGE"):
+    os.environ.pop(f"COURSE_{name}", None)  # whoever runs the tests may have set them for a course
 
 ROOT = Path(__file__).resolve().parent.parent
 # By how much the log-probability of a response may differ between two ways to compute it. Some 60

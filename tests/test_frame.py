@@ -298,7 +298,8 @@ def output_of(arguments, **options):
 @pytest.fixture()
 def course(tmp_path):
     """A small clone of the course, its environment, what its commands do first, what is found."""
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    foreign = ("PYTHONPATH", "COURSE_ARTIFACTS")
+    clean = {name: value for name, value in os.environ.items() if name not in foreign}
     wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
 
     def clone(name, folder):

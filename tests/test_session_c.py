@@ -248,7 +248,7 @@ def saved(profile, triples, tmp_path):
         tmp_path / "triage" / here.name,
         table,
         win_rate(triples, good, bad, judge),
-        models={"base": "a", "SFT": "b", "SFT+DPO": "c"},
+        made_from={"models": {"base": "a", "SFT": "b", "SFT+DPO": "c"}},
         length_controlled=Estimate(0.9, 0.8, 1.0),
         kl=Estimate(1.0, 0.5, 1.5),
         capability=pd.DataFrame(
@@ -324,7 +324,9 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
 
     here, record, _ = saved
     runs = here.artifacts / "triage" / here.name
-    train_dpo(sft_folder, triples, runs / "dpo", quick, save_strategy="no")
+    here = replace(quick, artifacts=here.artifacts)
+    Workspace(here).use_sft(sft_folder)
+    train_dpo(sft_folder, triples, runs / "dpo", here, save_strategy="no")
     (here.artifacts / "notes").mkdir()
     (here.artifacts / "notes" / "dpo.md").write_text(
         TEMPLATES["dpo"] + "word " * 600, encoding="utf-8"
@@ -339,13 +341,20 @@ def test_the_portfolio_finds_what_is_sound(saved, quick, sft_folder, triples):
     assert found.loc["preference triples", "state"] == "unfinished"  # sixteen are too few
     assert found.loc["DPO adapter", "state"] == "sound"
     stale = found.loc["three-way evaluation"]
-    assert stale["state"] == "unfinished" and "another adapter" in stale["found"]
+    adapter = model_identity(runs / "dpo", here)
+    assert stale["state"] == "unfinished" and f'SFT+DPO was "c", now "{adapter}"' in stale["found"]
     # Evaluated again, it is this adapter's.
     path = runs / "three_way.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["models"]["SFT+DPO"] = model_identity(runs / "dpo", here)
+    content["made_from"] = Workspace(here).evaluated(
+        {"base": here.base_model, "SFT": sft_folder, "SFT+DPO": runs / "dpo"},
+        Workspace(here).rows("evaluation"),
+    )
     path.write_text(json.dumps(content), encoding="utf-8")
     assert portfolio(Workspace(here)).loc["three-way evaluation", "found"] == record.pairwise
+    other = replace(here, dpo=replace(here.dpo, beta=0.3))
+    line = portfolio(Workspace(other)).loc["DPO adapter"]
+    assert line["state"] == "unfinished" and "beta was 0.1, now 0.3" in line["found"]
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     for piece in ("three-way evaluation", "reflection"):
         line = portfolio(Workspace(here)).loc[piece]

@@ -40,11 +40,16 @@ def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
     return close_run(trainer, tokenizer, folder, made_from)
 
 
-def model_stub(source, *rest, **options):
-    weights = torch.tensor(list(model_identity(source, rest[0]).encode()))
-    return SimpleNamespace(
-        config=SimpleNamespace(to_dict=dict), named_parameters=lambda: [("w", weights)]
-    )
+class ModelStub(torch.nn.Module):
+    """A model whose one weight says what it was loaded from."""
+
+    config = SimpleNamespace(to_dict=dict)
+
+    def __init__(self, source, profile, **options):
+        super().__init__()
+        self.identity = model_identity(source, profile)
+        weights = torch.tensor(list(self.identity.encode()), dtype=torch.float32)
+        self.w = torch.nn.Parameter(weights)
 
 
 @pytest.fixture()
@@ -69,14 +74,14 @@ def made(monkeypatch, triples):
         "dpo.pair_logps": lambda *arguments: None,
         "dpo.assert_reference": lambda *arguments: None,
         "dpo.check_rows_fit": lambda *arguments: None,
-        "dpo.load_model": model_stub,
+        "dpo.load_model": ModelStub,
         "sft.run_training": run,
         "dpo.run_training": run,
         "sft.save_run": save_stub,
         "dpo.save_run": save_stub,
     }.items():
         monkeypatch.setattr(f"coursekit.training.{name}", stub)
-    monkeypatch.setattr(models, "load_model", model_stub)
+    monkeypatch.setattr(models, "load_model", ModelStub)
     monkeypatch.setattr("coursekit.lm.generation.generate", generate)
     monkeypatch.delenv("COURSE_JUDGE", raising=False)
     return seen

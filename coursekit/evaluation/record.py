@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..common.made_from import MadeFrom, differences, plain
 from ..common.markup import as_markdown
 from ..common.statistics import Estimate
 from .alignment_tax import capability_markdown
@@ -24,16 +25,21 @@ RECORD = "three_way"
 class ThreeWayRecord:
     """What session C found, as it was saved.
 
-    models: the identity of each model that was evaluated (`models.identity`), to know whether it
-    is still the one on the disk. markdown: the table; pairwise: the line on wins; sections: all of
-    it by heading, for a model card.
+    made_from: what it was found on: `models`, the identity of each by name; the task and how it
+    scores; the evaluation's rows; the judge (see `Workspace.evaluated`). markdown: the table;
+    pairwise: the line on wins; sections: all of it by heading, for a model card.
     """
 
-    models: Mapping[str, str]
+    made_from: MadeFrom
     n: int
     markdown: str
     pairwise: str
     sections: Mapping[str, str]
+
+    def differs(self, wanted: Mapping[str, Any]) -> str:
+        """What of `wanted` it was not made from, in a sentence; empty where all agrees."""
+        found = differences(self.made_from, wanted)
+        return f"the evaluation was made from something else ({'; '.join(found)})" if found else ""
 
 
 def save_three_way(
@@ -41,7 +47,7 @@ def save_three_way(
     table: pd.DataFrame,
     wins: WinRate,
     *,
-    models: Mapping[str, str],
+    made_from: Mapping[str, Any],
     length_controlled: Estimate,
     kl: Estimate,
     capability: pd.DataFrame | None = None,
@@ -50,10 +56,11 @@ def save_three_way(
 
     Args:
         table: as from `comparison_table`, of whose candidate and baseline the rest is too.
-        models: identities by name.
+        made_from: what all of it was found on, with `models` in the order of the table.
         capability: as from `capability_table`, what it cost elsewhere.
     """
     folder = Path(folder)
+    models = list(made_from["models"])
     *_, before, last = models
     candidate = table.attrs.get("candidate", last)
     baseline = table.attrs.get("baseline", before)
@@ -73,11 +80,10 @@ def save_three_way(
     }
     if capability is not None:
         sections["What it cost elsewhere"] = (
-            f"{capability_markdown(capability, list(models))}\n\nChange of "
-            f"{as_markdown(list(models)[-1])} over {as_markdown(next(iter(models)))}, paired by "
-            "document."
+            f"{capability_markdown(capability, models)}\n\nChange of "
+            f"{as_markdown(last)} over {as_markdown(models[0])}, paired by document."
         )
-    record = ThreeWayRecord(dict(models), n, sections[head], pairwise, sections)
+    record = ThreeWayRecord(plain(made_from), n, sections[head], pairwise, sections)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{RECORD}.md").write_text(
         "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items()) + "\n",

@@ -30,7 +30,8 @@ def answer(
     and later 300 agree on the first 30. Answers are kept by these in `folder`, batch by batch: what
     is there is not generated again, and a model whose weights (or whose base's weights) have
     changed is another model; so are other settings, or other code that samples. A file that was
-    edited is set aside. A model is loaded only if answers are missing.
+    edited is set aside. A model is loaded only if answers are missing, and not a second time if
+    somebody holds it (see `lm.shared`).
 
     Args:
         models: folders or hub names, by the name to show.
@@ -102,9 +103,10 @@ def _generated(
 ) -> Iterator[list[dict[str, Any]]]:
     """The missing answers, a batch at a time, as rows to keep."""
     from ..lm.generation import generate
-    from ..lm.loading import load_model, load_tokenizer
+    from ..lm.loading import load_tokenizer
+    from ..lm.shared import load_shared
 
-    model, tokenizer = load_model(source, profile), load_tokenizer(source, profile)
+    model, tokenizer = load_shared(source, profile), load_tokenizer(source, profile)
     with progress(name, total, "answers") as advance:
         advance(total - len(missing))
         for start in range(0, len(missing), profile.generation_batch):

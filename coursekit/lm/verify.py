@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..common.profile import Profile
+from ..common.profile import Profile, TrainingSettings
 from ..common.progress import progress
 
 if TYPE_CHECKING:
@@ -46,14 +46,12 @@ def verify_saved(
         "folder": str(folder),
         "prompts": list(prompts),
         "answers": list(answers),
-        "profile": profile.name,
-        "max_new_tokens": profile.max_new_tokens,
-        "threads": profile.threads,
+        "profile": asdict(profile),
     }
     with progress("a new process loads and answers", len(prompts), "prompts") as advance:
         process = subprocess.run(
             [sys.executable, "-m", "coursekit.lm.verify"],
-            input=json.dumps(task),
+            input=json.dumps(task, default=str),
             capture_output=True,
             text=True,
         )
@@ -71,18 +69,17 @@ def verify_saved(
 
 def _answer() -> None:
     """The new process: reads its task; its last line holds its answers, and which are the same."""
-    from ..common.profile import load_profile
     from .generation import generate
     from .loading import load_model, load_tokenizer
 
     task = json.loads(sys.stdin.read())
-    profile = replace(load_profile(task["profile"]), threads=task["threads"])
+    profile = _profile(task["profile"])
     model, tokenizer = (load(task["folder"], profile) for load in (load_model, load_tokenizer))
     found = generate(
         model,
         tokenizer,
         task["prompts"],
-        max_new_tokens=task["max_new_tokens"],
+        max_new_tokens=profile.max_new_tokens,
         batch_size=profile.generation_batch,
     )
     same = [
@@ -90,6 +87,12 @@ def _answer() -> None:
         for prompt, ours, theirs in zip(task["prompts"], found, task["answers"], strict=True)
     ]
     print(json.dumps([found, same]))
+
+
+def _profile(said: dict[str, Any]) -> Profile:
+    """The profile that was handed over: it holds whatever the environment says here."""
+    settings = {name: TrainingSettings(**said[name]) for name in ("sft", "dpo")}
+    return Profile(**said | settings | {"artifacts": Path(said["artifacts"])})
 
 
 def is_tie(

@@ -158,7 +158,7 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
         "preference triples": ("session B, section 3", lambda: _triples(runs)),
         "data card": ("session B, section 4", lambda: _data_card(runs)),
         "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
-        "three-way evaluation": ("session C", lambda: _evaluation(runs, profile)),
+        "three-way evaluation": ("session C", lambda: _evaluation(workspace)),
         "reflection": ("session C, section 10", lambda: _reflection(runs, profile)),
         "release": ("session C, section 10", lambda: _release(runs)),
     }
@@ -210,7 +210,7 @@ def _data_card(runs: Path) -> State:
 
 def _adapter(workspace: Workspace) -> State:
     from ..lm.generation import generate
-    from ..lm.loading import load_model, load_tokenizer
+    from ..lm.loading import load_tokenizer
     from ..training.release import assert_whole
     from ..training.run import is_finished
 
@@ -218,9 +218,11 @@ def _adapter(workspace: Workspace) -> State:
     if not is_finished(folder):
         return "missing", "no finished run"
     assert_whole(folder)
+    if why := workspace.outdated():
+        return "unfinished", f"made from something else ({'; '.join(why)}): run the section again"
     (row,) = workspace.rows("evaluation", 1)
     (text,) = generate(
-        load_model(folder, profile),
+        workspace.load(folder),
         load_tokenizer(folder, profile),
         [row["prompt"]],
         max_new_tokens=profile.max_new_tokens,
@@ -229,16 +231,11 @@ def _adapter(workspace: Workspace) -> State:
     return "sound", f"loads and answers ({len(text)} characters)"
 
 
-def _evaluation(runs: Path, profile: Profile) -> State:
-    from ..lm.identity import model_identity
-
-    record = load_three_way(runs)
+def _evaluation(workspace: Workspace) -> State:
+    record, why = workspace.evaluation()
     if record is None:
         return "missing", "no three_way.json"
-    current = model_identity(runs / "dpo", profile) if (runs / "dpo").is_dir() else ""
-    if current not in record.models.values():
-        return "unfinished", "of another adapter than the one here: run it again"
-    return "sound", record.pairwise
+    return ("unfinished", f"{why}: run it again") if why else ("sound", record.pairwise)
 
 
 def _reflection(runs: Path, profile: Profile) -> State:

@@ -54,10 +54,22 @@ def main() -> int:
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
             return 1
     print(f"Notebooks to read: {folder}")
-    table = workspace.folder / "three_way.txt"
-    if table.is_file():
-        print(f"\n{table.read_text(encoding='utf-8').rstrip()}")
+    if table := _table(workspace):
+        print(f"\n{table}")
     return 0
+
+
+def _table(workspace: Workspace) -> str:
+    """The three-way table, if there is one, with what it was made from that is otherwise now."""
+    table = workspace.folder / "three_way.txt"
+    if not table.is_file():
+        return ""
+    text = table.read_text(encoding="utf-8").rstrip()
+    try:
+        why = workspace.evaluation()[1]
+    except (ValueError, OSError) as error:
+        why = str(error)
+    return f"{text}\nunfinished: {why}: run session C again" if why else text
 
 
 def run_notebook(source: Path, target: Path, page: Path) -> bool:

@@ -17,7 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
     options = parser.parse_args()
-    workspace = Workspace()
+    try:
+        workspace = Workspace()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
     truths = [metric.name for metric in workspace.task.metrics if metric.kind == "truth"]
     head = (
         "seed",
@@ -34,7 +37,9 @@ def main() -> None:
     for seed in range(options.seeds):
         folder = workspace.folder / f"seed{seed}"
         with redirect_stdout(sys.stderr):  # what is told on the way is no part of the table
-            result = three_way(Workspace(folder=folder, seed=seed))
+            result = three_way(
+                Workspace(workspace.profile, workspace.task, folder=folder, seed=seed)
+            )
         mean, wins, overall = result.means, result.wins.estimate, result.overall
         cells = (
             str(seed),
