@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 import venv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,6 +152,25 @@ def test_a_course_that_cannot_start_says_why(variables, message, tmp_path):
     )
     assert result.returncode == 1
     assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_courses_table_says_what_it_was_made_from_that_is_no_more(tmp_path):
+    from coursekit.common.profile import load_profile
+    from coursekit.week import run_course
+    from coursekit.workspace import Workspace
+
+    profile = replace(load_profile("tiny"), artifacts=tmp_path, evaluation_prompts=4)
+    here = Workspace(profile)
+    here.folder.mkdir(parents=True)
+    assert run_course._table(here) == ""
+    (here.folder / "three_way.txt").write_text("wins: all\n", encoding="utf-8")
+    made_from = here.evaluated({"base": profile.base_model, "SFT": profile.base_model}, [])
+    record = {"made_from": made_from, "n": 0, "markdown": "", "pairwise": "", "sections": {}}
+    (here.folder / "three_way.json").write_text(json.dumps(record), encoding="utf-8")
+    table, said = run_course._table(here).split("\n")
+    assert table == "wins: all"
+    assert said.startswith("unfinished: the evaluation was made from something else (models.SFT ")
+    assert "n was 0, now 4" in said and said.endswith(": run session C again")
 
 
 def test_a_second_run_reuses_the_environment(tmp_path):

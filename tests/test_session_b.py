@@ -1,5 +1,7 @@
 """What session B draws and shows."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -175,13 +177,16 @@ def test_changes_are_set_off_and_paged(triples):
     assert slider.max == 16
 
 
-def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path):
+def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path, monkeypatch):
+    """In a process that knows the profile, whatever the environment says there."""
     from coursekit.lm.generation import generate
     from coursekit.lm.loading import load_model
     from coursekit.lm.verify import verify_saved
 
     prompts = ["What next?\nservice: a", "Tell the team.\nservice: b"]
     texts = generate(load_model(sft_folder, quick), tokenizer, prompts, max_new_tokens=96)
+    quick = replace(quick, name="mine")
+    monkeypatch.setenv("COURSE_PROFILE", "gone.toml")
     assert str(verify_saved(sft_folder, prompts, texts, quick)).startswith("2 of 2 answers")
     other = verify_saved(sft_folder, prompts, [texts[0], "x"], quick)
     assert other.same == 1 and other.first == ("x", texts[1])

@@ -5,10 +5,13 @@ that is written down and compared is the real thing.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count, product
+from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
@@ -16,16 +19,23 @@ import pytest
 import torch
 from conftest import ROOT
 
+import coursekit
 from coursekit import training, workspace
 from coursekit.common import made_from
-from coursekit.common.made_from import fingerprint, write_record
+from coursekit.common.made_from import differences, fingerprint, write_record
+from coursekit.common.profile import load_profile
+from coursekit.evaluation import responses
 from coursekit.evaluation.judges import FlawedJudge, ProgramJudge
 from coursekit.lm import loading as models
 from coursekit.lm.identity import model_identity
-from coursekit.preferences import load_triples
+from coursekit.lm.shared import load_shared
+from coursekit.preferences import load_triples, pairs
+from coursekit.tasks import load_task
+from coursekit.tasks.folder import split_of
+from coursekit.tasks.settings import SHARES
 from coursekit.tasks.triage import TRIAGE
 from coursekit.training.rows import rows_fingerprint
-from coursekit.training.run import CHECKPOINTS, close_run, is_finished, load_run
+from coursekit.training.run import CHECKPOINTS, close_run, is_finished, load_run, name_base
 from coursekit.workspace import Workspace, three_way
 
 HISTORY = [{"loss": 0.7}, {"eval_rewards/margins": 0.2}]
@@ -34,8 +44,8 @@ HISTORY = [{"loss": 0.7}, {"eval_rewards/margins": 0.2}]
 def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
     """An adapter whose weights say what they were made from."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"base_model_name_or_path": str(started_from)}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    name_base(folder, started_from, artifacts)
     (folder / "adapter_model.safetensors").write_text(fingerprint(made_from), encoding="utf-8")
     return close_run(trainer, tokenizer, folder, made_from)
 
@@ -337,6 +347,342 @@ def test_a_brought_sft_that_is_gone_or_changed_is_told(made, small, runs, tmp_pa
         Workspace(small).use_sft(tmp_path / "nothing")
 
 
+# Twelve changes and more: what each makes anew. All that is not named is used again.
+
+LLM = {"COURSE_JUDGE": "openai:one", "COURSE_JUDGE_URL": "http://localhost:9/v1"}
+METRICS = '''
+def right(prompt, response):
+    """How many of its digits are even."""
+    return sum(sign in "02468ace" for sign in response) / len(response)
+
+
+def begins_small(prompt, response):
+    return float(response[0] in "01234567")
+'''
+WORDS = [f"Say something of number {number}." for number in range(60)]
+GIVEN = [f"Say something of letter {letter}." for letter in "abcdefgh"]
+
+
+def asked_in(split):
+    """A prompt that nobody has yet, of that split."""
+    candidates = (f"Say something of colour {number}." for number in count())
+    return next(prompt for prompt in candidates if split_of(prompt, SHARES) == split)
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_task(folder):
+    folder.mkdir()
+    files = {
+        "task.toml": 'title = "T"\ndescription = "It says things."\ntruth = ["right"]\n',
+        "prompts.jsonl": lines({"prompt": prompt} for prompt in WORDS),
+        "demonstrations.jsonl": lines({"prompt": one, "response": "02468"} for one in GIVEN),
+        "rubric.md": "# Sayings\n\nWhat is good.\n\n## even\n\nEven digits.\n",
+        "metrics.py": METRICS,
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture()
+def stages(made, monkeypatch):
+    """What was made anew: stages by name, whose answers, and for how many prompts."""
+
+    def generate(model, tokenizer, prompts, *, temperature, seed, max_new_tokens, label, **rest):
+        if label:
+            made.append("candidates")
+
+        def text(number, prompt):
+            own = [one[number] if isinstance(one, list) else one for one in (temperature, seed)]
+            place = number if label else 0  # answers do not depend on the others of their batch
+            return fingerprint(model.identity, prompt, max_new_tokens, place, own)
+
+        return [text(number, prompt) for number, prompt in enumerate(prompts)]
+
+    def generated(name, source, missing, *rest):
+        made.append(f"{len(missing)} answers of {name}")
+        return answered(name, source, missing, *rest)
+
+    def judged(*arguments):
+        made.append("pairs")
+        return judge_one(*arguments)
+
+    def compare(judge, row, first, second):
+        one, other = (fingerprint(judge.identity, text) for text in (first, second))
+        return "first" if one < other else "second"
+
+    answered, judge_one = responses._generated, pairs._judged
+    monkeypatch.setattr("coursekit.lm.generation.generate", generate)
+    monkeypatch.setattr(responses, "_generated", generated)
+    monkeypatch.setattr(pairs, "_judged", judged)
+    monkeypatch.setattr("coursekit.evaluation.judges.llm_judge.LLMJudge.compare", compare)
+    return made
+
+
+@pytest.fixture()
+def mine(stages, small, tmp_path, monkeypatch):
+    """A profile with a base model of its own, and as task a folder: everything can be changed."""
+    base = shutil.copytree(small.base_model, tmp_path / "base")
+    monkeypatch.setenv("COURSE_TASK", str(write_task(tmp_path / "sayings")))
+    sizes = {"preference_prompts": 99, "evaluation_prompts": 99}
+    return replace(small, artifacts=tmp_path / "runs", base_model=str(base), **sizes)
+
+
+def make_all(profile, seed=0):
+    """Every stage; the record of an evaluation of it."""
+    here = Workspace(profile, seed=seed)
+    models, rows = here.models(), here.rows("evaluation")
+    here.answers(models, rows)
+    return here.evaluated(models, rows)
+
+
+def sft_settings(profile):
+    return replace(profile, sft=replace(profile.sft, learning_rate=1e-4))
+
+
+def edit(name, old, new):
+    """A change of a file of the task."""
+
+    def change(profile):
+        path = profile.artifacts.parent / "sayings" / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+def prompt_added(split):
+    line = lines([{"prompt": asked_in(split)}])
+    return edit("prompts.jsonl", "", line)
+
+
+def weights_replaced(profile):
+    path = Path(profile.base_model) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def sft_given(profile):
+    given = shutil.copytree(profile.base_model, profile.artifacts / "given")
+    weights_replaced(replace(profile, base_model=str(given)))
+    Workspace(profile).use_sft(given)
+
+
+def changed(**fields):
+    return lambda profile: replace(profile, **fields)
+
+
+TRIPLES = {"pairs", "dpo", "answers of SFT+DPO", "evaluation"}
+SAMPLES = TRIPLES | {"candidates"}
+ANSWERS = {f"answers of {name}" for name in ("base", "SFT", "SFT+DPO")}
+SFT = SAMPLES | {"sft", "answers of SFT"}
+ALL = SFT | ANSWERS
+# name: (the change, what it makes anew, what is said of it; the settings that were there before)
+MADE_ANEW = {
+    "another judge": (LLM, TRIPLES, 'judge was "program:'),
+    "another LLM as judge": (
+        {**LLM, "COURSE_JUDGE": "openai:two"},
+        TRIPLES,
+        'judge was "openai/one:',
+        LLM,
+    ),
+    "the rubric, where no program reads it": (edit("rubric.md", "Even", "Odd"), set(), ""),
+    "the rubric, which an LLM reads": (
+        edit("rubric.md", "Even", "Odd"),
+        TRIPLES,
+        'judge was "openai/one:',
+        LLM,
+    ),
+    "a prompt to prefer on": (prompt_added("preferences"), SAMPLES, 'rows was "'),
+    "a prompt to evaluate on": (prompt_added("evaluation"), ANSWERS | {"evaluation"}, ""),
+    "a prompt to validate on": (prompt_added("validation"), set(), ""),
+    "a demonstration": (edit("demonstrations.jsonl", "02468", "13579"), SFT, 'rows was "'),
+    "the description": (edit("task.toml", "It says", "It tells"), set(), ""),
+    "what a metric of truth does": (edit("metrics.py", "02468ace", "0"), TRIPLES, "judge was"),
+    "what another metric does": (
+        edit("metrics.py", "01234567", "0"),
+        {"pairs", "evaluation"},
+        "scorer was",
+    ),
+    "a comment in the metrics": (edit("metrics.py", "return", "# why\n    return"), set(), ""),
+    "beta": (
+        lambda profile: replace(profile, dpo=replace(profile.dpo, beta=0.3)),
+        {"dpo", "answers of SFT+DPO", "evaluation"},
+        "settings.beta was 0.1, now 0.3",
+    ),
+    "SFT's learning rate": (sft_settings, SFT, "settings.learning_rate was 0.002, now 0.0001"),
+    "the seed": (1, ALL, "seed was 0, now 1"),
+    "an SFT model of yours": (sft_given, SFT - {"sft"}, 'sft was "'),
+    "other weights of the base": (weights_replaced, ALL, 'base was "'),
+    "max_new_tokens": (changed(max_new_tokens=50), SAMPLES | ANSWERS, "_tokens was 96, now 50"),
+    "temperatures": (changed(temperatures=(0.5, 1.0)), SAMPLES, "design.sources was"),
+    "fewer preference prompts": (changed(preference_prompts=5), SAMPLES, 'rows was "'),
+    "fewer demonstrations": (changed(demonstrations=5), SFT, "n was 8, now 5"),
+    "fewer evaluation prompts": (changed(evaluation_prompts=5), {"evaluation"}, ""),
+    "the machine": (changed(threads=1, generation_batch=2), set(), ""),
+}
+
+
+@pytest.mark.parametrize("what", MADE_ANEW)
+def test_what_a_change_makes_anew(what, stages, mine, monkeypatch, capsys):
+    change, expected, said, *before = MADE_ANEW[what]
+    for name, value in dict(*before).items():
+        monkeypatch.setenv(name, value)
+    evaluated = make_all(mine)
+    stages.clear(), capsys.readouterr()
+    assert make_all(mine) == evaluated and not stages
+
+    profile, seed = mine, 0
+    if isinstance(change, dict):
+        for name, value in change.items():
+            monkeypatch.setenv(name, value)
+    elif isinstance(change, int):
+        seed = change
+    else:
+        profile = change(mine) or mine
+    differ = differences(evaluated, make_all(profile, seed))
+    anew = {stage.lstrip("0123456789 ") for stage in stages} | ({"evaluation"} if differ else set())
+    assert anew == expected
+    out = capsys.readouterr().out
+    assert said in out
+    # What was there is kept, and nothing else was touched.
+    runs = mine.artifacts / "sayings" / mine.name
+    aside = {path.name.split("-old")[0] for path in runs.glob("*-old1*")} - {"triples"}
+    assert aside == expected & {"sft", "candidates", "pairs", "dpo"}
+    assert all(f"kept as {name}-old1" in out for name in aside)
+
+
+def test_of_a_prompt_more_only_its_own_answers_are_made(stages, mine):
+    make_all(mine)
+    stages.clear()
+    prompt_added("evaluation")(mine)
+    make_all(mine)
+    assert stages == ["1 answers of base", "1 answers of SFT", "1 answers of SFT+DPO"]
+
+
+def test_two_tasks_and_two_models_do_not_mix(stages, mine, tmp_path, monkeypatch, capsys):
+    """Stage by stage in turn; in another turn everything is there."""
+    shutil.copytree(mine.base_model, tmp_path / "other" / "base")  # of the same name
+    tasks = str(tmp_path / "sayings"), str(write_task(tmp_path / "riddles"))
+
+    def workspaces():
+        for task, model in product(tasks, ("base", "other/base")):
+            monkeypatch.setenv("COURSE_TASK", task)
+            monkeypatch.setenv("COURSE_MODEL", str(tmp_path / model))
+            named = load_profile("tiny")
+            names = {"name": named.name, "base_model": named.base_model}
+            yield Workspace(replace(mine, **names, preference_prompts=8, evaluation_prompts=4))
+
+    def stage(name, order=list):
+        for here in order(list(workspaces())):
+            if name == "answers":
+                here.answers(here.models(), here.rows("evaluation"))
+            else:
+                getattr(here, name)()
+
+    for name in ("sft", "pairs", "dpo", "answers"):
+        stage(name)
+    assert len({here.folder for here in workspaces()}) == 4
+    assert sorted(stages.count(name) for name in ("sft", "candidates", "dpo")) == [4, 4, 4]
+    stages.clear(), capsys.readouterr()
+    for name in ("answers", "dpo", "pairs", "sft"):
+        stage(name, reversed)
+    assert not stages and "made anew" not in capsys.readouterr().out
+    assert not list(mine.artifacts.rglob("*-old*"))
+
+
+def test_records_say_where_they_belong(mine):
+    """In notes, which are for people: a task that is called or described otherwise is the same."""
+    make_all(mine)
+    runs = mine.artifacts / "sayings" / mine.name
+    records = [*runs.rglob("made_from.json"), *runs.rglob("*.made_from.json")]
+    assert len(records) == 7  # SFT, DPO, candidates, pairs, three models' answers
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        notes = record["notes"]
+        assert notes["task"] == "sayings" and notes["profile"] == mine.name
+        assert notes["base model"] == mine.base_model
+        assert notes["base model's identity"] == model_identity(mine.base_model, mine)
+        assert notes["coursekit"] == coursekit.__version__
+
+
+def test_session_a_and_session_b_keep_an_sft_model_each(made, small, runs):
+    quick = Workspace(small).quick_sft(4)
+    full = Workspace(small).sft()
+    assert Workspace(small).quick_sft(4) == quick == runs / "sft_quick" != full
+    assert made == ["sft_quick", "sft"]
+
+
+def test_which_sft_it_is_from_now_on_is_said(made, small, tmp_path, capsys):
+    brought = shutil.copytree(small.base_model, tmp_path / "mine")
+    Workspace(small).use_sft(brought)
+    assert f"from now on the model that you bring, {brought}" in capsys.readouterr().out
+    assert Workspace(small).present()["SFT"] == str(brought)
+    for said in ("from now on the workspace's own again", ""):
+        Workspace(small).use_sft(None)
+        assert said in capsys.readouterr().out
+    assert Workspace(small).present()["SFT"] == Workspace(small).folder / "sft"
+
+
+def test_a_workspace_costs_nothing(tmp_path):
+    code = "import sys\nfrom coursekit.workspace import Workspace\nhere = Workspace()\n"
+    code += "print(here.folder, here.is_the_courses_own, 'torch' in sys.modules)"
+    variables = {**os.environ, "COURSE_ARTIFACTS": str(tmp_path / "runs"), "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    ).stdout
+    assert out.strip() == f"{tmp_path / 'runs' / 'triage' / 'tiny'} True False"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_of_yours_that_is_called_as_the_courses_is_not_the_courses_own(mine, tmp_path):
+    folder = write_task(tmp_path / "triage")
+    assert not Workspace(load_profile("tiny"), load_task(folder)).is_the_courses_own
+
+
+# Models that are only read.
+
+
+def test_a_model_in_use_is_loaded_once(profile, tmp_path):
+    base = shutil.copytree(profile.base_model, tmp_path / "base")
+    model = load_shared(base, profile)
+    assert load_shared(profile.base_model, profile) is model  # the same contents
+    assert not model.training and not any(one.requires_grad for one in model.parameters())
+    other = replace(profile, dtype="bfloat16")
+    assert load_shared(base, other) is not model
+    assert models.load_model(base, profile) is not model  # which trainers call
+    (base / "config.json").write_text(
+        (base / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
+    assert load_shared(base, profile) is not model
+
+
+def with_gradients(model):
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return model.parameters()
+
+
+SPOILT = {
+    "trained": lambda model: torch.optim.SGD(with_gradients(model), lr=1.0).step(),
+    "written to": lambda model: torch.nn.init.zeros_(next(model.parameters())),
+    "to be trained": lambda model: model.requires_grad_(True),
+    "in training mode": lambda model: model.train(),
+    "moved": lambda model: model.to(torch.float64),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_model_that_was_changed_is_nobody_elses(how, profile):
+    model = load_shared(profile.base_model, profile)
+    SPOILT[how](model)
+    again = load_shared(profile.base_model, profile)
+    assert again is not model and load_shared(profile.base_model, profile) is again
+
+
 # Finished runs.
 
 
@@ -399,6 +745,13 @@ def test_a_watched_run_serves_who_does_not_watch_but_not_the_reverse(made, small
 
 def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
     """Everything for a seed of its own; a second time nothing is trained or sampled."""
+    loaded = []
+
+    def load(source, profile):
+        loaded.append(Path(source).name)
+        return models.load_model(source, profile)
+
+    monkeypatch.setattr("coursekit.lm.shared.loading", SimpleNamespace(load_model=load))
     few = replace(
         quick,
         artifacts=tmp_path,
@@ -411,6 +764,8 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
     assert sorted(first.means.index) == ["SFT", "SFT+DPO", "base"]
     assert first.kl.low <= first.kl.value <= first.kl.high
     assert 0 <= first.wins.estimate.value <= 1 and 0 <= first.copied <= 1
+    # To sample candidates from; and after training each once, for answers and distance alike.
+    assert loaded[0] == "sft" and sorted(loaded[1:]) in (["dpo", "sft", "tiny"], ["dpo", "tiny"])
 
     def refuse(*arguments, **options):
         raise AssertionError("made anew")

@@ -46,12 +46,12 @@ def verify_saved(
         "folder": str(folder),
         "prompts": list(prompts),
         "answers": list(answers),
-        "profile": asdict(profile),
+        "profile": asdict(profile) | {"artifacts": str(profile.artifacts)},
     }
     with progress("a new process loads and answers", len(prompts), "prompts") as advance:
         process = subprocess.run(
             [sys.executable, "-m", "coursekit.lm.verify"],
-            input=json.dumps(task, default=str),
+            input=json.dumps(task),
             capture_output=True,
             text=True,
         )
