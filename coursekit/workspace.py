@@ -19,7 +19,7 @@ from typing import Any
 from .common.profile import TINY_MODEL, Profile, load_profile
 from .evaluation.judges import Judge, load_judge, load_truth
 from .lm.identity import model_identity
-from .tasks import Row, Task, load_task
+from .tasks import DEFAULT, Row, Task, load_task
 
 BROUGHT = "brought_sft.json"  # in the folder: whose SFT model it is about
 Triples = list[dict[str, Any]]
@@ -67,7 +67,7 @@ class Workspace:
         What holds there was tried; with anything else, whether it holds is to be found out.
         """
         return (
-            (self.task.name, self.profile.name) == ("triage", "tiny")
+            (self.task.name, self.profile.name) == (DEFAULT, "tiny")
             and self.profile.base_model == TINY_MODEL
             and (os.environ.get("COURSE_JUDGE") or "program") == "program"
             and not (self.folder / BROUGHT).is_file()

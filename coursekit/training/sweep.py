@@ -7,7 +7,7 @@ back is what it did to the win rate, the margin and the KL.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -68,34 +68,45 @@ def run_trials(
 
     Raises FileNotFoundError if there is no model in `sft`.
     """
-    from ..lm.loading import load_model
-
     made_from = _made_from(trials, sft, rows, profile, judge, kl_prompts)
     with Journal(path, made_from) as journal:
         results = [result for group in journal.done for result in group]
         known = [result["name"] for result in results]
         missing = [trial for trial in trials if trial.name not in known]
         if missing:
-            baseline = _respond(load_model(sft, profile), sft, rows, profile)
-            workers, profile = share_threads(profile)
-            run = partial(
-                _run,
-                sft=str(sft),
-                rows=rows,
-                baseline=baseline,
-                profile=profile,
-                judge=judge,
-                kl_prompts=kl_prompts,
-            )
+            run, workers = _made_ready(sft, rows, profile, judge, kl_prompts)
             with progress(label, len(trials), "runs") as advance:
                 advance(len(trials) - len(missing))
                 for result in run_all(run, missing, workers, advance):
                     journal.append([result])
                     results.append(result)
-    by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
-    return [
-        {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
-    ]
+    return [_in_columns(trial, results) for trial in trials]
+
+
+def _made_ready(
+    sft: str | Path, rows: Rows, profile: Profile, judge: Judge, kl_prompts: int
+) -> tuple[Callable[[Trial], dict[str, Any]], int]:
+    """What runs one trial, with the baseline's answers in hand, and how many at once."""
+    from ..lm.loading import load_model
+
+    baseline = _respond(load_model(sft, profile), sft, rows, profile)
+    workers, one_thread = share_threads(profile)
+    run = partial(
+        _run,
+        sft=str(sft),
+        rows=rows,
+        baseline=baseline,
+        profile=one_thread,
+        judge=judge,
+        kl_prompts=kl_prompts,
+    )
+    return run, workers
+
+
+def _in_columns(trial: Trial, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The trial's result, with what its name consists of in place of the name."""
+    result = next(result for result in results if result["name"] == trial.name)
+    return {**trial.name, **{key: value for key, value in result.items() if key != "name"}}
 
 
 def _made_from(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..tasks import DEFAULT
 from ..workspace import Workspace
 
 _MARK = "%%needs "
@@ -15,8 +16,8 @@ _MARK = "%%needs "
 # What a cell may need: whether it is there, and what is said where it is not.
 NEEDS: dict[str, tuple[Callable[[Workspace], bool], str]] = {
     "own": (
-        lambda workspace: workspace.task.name == "triage",
-        "this is about the course's own task, triage reports, and has no counterpart in another",
+        lambda workspace: workspace.task.name == DEFAULT,
+        "this is about the course's own task and has no counterpart in another",
     ),
     "truth": (
         lambda workspace: workspace.task.knows_truth,
