@@ -150,3 +150,58 @@ def test_no_file_but_its_own_speaks_of_one_task():
     found = _says()
     assert not {name: lines for name, lines in found.items() if name not in ITS_OWN}
     assert set(ITS_OWN) <= set(found), "declared, but says nothing of it any more"
+
+
+# CONTRIBUTING.md: a newcomer's questions.
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+QUESTIONS = (
+    *("a loss", "a judge", "a metric", "a profile", "an exercise", "a figure", "a red flag"),
+    *("a reader", "a task"),
+)
+_FILE_IN_ROW = re.compile(r"^\| (an? [^|]+) \| `([^`]+)` \| `([^`]+)` \|", re.MULTILINE)
+
+
+def test_nine_questions_are_answered_by_one_file_each():
+    rows = {what: (file, test) for what, file, test in _FILE_IN_ROW.findall(CONTRIBUTING)}
+    assert tuple(rows) == QUESTIONS
+    assert all((ROOT / file).is_file() for row in rows.values() for file in row)
+    assert len({file for file, _ in rows.values()}) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
+def test_the_paths_that_are_named_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"\b(?:coursekit|tests|notebooks)/[\w./]*\w", text))
+    assert paths
+    assert not {path for path in paths if not (ROOT / path).exists()}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md"])
+def test_the_modules_that_are_named_exist(name):
+    """And what is imported from them in examples."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"\bcoursekit(?:\.[a-z_]+)+", text))
+    assert not {module for module in named if module not in MODULES}
+    for module, names in re.findall(r"^from (coursekit[\w.]*) import (.+)$", text, re.MULTILINE):
+        known = _names_of(module)
+        assert not [each for each in names.split(", ") if each not in known], module
+
+
+def _names_of(module: str) -> set[str]:
+    """What can be imported from a module, read from its text: nothing heavy is loaded."""
+    defined = {
+        getattr(node, "name", "") for node in _tree(module).body if not isinstance(node, ast.Import)
+    }
+    imported = {
+        alias.asname or alias.name
+        for node in _tree(module).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return defined | imported
+
+
+def test_the_picture_shows_the_floors():
+    picture = re.findall(r"^    (\w+) {2,}\S", CONTRIBUTING, re.MULTILINE)
+    assert picture == FLOORS[::-1]
