@@ -73,14 +73,12 @@ def test_scores_and_kl(gpu, model, tokenizer, triples):
 
 
 def test_capability(gpu, model, tokenizer):
-    import itertools
-
     from coursekit.evaluation.alignment_tax import capability_scores
-    from coursekit.tasks.triage.corpus import corpus
+    from coursekit.tasks.triage import TRIAGE
 
-    documents = list(itertools.islice(corpus(seed=5), 4))
-    scores = capability_scores({"base": gpu.move(model)}, tokenizer, documents, max_new_tokens=4)
-    assert len(scores) == 4
+    probes = TRIAGE.probes(3, seed=5)
+    scores = capability_scores({"base": gpu.move(model)}, tokenizer, probes, max_new_tokens=4)
+    assert len(scores) == 6
 
 
 def test_reward_model_scores(gpu, profile, tokenizer, triples):

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coursekit.common.files import save_jsonl
 from coursekit.evaluation import annotated_win_rate, length_controlled, read_annotations
 from coursekit.evaluation.judges.person import Labelling
 from coursekit.preferences import (
@@ -27,6 +26,7 @@ from coursekit.preferences import (
     to_trl,
     write_triples,
 )
+from coursekit.preferences.triples import save_triples
 from coursekit.training import load_metrics
 
 quick = settings(
@@ -153,7 +153,7 @@ def used(triples, folder):
     audit(triples, validation=triples, evaluation=[row["prompt"] for row in triples])
     train, validation = split_by_prompt(triples, 0.5)
     data_card(train, validation, report, title="x")
-    assert load_triples(save_jsonl(triples, folder / "used.jsonl"))
+    assert load_triples(save_triples(triples, folder / "used.jsonl"))
     to_trl(triples, chat=True)
     for layout in ("plain", "conversational", "thumbs"):
         for suffix in ("jsonl", "csv"):

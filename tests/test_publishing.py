@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from coursekit.lm.loading import adapter_config, load_model
 from coursekit.lm.weights import write_checksums
-from coursekit.tasks.triage import TRIAGE
+from coursekit.tasks.triage import TRIAGE, Triage
 from coursekit.training import load_run, train_dpo
 from coursekit.training import release as publishing
 from coursekit.training.release import assert_whole, git_tag, make_release, push_to_hub
@@ -93,17 +93,29 @@ def test_the_card_tells_the_runs_settings_and_not_the_profiles(dpo_folder, here,
     assert "0.123" not in card and "Versions: not recorded." in card
 
 
+class Hostile(Triage):
+    name = "<img src=x> | *a*"
+
+
 def test_names_are_values_of_the_front_matter_and_text_of_the_card(dpo_folder, here):
     import yaml
 
     hostile = "mit\nevil: true # <script>alert(1)</script>"
-    folder = release(dpo_folder, here, license=hostile, name="<img src=x> | *a*")
+    folder = make_release(
+        dpo_folder,
+        here.artifacts,
+        Hostile(),
+        here,
+        "v0.1",
+        evaluation=SECTIONS,
+        license=hostile,
+    )
     head, body = (
         (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n", 1)
     )
     front = yaml.safe_load(head)
     assert front["license"] == hostile and "evil" not in front and "base_model" not in front
-    assert body.startswith("# \\<img src=x\\> \\| \\*a\\* v0.1\n")
+    assert body.startswith("# \\<img src=x\\> \\| \\*a\\*-dpo v0.1\n")
     assert not re.search(r"(?<!\\)<(script|img)", body)
 
 

@@ -180,7 +180,9 @@ def _context(profile: Profile) -> int | None:
     if adapter:
         source = adapter["base_model_name_or_path"]
     revision = None if Path(source).is_dir() else profile.revision
-    config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        source, revision=revision, local_files_only=True, trust_remote_code=False
+    )
     return getattr(config, "max_position_embeddings", None)
 
 
