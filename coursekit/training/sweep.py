@@ -168,8 +168,8 @@ def _run(
     kl_prompts: int,
 ) -> dict[str, Any]:
     """Train, answer, compare with the baseline's answers."""
-    from ..evaluation import kl_from_reference, win_rate
-    from ..lm.loading import load_model, load_tokenizer, merge_adapter
+    from ..evaluation import win_rate
+    from ..lm.loading import load_model, merge_adapter
     from .dpo import train_dpo
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -196,17 +196,23 @@ def _run(
         "high": won.estimate.high,
         "margin": sum(margins[-10:]) / len(margins[-10:]),
     }
-    if kl_prompts:
-        kl = kl_from_reference(
-            model,
-            load_model(sft, profile),
-            load_tokenizer(sft, profile),
-            [row["prompt"] for row in rows[:kl_prompts]],
-            max_new_tokens=profile.max_new_tokens,
-            batch_size=profile.generation_batch,
-        )
-        result |= {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
-    return result
+    return result | (_kl(model, sft, rows[:kl_prompts], profile) if kl_prompts else {})
+
+
+def _kl(model: Any, sft: str, rows: Rows, profile: Profile) -> dict[str, float]:
+    """The KL of the policy from SFT on the rows' prompts, with its interval."""
+    from ..evaluation import kl_from_reference
+    from ..lm.loading import load_model, load_tokenizer
+
+    kl = kl_from_reference(
+        model,
+        load_model(sft, profile),
+        load_tokenizer(sft, profile),
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        batch_size=profile.generation_batch,
+    )
+    return {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
 
 
 def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
