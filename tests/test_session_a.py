@@ -116,10 +116,10 @@ def test_quiz_folds_answers_away():
 
 
 def test_the_slider_redraws(shown, monkeypatch):
-    from coursekit.week.figures import theory as plotting_math
+    from coursekit.week.figures import theory
 
     drawn = []
-    monkeypatch.setattr(plotting_math, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
+    monkeypatch.setattr(theory, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
     beta_slider(make_world())
     slider, _ = shown[0][0].children
     slider.value = 0.1
