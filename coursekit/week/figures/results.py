@@ -351,7 +351,7 @@ def plot_intervals(table: pd.DataFrame, what: str) -> Figure:
 def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
     """Gap, ranking and KL, each against the win rate: a point a checkpoint.
 
-    runs: as from `evaluation.gap_and_win`, columns `gap`, `accuracy`, `kl`, `win_rate`, `lied`.
+    runs: as from `gap.gap_and_win`, columns `gap`, `accuracy`, `kl`, `win_rate`, `lied`.
     """
     panels = (
         ("gap", "held-out gap / beta, nats"),
