@@ -82,14 +82,13 @@ def run_trials(
                 _run,
                 sft=str(sft),
                 rows=rows,
-                baseline=baseline,
                 profile=profile,
-                judge=judge,
                 kl_prompts=kl_prompts,
             )
             with progress(label, len(trials), "runs") as advance:
                 advance(len(trials) - len(missing))
-                for result in run_all(run, missing, workers, advance):
+                for made in run_all(run, missing, workers, advance):
+                    result = _compared(made, rows, baseline, judge)
                     journal.append([result])
                     results.append(result)
     by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
@@ -151,13 +150,11 @@ def _run(
     trial: Trial,
     sft: str,
     rows: Rows,
-    baseline: list[str],
     profile: Profile,
-    judge: Judge,
     kl_prompts: int,
 ) -> dict[str, Any]:
-    """Train, answer, compare with the baseline's answers."""
-    from ..evaluation import kl_from_reference, win_rate
+    """Train and answer, in a process of its own."""
+    from ..evaluation import kl_from_reference
     from ..lm.loading import load_model, load_tokenizer, merge_adapter
     from .dpo import train_dpo
 
@@ -175,14 +172,11 @@ def _run(
         model = load_model(run.folder, profile)
         if not profile.four_bit:
             model = merge_adapter(model)  # answers the same, a third faster
-    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, judge)
+    answers = _respond(model, sft, rows, profile)
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
         "name": trial.name,
-        "points": list(won.points),
-        "win_rate": won.estimate.value,
-        "low": won.estimate.low,
-        "high": won.estimate.high,
+        "answers": answers,
         "margin": sum(margins[-10:]) / len(margins[-10:]),
     }
     if kl_prompts:
@@ -196,6 +190,24 @@ def _run(
         )
         result |= {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
     return result
+
+
+def _compared(
+    made: dict[str, Any], rows: Rows, baseline: Sequence[str], judge: Judge
+) -> dict[str, Any]:
+    """The trial's result with its win rate over the baseline, in place of its answers.
+
+    In the process that has the judge: one that holds a key does not travel.
+    """
+    from ..evaluation import win_rate
+
+    won = win_rate(rows, made.pop("answers"), baseline, judge)
+    return made | {
+        "points": list(won.points),
+        "win_rate": won.estimate.value,
+        "low": won.estimate.low,
+        "high": won.estimate.high,
+    }
 
 
 def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
