@@ -7,7 +7,7 @@ back is what it did to the win rate, the margin and the KL.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -74,33 +74,16 @@ def run_trials(
         known = [result["name"] for result in results]
         missing = [trial for trial in trials if trial.name not in known]
         if missing:
-            run, workers = _made_ready(sft, rows, profile, judge, kl_prompts)
+            baseline = _baseline(sft, rows, profile)
+            workers, one = share_threads(profile)
+            run = partial(_run, sft=str(sft), rows=rows, profile=one, kl_prompts=kl_prompts)
             with progress(label, len(trials), "runs") as advance:
                 advance(len(trials) - len(missing))
-                for result in run_all(run, missing, workers, advance):
+                for made in run_all(run, missing, workers, advance):
+                    result = _compared(made, rows, baseline, judge)
                     journal.append([result])
                     results.append(result)
     return [_in_columns(trial, results) for trial in trials]
-
-
-def _made_ready(
-    sft: str | Path, rows: Rows, profile: Profile, judge: Judge, kl_prompts: int
-) -> tuple[Callable[[Trial], dict[str, Any]], int]:
-    """What runs one trial, with the baseline's answers in hand, and how many at once."""
-    from ..lm.loading import load_model
-
-    baseline = _respond(load_model(sft, profile), sft, rows, profile)
-    workers, one_thread = share_threads(profile)
-    run = partial(
-        _run,
-        sft=str(sft),
-        rows=rows,
-        baseline=baseline,
-        profile=one_thread,
-        judge=judge,
-        kl_prompts=kl_prompts,
-    )
-    return run, workers
 
 
 def _in_columns(trial: Trial, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -162,13 +145,10 @@ def _run(
     trial: Trial,
     sft: str,
     rows: Rows,
-    baseline: list[str],
     profile: Profile,
-    judge: Judge,
     kl_prompts: int,
 ) -> dict[str, Any]:
-    """Train, answer, compare with the baseline's answers."""
-    from ..evaluation import win_rate
+    """Train and answer, in a process of its own."""
     from ..lm.loading import load_model, merge_adapter
     from .dpo import train_dpo
 
@@ -186,14 +166,11 @@ def _run(
         model = load_model(run.folder, profile)
         if not profile.four_bit:
             model = merge_adapter(model)  # answers the same, a third faster
-    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, judge)
+    answers = _respond(model, sft, rows, profile)
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
         "name": trial.name,
-        "points": list(won.points),
-        "win_rate": won.estimate.value,
-        "low": won.estimate.low,
-        "high": won.estimate.high,
+        "answers": answers,
         "margin": sum(margins[-10:]) / len(margins[-10:]),
     }
     return result | (_kl(model, sft, rows[:kl_prompts], profile) if kl_prompts else {})
@@ -213,6 +190,31 @@ def _kl(model: Any, sft: str, rows: Rows, profile: Profile) -> dict[str, float]:
         batch_size=profile.generation_batch,
     )
     return {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
+
+
+def _compared(
+    made: dict[str, Any], rows: Rows, baseline: Sequence[str], judge: Judge
+) -> dict[str, Any]:
+    """The trial's result with its win rate over the baseline, in place of its answers.
+
+    In the process that has the judge: one that holds a key does not travel.
+    """
+    from ..evaluation import win_rate
+
+    won = win_rate(rows, made.pop("answers"), baseline, judge)
+    return made | {
+        "points": list(won.points),
+        "win_rate": won.estimate.value,
+        "low": won.estimate.low,
+        "high": won.estimate.high,
+    }
+
+
+def _baseline(sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
+    """What the SFT model answers."""
+    from ..lm.loading import load_model
+
+    return _respond(load_model(sft, profile), sft, rows, profile)
 
 
 def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
