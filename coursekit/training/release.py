@@ -156,6 +156,14 @@ def _parts(version: str) -> list[int]:
     return [int(part) for part in version[1:].split(".")]
 
 
+def base_of(adapter: str | Path) -> str | Path:
+    """The model at the bottom of an adapter, however many others lie between, as found from here.
+
+    Raises ValueError for a folder without adapter.
+    """
+    return _adapters(adapter)[0]
+
+
 def _adapters(dpo: str | Path) -> tuple[str | Path, list[Path]]:
     """The model at the bottom, and the adapters on it up to the one in `dpo`."""
     from ..lm.loading import adapter_config
