@@ -390,10 +390,14 @@ longer_wins = exercises.longer_wins.check(longer_wins)
 
 # %%
 won = longer_wins([row["chosen"] for row in train], [row["rejected"] for row in train])
-claim(won < 0.4, f"the longer one won only {won:.0%} of the training triples of unequal length")
+print(f"the longer one won {won:.0%} of the training triples of unequal length")
+
+# %%
+# %%needs own
+claim(won < 0.4, "padding is a vice here, so the shorter wins, and rightly")
 
 # %% [markdown]
-# Here padding is a vice, so the *shorter* wins, and rightly. LLM judges tend to the other side: they like
+# LLM judges tend to the other side: they like
 # what is long ([2404.04475](https://arxiv.org/abs/2404.04475)). Either way the policy will learn it: know it
 # before you train.
 #

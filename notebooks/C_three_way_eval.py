@@ -283,7 +283,7 @@ correlation = torch.corrcoef(torch.stack([ours, theirs]))[0, 1].item()
 print(f"paired {float(paired[1] - paired[0]):.3f} wide, as two samples {float(separate):.3f};")
 print(f"correlation of the two models' scores over the prompts: {correlation:.2f}")
 claim(
-    (paired[1] - paired[0] < separate) == (correlation > 0),
+    bool(paired[1] - paired[0] < separate) == (correlation > 0) and correlation == correlation,
     "pairing narrows the interval exactly where the scores go together",
 )
 

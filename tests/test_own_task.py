@@ -129,4 +129,17 @@ def test_the_sessions_run_on_a_learners_prompts_model_and_judge(elsewhere, monke
     assert "Left out: no program knows what is right in this task" in b
     assert "Left out: this is about the course's own task" in b
     assert "openai/local: at most" in b and "KL from SFT" in c
-    assert not any(word in text for text in said.values() for word in ("sev1", "checkout-api"))
+    # The failure gallery is the course's own, and says so; nothing else speaks of its task.
+    assert not any(word in text for text in (a, b) for word in ("sev1", "incident", "severity"))
+
+
+def test_the_sessions_run_on_the_second_task(elsewhere, monkeypatch):
+    """It is a folder by the same rules, and DPO beats SFT there too."""
+    monkeypatch.setenv("COURSE_TASK", "claims")
+    a, b, c = (run(name) for name in SESSIONS)
+    assert "order: " in a and "Left out: this is about the course's own task" in b
+    folder = elsewhere / "artifacts" / "claims" / "tiny"
+    record = json.loads((folder / "three_way.json").read_text(encoding="utf-8"))
+    low = float(record["pairwise"].split("[")[1].split("%")[0])
+    assert low > 55, record["pairwise"]
+    assert "caution is higher than SFT's" in c and "✗ SFT" not in c
