@@ -125,7 +125,8 @@ def test_the_sessions_run_on_a_learners_prompts_model_and_judge(elsewhere, monke
     finally:
         server.process.kill()
     a, b, c = said.values()
-    assert "the base model stands in" in a and "How long does a" in a
+    assert "the base model stands in" in a
+    assert any(asked.split("{}")[0] in a for asked in ASKED)
     assert "Left out: no program knows what is right in this task" in b
     assert "Left out: this is about the course's own task" in b
     assert "openai/local: at most" in b and "KL from SFT" in c
