@@ -58,6 +58,7 @@ from coursekit.lm.verify import verify_saved
 from coursekit.preferences import (
     audit,
     data_card,
+    design_table,
     load_triples,
     make_triples,
     parse_rows,
@@ -344,24 +345,17 @@ made = {
 }
 
 # %%
-lines = {}
-for name, (rows, judged) in made.items():
-    found = audit(rows, pairs=judged)
-    lines[name] = {
-        "triples": len(rows),
-        "triples a prompt": len(rows) / len(few),
-        "ties": sum(pair["winner"] == "tie" for pair in judged) / len(judged),
-        "mean margin, points": sum(found.margins) / len(found.margins),
-        "the longer won": found.shares["the longer won"].value,
-        "between its sources": found["source confound"].found.split(";")[0],
-    }
-pd.DataFrame(lines).T
+table = design_table(made, len(few))
+table
 
 # %%
-best, everything = (lines[design.name]["mean margin, points"] for design in designs[:2])
+# %%needs truth
+best, everything = (table.loc[design.name, "mean margin, points"] for design in designs[:2])
 claim(
     best > everything, f"best against worst is the clearer contrast: {best:.2f} to {everything:.2f}"
 )
+
+# %%
 prompted = audit(made["two system prompts"][0])["source confound"]
 print("Do the two system prompts differ?", prompted.found)
 
@@ -396,10 +390,14 @@ longer_wins = exercises.longer_wins.check(longer_wins)
 
 # %%
 won = longer_wins([row["chosen"] for row in train], [row["rejected"] for row in train])
-claim(won < 0.4, f"the longer one won only {won:.0%} of the training triples of unequal length")
+print(f"the longer one won {won:.0%} of the training triples of unequal length")
+
+# %%
+# %%needs own
+claim(won < 0.4, "padding is a vice here, so the shorter wins, and rightly")
 
 # %% [markdown]
-# Here padding is a vice, so the *shorter* wins, and rightly. LLM judges tend to the other side: they like
+# LLM judges tend to the other side: they like
 # what is long ([2404.04475](https://arxiv.org/abs/2404.04475)). Either way the policy will learn it: know it
 # before you train.
 #
@@ -477,21 +475,23 @@ print(f"{len(cut)} triples have a report without its last line; in {whole} the c
 # %%
 rng = random.Random(0)
 spoilt_rows = [dict(row) for row in train]
-for row in rng.sample(spoilt_rows, 12):
+n = min(12, len(train) // 4)
+scored = ("", "_score") if "chosen_score" in train[0] else ("",)
+for row in rng.sample(spoilt_rows, n):
     row["rejected"] = row["chosen"]
-for row in rng.sample(spoilt_rows, 12):
+for row in rng.sample(spoilt_rows, n):
     row["prompt"] = rng.choice(prompts).upper()
-for row in rng.sample(spoilt_rows, 12):
-    for name in ("", "_score"):
+for row in rng.sample(spoilt_rows, n):
+    for name in scored:
         chosen, rejected = f"chosen{name}", f"rejected{name}"
         row[chosen], row[rejected] = row[rejected], row[chosen]
-spoilt_rows += spoilt_rows[:12]
+spoilt_rows += spoilt_rows[:n]
 second_report = audit(spoilt_rows, validation=validation, evaluation=prompts, pairs=pairs)
 findings(second_report)
 
 # %%
 for check in ("identical pairs", "evaluation leak", "labels against scores", "doubled rows"):
-    claim(len(second_report[check].rows) >= 10, f"{check}: {second_report[check].found}")
+    claim(len(second_report[check].rows) >= 0.8 * n, f"{check}: {second_report[check].found}")
 clean = second_report.without_faults(spoilt_rows)
 again = audit(clean, validation=validation, evaluation=prompts)
 claim(

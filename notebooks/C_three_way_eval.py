@@ -67,7 +67,13 @@ from coursekit.evaluation.judges import (
 from coursekit.lm.loading import load_model, load_tokenizer
 from coursekit.tasks import load_rubric
 from coursekit.training import KL_A_TOKEN
-from coursekit.training.release import git_tag, load_release, make_release, push_to_hub
+from coursekit.training.release import (
+    base_of,
+    git_tag,
+    load_release,
+    make_release,
+    push_to_hub,
+)
 from coursekit.training.reward_model import (
     best_of,
     implicit_rewards,
@@ -276,7 +282,7 @@ correlation = torch.corrcoef(torch.stack([ours, theirs]))[0, 1].item()
 print(f"paired {float(paired[1] - paired[0]):.3f} wide, as two samples {float(separate):.3f};")
 print(f"correlation of the two models' scores over the prompts: {correlation:.2f}")
 claim(
-    (paired[1] - paired[0] < separate) == (correlation > 0),
+    bool(paired[1] - paired[0] < separate) == (correlation > 0) and correlation == correlation,
     "pairing narrows the interval exactly where the scores go together",
 )
 
@@ -376,13 +382,13 @@ claim(abs(by_hand - result.estimate.value) < 1e-9, f"and by your function: {by_h
 
 # %%
 enough = predict(
-    "On 30 prompts, how often does the interval of this win rate lie above one half?",
+    "On 30 prompts (or all, if there are fewer), how often does this win rate's interval lie above 50 %?",
     ["nearly always (more than 95 %)", "mostly (80 to 95 %)", "not reliably (less than 80 %)"],
 )
 
 # %%
 lead = [point - 0.5 for point in result.rated]
-sizes = [n for n in (10, 30, 60, 100, 200, 300) if n <= len(lead)]
+sizes = [n for n in (10, 30, 60, 100, 200, 300) if n < len(lead)] + [len(lead)]
 by_prompts = interval_by_prompts(lead, sizes)
 plot_intervals(by_prompts, "win rate over SFT less 50 %")
 
@@ -392,7 +398,7 @@ plot_intervals(by_prompts, "win rate over SFT less 50 %")
 # 300, the draws of 200 and more resemble each other more than fresh prompts would.*
 
 # %%
-at_thirty = by_prompts.set_index("n").loc[30]
+at_thirty = by_prompts.set_index("n").loc[min(30, len(lead))]
 often = at_thirty["shown"]
 held(
     enough,
@@ -462,18 +468,21 @@ print(
     f"length of SFT+DPO less SFT's: {shorter.value:+.1f} characters "
     f"({shorter.low:+.1f} to {shorter.high:+.1f})"
 )
-taste = length_bias(list(liked.points), longer, list(true_wins.points))
 chose = [
     float((point > 0.5) == (more > 0))
     for point, more, right in zip(liked.points, longer, true_wins.points, strict=True)
-    if right == 0.5 and point != 0.5 and more != 0
+    if right == 0.5 and point not in (0.5, None) and more != 0
 ]
-sure = bootstrap_mean(chose, within=(0, 1))
-print(
-    f"where the truth is a tie, {likes_length.name!r} prefers the longer one in {taste:.0%} "
-    f"({sure.low:.0%} to {sure.high:.0%}) of {len(chose)} pairs: "
-    + ("a taste for length" if sure.low > 0.5 else "so few show nothing by themselves")
-)
+if chose:
+    taste = length_bias(list(liked.points), longer, list(true_wins.points))
+    sure = bootstrap_mean(chose, within=(0, 1))
+    print(
+        f"where the truth is a tie, {likes_length.name!r} prefers the longer one in {taste:.0%} "
+        f"({sure.low:.0%} to {sure.high:.0%}) of {len(chose)} pairs: "
+        + ("a taste for length" if sure.low > 0.5 else "so few show nothing by themselves")
+    )
+else:
+    print("no pair ties in truth and is unlike in length: nothing to see of a taste for length")
 
 # %% [markdown]
 # Two reports that tie are mostly alike, so few such pairs are left. To know a judge's taste, put pairs before
@@ -651,12 +660,16 @@ picked = {
     "one sample": [texts[0] for texts in candidates],
     "best of 4, reward model": best_of(asked, candidates, reward.scores),
     "best of 4, implicit reward": best_of(asked, candidates, implicit),
-    "best of 4, truth": [
-        max(texts, key=partial(truth.score, row))
-        for row, texts in zip(asked, candidates, strict=True)
-    ],
     "SFT+DPO, one sample": responses["SFT+DPO"][:100],
 }
+
+# %%
+# %%needs truth
+picked["best of 4, truth"] = [
+    max(texts, key=partial(truth.score, row)) for row, texts in zip(asked, candidates, strict=True)
+]
+
+# %%
 chosen = score_responses(task, asked, picked)
 best = chosen.groupby("model", sort=False).mean().drop(columns="row")
 best.rename_axis(None).round(2)
@@ -962,7 +975,7 @@ release = make_release(
 Markdown((release / "README.md").read_text().split("---\n", 2)[2])
 
 # %%
-published = load_release(release, profile)
+published = load_release(release, profile, base=base_of(models["SFT+DPO"]))
 probe = tokenizer(evaluation[0]["prompt"], return_tensors="pt").input_ids.to(published.device)
 with torch.no_grad():
     apart = (published(probe).logits - loaded["SFT+DPO"](probe).logits).abs().max().item()

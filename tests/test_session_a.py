@@ -91,10 +91,10 @@ def test_predictions(capsys):
 @pytest.fixture()
 def shown(monkeypatch):
     """The widgets that are displayed, and the texts that stand in for them."""
-    from coursekit.week import widgets
+    from coursekit.week.widgets import page
 
     displayed = []
-    monkeypatch.setattr(widgets, "_show_widget", lambda *shown: displayed.append(shown))
+    monkeypatch.setattr(page, "show_widget", lambda *shown: displayed.append(shown))
     return displayed
 
 
@@ -116,10 +116,10 @@ def test_quiz_folds_answers_away():
 
 
 def test_the_slider_redraws(shown, monkeypatch):
-    from coursekit.week.figures import theory as plotting_math
+    from coursekit.week.figures import theory
 
     drawn = []
-    monkeypatch.setattr(plotting_math, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
+    monkeypatch.setattr(theory, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
     beta_slider(make_world())
     slider, _ = shown[0][0].children
     slider.value = 0.1
@@ -130,26 +130,24 @@ def test_a_widget_is_shown_by_its_public_name_alone(monkeypatch):
     """ipywidgets 7, which Colab has, knows no `_repr_mimebundle_`."""
     from types import SimpleNamespace
 
-    from coursekit.week import widgets
+    from coursekit.week.widgets import page
 
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
-    widgets._show_widget(SimpleNamespace(model_id="abc"), "Run this cell.")
+    page.show_widget(SimpleNamespace(model_id="abc"), "Run this cell.")
     view = bundles[0]["application/vnd.jupyter.widget-view+json"]
     assert view == {"version_major": 2, "version_minor": 0, "model_id": "abc"}
 
 
 def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
     """Else it is what ipywidgets itself would show."""
-    from coursekit.week import widgets
+    from coursekit.week.widgets import page
 
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
     shown = []
-    real = widgets._show_widget
-    monkeypatch.setattr(
-        widgets, "_show_widget", lambda box, text: (shown.append(box), real(box, text))
-    )
+    real = page.show_widget
+    monkeypatch.setattr(page, "show_widget", lambda box, text: (shown.append(box), real(box, text)))
     predict("Up or down?", ["up", "down"])
     assert bundles[0] == {**shown[0]._repr_mimebundle_(), "text/plain": bundles[0]["text/plain"]}
     assert "add choice=" in bundles[0]["text/plain"]

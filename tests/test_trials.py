@@ -86,9 +86,10 @@ def runs(monkeypatch):
 
     def run(trial, **shared):
         seen.append(trial.name["beta"])
-        return {"name": trial.name, "points": [1.0], "win_rate": 1.0, "margin": 0.5}
+        return {"name": trial.name, "answers": [""], "margin": 0.5}
 
     monkeypatch.setattr(trials, "_run", run)
+    monkeypatch.setattr(trials, "_compared", lambda made, *others: made | {"win_rate": 1.0})
     monkeypatch.setattr(trials, "_respond", lambda *arguments: [])
     return seen
 

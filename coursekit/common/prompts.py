@@ -24,8 +24,8 @@ def as_text(prompt: Prompt) -> str:
 def plain_prompt(prompt: Prompt) -> str:
     """The prompt as a model without chat template is asked, in training and in generation alike.
 
-    It ends with a line break. Joined with nothing between, "... queue" and "service: ..." share a
-    token in most vocabularies; a trainer then drops the end of the prompt, which generation sees. A
+    It ends with a line break. Joined with nothing between, "... in one word" and "yes" may share a
+    token ("wordy" is one); a trainer then drops the end of the prompt, which generation sees. A
     model that was trained on another join wants a chat template that says so.
     """
     text = as_text(prompt)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..common.progress import progress
 from ..common.prompts import Prompt
-from .logprobs import check_lengths, encode_prompt
+from .logprobs import check_lengths, encode_prompt, evaluating
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def generate(
@@ -75,54 +75,69 @@ def generate_ids(
         ValueError: no end token, a negative temperature, temperatures or seeds that are not as many
             as the prompts, or a prompt that leaves no room in the model's context for the tokens.
     """
+    temperatures = _one_for_each(temperature, len(prompts))
+    quantiles = _quantiles(seed, len(prompts), max_new_tokens)
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    lengths = [len(ids) for ids in encoded]
+    room = [length + max_new_tokens for length in lengths]
+    check_lengths(model, room, f"the prompt and {max_new_tokens} new tokens")
+    config = _config(tokenizer, max_new_tokens, model.device.type == "cpu" and len(prompts) > 1)
+    responses: list[list[int]] = [[]] * len(encoded)
+    with evaluating(model), progress(label, len(prompts), "responses") as advance:
+        for batch in _batches_by_length(lengths, batch_size):
+            asked = [encoded[row] for row in batch]
+            drawn = _continue(model, asked, config, quantiles[batch], temperatures[batch])
+            for row, ids in zip(batch, drawn, strict=True):
+                responses[row] = ids
+            advance(len(batch))
+    return responses
+
+
+def _config(
+    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, static_cache: bool
+) -> GenerationConfig:
+    """Settings for `model.generate`, the same for every batch; ValueError without an end token."""
     from transformers import GenerationConfig
 
-    if tokenizer.eos_token_id is None:
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    if end is None:
         raise ValueError("the tokenizer has no end token, so generation cannot stop: set eos_token")
-    temperatures = _one_for_each(temperature, len(prompts))
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    room = [len(ids) + max_new_tokens for ids in encoded]
-    check_lengths(model, room, f"the prompt and {max_new_tokens} new tokens")
-
-    pad_id = tokenizer.pad_token_id
-    pad_id = tokenizer.eos_token_id if pad_id is None else pad_id
-    on_cpu = model.device.type == "cpu"
-    config = GenerationConfig(
+    return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=pad_id,
+        eos_token_id=end,
+        pad_token_id=end if pad is None else pad,
         # What the model's own settings might bring, and would make it another distribution.
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         do_sample=False,  # at a temperature, `_sample_by_quantile` leaves one token to choose
         # The default cache is copied whole for every token; on a GPU this one would be compiled.
-        cache_implementation="static" if on_cpu and len(prompts) > 1 else None,
+        cache_implementation="static" if static_cache else None,
     )
-    quantiles = _quantiles(seed, len(prompts), max_new_tokens)
-    responses: list[list[int]] = [[]] * len(encoded)
-    was_training = model.training
-    model.eval()
-    try:
-        with progress(label, len(prompts), "responses") as advance:
-            for batch in _batches_by_length([len(ids) for ids in encoded], batch_size):
-                input_ids, attention_mask = _pad_left([encoded[row] for row in batch], pad_id)
-                sampler = _sample_by_quantile(
-                    quantiles[batch].to(model.device),
-                    temperatures[batch].to(model.device),
-                    input_ids.shape[1],
-                )
-                output = model.generate(
-                    input_ids=input_ids.to(model.device),
-                    attention_mask=attention_mask.to(model.device),
-                    generation_config=config,
-                    logits_processor=[sampler] if temperatures.any() else None,
-                )
-                for row, ids in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
-                    responses[row] = _until_end(ids, tokenizer.eos_token_id)
-                advance(len(batch))
-    finally:
-        model.train(was_training)
-    return responses
+
+
+def _continue(
+    model: PreTrainedModel,
+    rows: Sequence[list[int]],
+    config: GenerationConfig,
+    quantiles: Tensor,
+    temperatures: Tensor,
+) -> list[list[int]]:
+    """The responses to one batch of B encoded prompts, each up to its end token.
+
+    quantiles: (B, max_new_tokens). temperatures: (B,).
+    """
+    input_ids, attention_mask = (
+        tensor.to(model.device) for tensor in _pad_left(rows, config.pad_token_id)
+    )
+    width = input_ids.shape[1]
+    sampler = _sample_by_quantile(quantiles.to(model.device), temperatures.to(model.device), width)
+    output = model.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        generation_config=config,
+        logits_processor=[sampler] if temperatures.any() else None,
+    )
+    return [_until_end(ids, config.eos_token_id) for ids in output[:, width:].tolist()]
 
 
 def _quantiles(seed: int | Sequence[int], n: int, tokens: int) -> Tensor:

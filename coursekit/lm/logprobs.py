@@ -12,7 +12,8 @@ sum       log pi(y | x) is a sum over the response's tokens (not a mean), taken 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -210,9 +211,7 @@ def score_tokens(
     check_lengths(model, lengths, "prompt and response")
     order = sorted(range(len(pairs)), key=lengths.__getitem__)
     rows: dict[int, Tensor] = {}
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             input_ids, attention_mask, response_mask = (
@@ -223,9 +222,18 @@ def score_tokens(
             values = score(logits, input_ids).cpu()  # (B, T - 1, ...)
             for row, value, mask in zip(batch, values, response_mask[:, 1:].cpu(), strict=True):
                 rows[row] = value[mask.bool()]
+    return [rows[row] for row in range(len(pairs))]
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout within, and afterwards in the mode that the model was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
-    return [rows[row] for row in range(len(pairs))]
 
 
 def context_of(model: PreTrainedModel) -> int | None:

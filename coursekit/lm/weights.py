@@ -72,7 +72,7 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 
 def load_whole(auto: Any, source: str | Path, **options: Any) -> PreTrainedModel:
-    """`auto.from_pretrained(source)`, but for weights that `models.load_model` refuses.
+    """`auto.from_pretrained(source)`, but for weights that `loading.load_model` refuses.
 
     auto: a class such as `AutoModelForCausalLM`; options: what else its `from_pretrained` takes.
     """
@@ -97,7 +97,7 @@ def load_whole(auto: Any, source: str | Path, **options: Any) -> PreTrainedModel
 
 
 def load_adapter(source: str | Path, base: PreTrainedModel, trainable: bool) -> PreTrainedModel:
-    """The adapter in the folder `source` on its base, if it fits: see `models.load_model`."""
+    """The adapter in the folder `source` on its base, if it fits: see `loading.load_model`."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 

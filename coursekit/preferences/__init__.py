@@ -2,6 +2,7 @@
 
 from .auditing import Audit, Finding, audit
 from .card import data_card, save_card
+from .designs import design_table
 from .pairs import judge_pairs, make_triples, to_triples
 from .readers import load_triples, parse_rows, write_triples
 from .sampling import (
@@ -31,6 +32,7 @@ __all__ = [
     "audit",
     "check_triples",
     "data_card",
+    "design_table",
     "judge_pairs",
     "load_triples",
     "make_triples",

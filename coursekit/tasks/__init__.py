@@ -14,6 +14,7 @@ from .settings import FILE
 from .task import SPLITS, Metric, Probe, Row, Task, with_references
 
 __all__ = [
+    "DEFAULT",
     "SPLITS",
     "FolderTask",
     "Metric",

@@ -60,7 +60,7 @@ class Task:
 
     name: a word, for files. title, description, limits: for cards and headings; the description is
     a sentence about what the model is asked for. rubric: a markdown file, see
-    `evaluation.rubric.load_rubric`. metrics: in the order of tables; `overall`, the mean of the
+    `tasks.rubric.load_rubric`. metrics: in the order of tables; `overall`, the mean of the
     metrics of kind `truth`, is added to them by `score`. asked: what to call that which is shown of
     a prompt.
     """

@@ -45,6 +45,10 @@ _SHOWN_SETTINGS = (
     *("lora_rank", "lora_alpha", "max_length", "beta"),
 )
 _NOT_RECORDED = "not recorded"
+_CARD = Path(__file__).with_name("model_card.md")  # a template of Jinja
+_ONE_JUDGE = (
+    "The judge who chose the triples is the one who evaluates: what it does not see, neither shows."
+)
 
 
 def make_release(
@@ -87,17 +91,31 @@ def make_release(
     _one_adapter(base, adapters, profile, work)
     version = version or _next_version(releases, work)
     _check_version(version)
-    folder = releases / version
     runs = [_record(adapter) for adapter in adapters]
     card = _model_card(base, runs, version, task, license, evaluation, limits, bool(data_card))
-    (work / "README.md").write_text(card, encoding="utf-8")
-    if data_card:
-        (work / "DATA.md").write_text(data_card, encoding="utf-8")
     settings = {"base_model": _public_name(base), "runs": runs}
-    (work / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    write_checksums(work)
-    assert_whole(work)
-    assert_no_secrets(work)
+    _write_texts(work, card, data_card, settings)
+    _assert_publishable(work)
+    return _put_in_place(work, releases / version)
+
+
+def _write_texts(folder: Path, card: str, data_card: str, settings: Mapping[str, Any]) -> None:
+    """What is to be read beside the weights, and the check sums of those."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    if data_card:
+        (folder / "DATA.md").write_text(data_card, encoding="utf-8")
+    (folder / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    write_checksums(folder)
+
+
+def _assert_publishable(folder: Path) -> None:
+    """Raise ValueError for damage or a secret in what would be published."""
+    assert_whole(folder)
+    assert_no_secrets(folder)
+
+
+def _put_in_place(work: Path, folder: Path) -> Path:
+    """`work` becomes the release `folder`, in place of one with the same weights at most."""
     if folder.is_dir():
         if not _same_weights(folder, work):
             shutil.rmtree(work)
@@ -136,6 +154,14 @@ def find_releases(folder: str | Path) -> list[Path]:
 
 def _parts(version: str) -> list[int]:
     return [int(part) for part in version[1:].split(".")]
+
+
+def base_of(adapter: str | Path) -> str | Path:
+    """The model at the bottom of an adapter, however many others lie between, as found from here.
+
+    Raises ValueError for a folder without adapter.
+    """
+    return _adapters(adapter)[0]
 
 
 def _adapters(dpo: str | Path) -> tuple[str | Path, list[Path]]:
@@ -282,7 +308,8 @@ def _model_card(
     limits: Sequence[str],
     has_data_card: bool,
 ) -> str:
-    from huggingface_hub import ModelCardData
+    """`model_card.md` filled in. What is a name and not markdown is escaped before."""
+    from huggingface_hub import ModelCard, ModelCardData
 
     base, on_hub = _public_name(base_model), not Path(base_model).is_dir()
     front = ModelCardData(
@@ -291,43 +318,22 @@ def _model_card(
         base_model=base if on_hub else None,
         pipeline_tag="text-generation",
         tags=["dpo", "trl", "lora", "preference-data"],
-    ).to_yaml()
-    ours = (ROOT / base).is_dir() and not on_hub
-    load = f"AutoModelForCausalLM.from_pretrained({json.dumps(base)})" + (
-        "  # in the course's repository" if ours else ""
     )
-    sections = {
-        f"{task.name}-dpo {version}": (
-            f"A LoRA adapter on {as_code(base)}: SFT on demonstrations, then DPO on preference "
-            f"triples, in one adapter. {task.description} Made in a course on DPO."
-        ),
-        "Use": (
-            "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, "
-            f'AutoTokenizer\n\nbase = {load}\nmodel = PeftModel.from_pretrained(base, "FOLDER")\n'
-            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n```'
-        ),
-        "Data": (
-            "Preference triples sampled from the SFT model and chosen by a judge"
-            + (": `DATA.md` says how, and what an audit found." if has_data_card else ".")
-        ),
-        "Training": _training(runs),
-        **evaluation,
-        "Limits": "\n".join(
-            f"- {' '.join(limit.split())}"
-            for limit in (
-                *task.limits,
-                "The judge who chose the triples is the one who evaluates: what it does not see, "
-                "neither shows.",
-                *limits,
-            )
-        ),
-        "Licence": f"{as_markdown(license)}; the base model's own terms hold besides.",
-    }
-    text = [
-        f"{'#' if place == 0 else '##'} {as_markdown(head)}\n\n{body}"
-        for place, (head, body) in enumerate(sections.items())
-    ]
-    return f"---\n{front}\n---\n" + "\n\n".join(text) + "\n"
+    card = ModelCard.from_template(
+        front,
+        template_path=str(_CARD),
+        title=as_markdown(f"{task.name}-dpo {version}"),
+        base=as_code(base),
+        load=json.dumps(base),
+        is_ours=(ROOT / base).is_dir() and not on_hub,
+        description=task.description,
+        has_data_card=has_data_card,
+        training=_training(runs),
+        evaluation={as_markdown(head): body for head, body in evaluation.items()},
+        limits=[" ".join(limit.split()) for limit in (*task.limits, _ONE_JUDGE, *limits)],
+        terms=as_markdown(license),
+    )
+    return f"{card}\n"
 
 
 def _training(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -387,8 +393,7 @@ def push_to_hub(
     _check_version(version)
     if not (folder / _WEIGHTS).is_file() or not (folder / "README.md").is_file():
         raise ValueError(f"{folder} is no release: make one with make_release")
-    assert_whole(folder)
-    assert_no_secrets(folder)
+    _assert_publishable(folder)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     parts = [path for path in files if _is_part(path)]
     visible = "private" if private else "public"

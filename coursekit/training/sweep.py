@@ -68,34 +68,28 @@ def run_trials(
 
     Raises FileNotFoundError if there is no model in `sft`.
     """
-    from ..lm.loading import load_model
-
     made_from = _made_from(trials, sft, rows, profile, judge, kl_prompts)
     with Journal(path, made_from) as journal:
         results = [result for group in journal.done for result in group]
         known = [result["name"] for result in results]
         missing = [trial for trial in trials if trial.name not in known]
         if missing:
-            baseline = _respond(load_model(sft, profile), sft, rows, profile)
-            workers, profile = share_threads(profile)
-            run = partial(
-                _run,
-                sft=str(sft),
-                rows=rows,
-                baseline=baseline,
-                profile=profile,
-                judge=judge,
-                kl_prompts=kl_prompts,
-            )
+            baseline = _baseline(sft, rows, profile)
+            workers, one = share_threads(profile)
+            run = partial(_run, sft=str(sft), rows=rows, profile=one, kl_prompts=kl_prompts)
             with progress(label, len(trials), "runs") as advance:
                 advance(len(trials) - len(missing))
-                for result in run_all(run, missing, workers, advance):
+                for made in run_all(run, missing, workers, advance):
+                    result = _compared(made, rows, baseline, judge)
                     journal.append([result])
                     results.append(result)
-    by_name = [next(r for r in results if r["name"] == trial.name) for trial in trials]
-    return [
-        {**result["name"], **{k: v for k, v in result.items() if k != "name"}} for result in by_name
-    ]
+    return [_in_columns(trial, results) for trial in trials]
+
+
+def _in_columns(trial: Trial, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The trial's result, with what its name consists of in place of the name."""
+    result = next(result for result in results if result["name"] == trial.name)
+    return {**trial.name, **{key: value for key, value in result.items() if key != "name"}}
 
 
 def _made_from(
@@ -151,14 +145,11 @@ def _run(
     trial: Trial,
     sft: str,
     rows: Rows,
-    baseline: list[str],
     profile: Profile,
-    judge: Judge,
     kl_prompts: int,
 ) -> dict[str, Any]:
-    """Train, answer, compare with the baseline's answers."""
-    from ..evaluation import kl_from_reference, win_rate
-    from ..lm.loading import load_model, load_tokenizer, merge_adapter
+    """Train and answer, in a process of its own."""
+    from ..lm.loading import load_model, merge_adapter
     from .dpo import train_dpo
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -175,27 +166,55 @@ def _run(
         model = load_model(run.folder, profile)
         if not profile.four_bit:
             model = merge_adapter(model)  # answers the same, a third faster
-    won = win_rate(rows, _respond(model, sft, rows, profile), baseline, judge)
+    answers = _respond(model, sft, rows, profile)
     margins = [entry["rewards/margins"] for entry in run.history if "rewards/margins" in entry]
     result = {
         "name": trial.name,
+        "answers": answers,
+        "margin": sum(margins[-10:]) / len(margins[-10:]),
+    }
+    return result | (_kl(model, sft, rows[:kl_prompts], profile) if kl_prompts else {})
+
+
+def _kl(model: Any, sft: str, rows: Rows, profile: Profile) -> dict[str, float]:
+    """The KL of the policy from SFT on the rows' prompts, with its interval."""
+    from ..evaluation import kl_from_reference
+    from ..lm.loading import load_model, load_tokenizer
+
+    kl = kl_from_reference(
+        model,
+        load_model(sft, profile),
+        load_tokenizer(sft, profile),
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        batch_size=profile.generation_batch,
+    )
+    return {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
+
+
+def _compared(
+    made: dict[str, Any], rows: Rows, baseline: Sequence[str], judge: Judge
+) -> dict[str, Any]:
+    """The trial's result with its win rate over the baseline, in place of its answers.
+
+    In the process that has the judge: one that holds a key does not travel.
+    """
+    from ..evaluation import win_rate
+
+    won = win_rate(rows, made.pop("answers"), baseline, judge)
+    return made | {
         "points": list(won.points),
         "win_rate": won.estimate.value,
         "low": won.estimate.low,
         "high": won.estimate.high,
-        "margin": sum(margins[-10:]) / len(margins[-10:]),
     }
-    if kl_prompts:
-        kl = kl_from_reference(
-            model,
-            load_model(sft, profile),
-            load_tokenizer(sft, profile),
-            [row["prompt"] for row in rows[:kl_prompts]],
-            max_new_tokens=profile.max_new_tokens,
-            batch_size=profile.generation_batch,
-        )
-        result |= {"kl": kl.value, "kl_low": kl.low, "kl_high": kl.high}
-    return result
+
+
+def _baseline(sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
+    """What the SFT model answers."""
+    from ..lm.loading import load_model
+
+    return _respond(load_model(sft, profile), sft, rows, profile)
 
 
 def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:

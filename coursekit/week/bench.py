@@ -14,16 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..common.profile import Profile, load_profile
 from ..tasks import load_task
 from ..workspace import Workspace
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+Rows = Sequence[dict[str, Any]]
 
 
 def main() -> None:
@@ -130,30 +135,35 @@ def whole_session(profile: Profile) -> str:
     )
 
 
+STEPS = 10  # of DPO, each time that a side is measured
+
+
 def dpo_step(profile: Profile, rounds: int) -> str:
     """One DPO step through TRL with precomputed reference against the bare step in torch.
 
-    Both train the same adapter on the same batch: the bare side is forward, loss, backward and
-    AdamW's step on tensors that are ready.
+    Both train the same adapter on the same batch.
     """
-    from peft import get_peft_model
+    workspace = Workspace(profile)
+    sft, rows = workspace.sft(), workspace.triples()[0][: profile.dpo.batch_size]
+    sides = steps_through_trl(sft, rows, profile), steps_by_hand(sft, rows, profile)
+    ours, hand = (seconds / STEPS for seconds in alternate(rounds, *sides))
+    return (
+        f"| a DPO step of {len(rows)} pairs through TRL | {ours * 1e3:.0f} ms "
+        f"| bare torch: {hand * 1e3:.0f} ms | {ours / hand:.2f} times |"
+    )
+
+
+def steps_through_trl(sft: str | Path, rows: Rows, profile: Profile) -> Callable[[], None]:
+    """Ten steps of the trainer, its reference's log-probabilities taken beforehand."""
     from transformers import PrinterCallback
 
     from ..common.quiet import quiet
-    from ..lm.loading import load_model, load_tokenizer, merge_adapter
-    from ..lm.logprobs import encode_pair, pad_right, sum_over_response, token_logps
-    from ..lm.losses import dpo_loss
+    from ..lm.loading import load_tokenizer
     from ..preferences import to_trl
-    from ..training.arguments import lora_config, run_arguments
+    from ..training.arguments import run_arguments
     from ..training.dpo import dpo_trainer, policy_and_reference
 
-    steps = 10
-    settings = profile.dpo
-    workspace = Workspace(profile)
-    sft = workspace.sft()
-    tokenizer = load_tokenizer(sft, profile)
-    rows = workspace.triples()[0][: settings.batch_size]
-
+    settings, tokenizer = profile.dpo, load_tokenizer(sft, profile)
     with quiet():
         model, peft_config, reference = policy_and_reference(sft, settings, profile)
         # Activation checkpointing is off on a CPU, on a GPU it would be timed on one side only.
@@ -164,48 +174,67 @@ def dpo_step(profile: Profile, rounds: int) -> str:
             processing_class=tokenizer,
             train_dataset=to_trl(rows, bool(tokenizer.chat_template)),
             options=run_arguments(settings, profile, profile.artifacts / "bench", 0)
-            | {"precompute_ref_log_probs": True, "max_steps": steps, "beta": settings.beta}
+            | {"precompute_ref_log_probs": True, "max_steps": STEPS, "beta": settings.beta}
             | {"activation_checkpointing": False},
         )
     trainer.remove_callback(PrinterCallback)
 
-    def through_trl() -> None:
+    def steps() -> None:
         with quiet():
             trainer.train()
 
+    return steps
+
+
+def steps_by_hand(sft: str | Path, rows: Rows, profile: Profile) -> Callable[[], None]:
+    """Ten times forward, loss, backward and AdamW's step, on tensors that are ready."""
+    from ..lm.losses import dpo_loss
+
+    model, logps = _policy_by_hand(sft, rows, profile)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=profile.dpo.learning_rate, fused=True)
+    with torch.no_grad():
+        anchor = logps()
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            loss = dpo_loss(*logps(), *anchor, beta=profile.dpo.beta)[0].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return steps
+
+
+def _policy_by_hand(
+    sft: str | Path, rows: Rows, profile: Profile
+) -> tuple[PeftModel, Callable[[], tuple[torch.Tensor, ...]]]:
+    """SFT with a new adapter, and its log-probabilities of chosen and of rejected, (N,) each."""
+    from peft import get_peft_model
+
+    from ..common.quiet import quiet
+    from ..lm.loading import load_model, load_tokenizer, merge_adapter
+    from ..lm.logprobs import encode_pair, pad_right, sum_over_response, token_logps
+    from ..training.arguments import lora_config
+
+    tokenizer = load_tokenizer(sft, profile)
     with quiet():
         whole = merge_adapter(load_model(sft, profile))
-        bare = get_peft_model(whole, lora_config(settings)).train()
+        model = get_peft_model(whole, lora_config(profile.dpo)).train()
     pairs = [
         encode_pair(tokenizer, row["prompt"], row[side])
         for side in ("chosen", "rejected")
         for row in rows
     ]
     input_ids, attention_mask, response_mask = (
-        tensor.to(bare.device) for tensor in pad_right(pairs, tokenizer.pad_token_id)
+        tensor.to(model.device) for tensor in pad_right(pairs, tokenizer.pad_token_id)
     )
-    trained = [parameter for parameter in bare.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, fused=True)
 
-    def logps():
-        logits = bare(input_ids=input_ids, attention_mask=attention_mask).logits
+    def logps() -> tuple[torch.Tensor, ...]:
+        logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
         return sum_over_response(token_logps(logits, input_ids), response_mask).chunk(2)
 
-    with torch.no_grad():
-        anchor = logps()
-
-    def by_hand() -> None:
-        for _ in range(steps):
-            loss = dpo_loss(*logps(), *anchor, beta=settings.beta)[0].mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    ours, hand = (seconds / steps for seconds in alternate(rounds, through_trl, by_hand))
-    return (
-        f"| a DPO step of {len(rows)} pairs through TRL | {ours * 1e3:.0f} ms "
-        f"| bare torch: {hand * 1e3:.0f} ms | {ours / hand:.2f} times |"
-    )
+    return model, logps
 
 
 def monitoring(profile: Profile, rounds: int) -> str:

@@ -23,7 +23,9 @@ from ..tasks import load_task
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..evaluation.judges import Judge
     from ..training import TrainingRun, WinRateCallback
+    from ..workspace import Workspace
 
 Rows = Sequence[dict[str, Any]]
 RECORDED_TASK = load_task("triage")  # the one whose runs come with the course
@@ -306,36 +308,57 @@ def _file_name(condition: str, seed: int) -> str:
 
 
 def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[str, int]:
-    import pandas as pd
-
-    from ..evaluation import score_responses, win_rate
-    from ..lm.generation import generate
-    from ..lm.loading import load_model, load_tokenizer
-    from ..training import WinRateCallback, load_metrics
+    """Run one condition with one seed, compared with SFT on the way; keep what came out."""
+    from ..lm.loading import load_tokenizer
+    from ..training import WinRateCallback
     from ..workspace import Workspace
 
     name, seed = job
-    workspace = Workspace(profile, RECORDED_TASK)
-    sft = workspace.sft()
-    tokenizer = load_tokenizer(sft, profile)
     condition = next(condition for condition in CONDITIONS if condition.name == name)
-    train, validation = workspace.triples()
-    prompts = [row["prompt"] for row in RECORDED_TASK.rows("validation", 24, profile, seed)]
-    rows = contest_rows(profile)
-    baseline = generate(
-        load_model(sft, profile),
-        tokenizer,
+    workspace = Workspace(profile, RECORDED_TASK)
+    sft, rows = workspace.sft(), contest_rows(profile)
+    tokenizer = load_tokenizer(sft, profile)
+    baseline = _answers(sft, rows, profile)
+    contest = WinRateCallback(rows, baseline, workspace.truth, tokenizer, profile)
+    metrics = _metrics_of(condition, workspace, contest, seed)
+    path = folder / _file_name(name, seed)
+    end = json.dumps(_end_of(contest, workspace.truth), indent=1, ensure_ascii=False)
+    path.with_suffix(".json").write_text(end, encoding="utf-8")
+    # Written last: where it stands the run is whole.
+    metrics.to_csv(path, index=False, float_format="%.4g")
+    return job
+
+
+def _answers(model: str | Path, rows: Rows, profile: Profile) -> list[str]:
+    from ..lm.generation import generate
+    from ..lm.loading import load_model, load_tokenizer
+
+    return generate(
+        load_model(model, profile),
+        load_tokenizer(model, profile),
         [row["prompt"] for row in rows],
         max_new_tokens=profile.max_new_tokens,
         temperature=0.7,
         batch_size=profile.generation_batch,
         label=None,
     )
-    contest = WinRateCallback(rows, baseline, workspace.truth, tokenizer, profile)
+
+
+def _metrics_of(
+    condition: Condition, workspace: Workspace, contest: WinRateCallback, seed: int
+) -> pd.DataFrame:
+    """Those metrics of a run that are recorded, with the win rate where it was measured."""
+    import pandas as pd
+
+    from ..training import load_metrics
+
+    profile = workspace.profile
+    train, validation = workspace.triples()
+    prompts = [row["prompt"] for row in RECORDED_TASK.rows("validation", 24, profile, seed)]
     with tempfile.TemporaryDirectory() as scratch:
         run = run_condition(
             condition,
-            sft,
+            workspace.sft(),
             train,
             validation[:24],
             prompts,
@@ -344,26 +367,24 @@ def _record_one(job: tuple[str, int], profile: Profile, folder: Path) -> tuple[s
             seed=seed,
             contest=contest,
         )
-        frame = load_metrics(run.folder).merge(
-            pd.DataFrame(contest.measured), on="step", how="left"
-        )
-    won = win_rate(rows, contest.answers, baseline, workspace.truth).estimate
-    scores = score_responses(RECORDED_TASK, rows, {"SFT": baseline, "this run": contest.answers})
-    means = scores.drop(columns="row").groupby("model").mean()
-    end = {
+        metrics = load_metrics(run.folder)
+    metrics = metrics.merge(pd.DataFrame(contest.measured), on="step", how="left")
+    return metrics[[name for name in RECORDED if name in metrics]]
+
+
+def _end_of(contest: WinRateCallback, truth: Judge) -> dict[str, Any]:
+    """What came out, as `Exhibit` holds it."""
+    from ..evaluation import score_responses, win_rate
+
+    sides = {"SFT": contest.baseline, "this run": contest.answers}
+    won = win_rate(contest.rows, contest.answers, contest.baseline, truth).estimate
+    scores = score_responses(RECORDED_TASK, contest.rows, sides).drop(columns="row")
+    means = scores.groupby("model").mean()
+    return {
         "win_rate": [won.value, won.low, won.high],
         "scores": {model: means.loc[model].round(4).to_dict() for model in means.index},
-        "answers": {"SFT": baseline[:SHOWN], "this run": contest.answers[:SHOWN]},
+        "answers": {model: answers[:SHOWN] for model, answers in sides.items()},
     }
-    path = folder / _file_name(name, seed)
-    path.with_suffix(".json").write_text(
-        json.dumps(end, indent=1, ensure_ascii=False), encoding="utf-8"
-    )
-    # Written last: where it stands the run is whole.
-    frame[[name for name in RECORDED if name in frame]].to_csv(
-        path, index=False, float_format="%.4g"
-    )
-    return job
 
 
 SUMS = "sums.json"  # beside recorded runs: each file's checksum

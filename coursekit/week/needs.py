@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..tasks import DEFAULT
 from ..workspace import Workspace
 
 _MARK = "%%needs "
@@ -15,14 +16,13 @@ _MARK = "%%needs "
 # What a cell may need: whether it is there, and what is said where it is not.
 NEEDS: dict[str, tuple[Callable[[Workspace], bool], str]] = {
     "own": (
-        lambda workspace: workspace.task.name == "triage",
-        "this is about the course's own task, triage reports, and has no counterpart in another",
+        lambda workspace: workspace.task.name == DEFAULT,
+        "this is about the course's own task and has no counterpart in another",
     ),
     "truth": (
         lambda workspace: workspace.task.knows_truth,
-        "no program knows what is right in this task. The judge that you chose and your own labels "
-        "(session B, section 4) stand in where one is asked; here they would have to be asked too "
-        "often, or cannot tell",
+        "no program knows what is right in this task. Elsewhere your judge stands in, and your own "
+        "labels (session B, section 4); here it would be asked too often, or cannot tell",
     ),
     "copied facts": (
         lambda workspace: bool(workspace.task.copied(*_first(workspace))),
@@ -55,7 +55,6 @@ def heed_needs(workspace: Workspace) -> None:
     from IPython import get_ipython
 
     missing = {name: why for name, (there, why) in NEEDS.items() if not there(workspace)}
-    told: set[str] = set()
 
     def transform(lines: list[str]) -> list[str]:
         if not lines or not lines[0].startswith(_MARK):
@@ -65,9 +64,7 @@ def heed_needs(workspace: Workspace) -> None:
             raise ValueError(f"{lines[0].strip()!r}: needs is one of {', '.join(NEEDS)}")
         if need not in missing:
             return ["\n", *lines[1:]]
-        why = "as above" if need in told else missing[need]
-        told.add(need)
-        return [f"print({f'Left out: {why}.'!r})\n"]
+        return [f"print({f'Left out: {missing[need]}.'!r})\n"]
 
     shell = get_ipython()
     shell.input_transformers_cleanup[:] = [

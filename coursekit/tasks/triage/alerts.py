@@ -39,7 +39,7 @@ class Metric:
     """What can go wrong, how its value is drawn and written, and what one does first.
 
     `low` and `high` bound the value, written with `decimals` digits and `unit`. `data_at_risk`
-    raises the severity by one level (see `rubric.severity_policy`). `steps` are the next steps that
+    raises the severity by one level (see `policy.severity_policy`). `steps` are the next steps that
     fit the metric when no change is known.
     """
 

@@ -185,50 +185,68 @@ def train(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    done = {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0}
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["recipe"] != asdict(recipe):
-            raise ValueError(f"{checkpoint} belongs to another recipe: delete it to start anew")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        done = state["done"]
-        print(f"going on from step {done['step']}")
+    done = _resume(checkpoint, recipe, model, optimizer)
     clock = time.monotonic() - done["seconds"]
-    smooth = done["loss"]
-    for step, (input_ids, weights) in zip(
-        range(done["step"], recipe.steps), batches(recipe, tokenizer, done["step"]), strict=False
-    ):
+    steps = range(done["step"], recipe.steps)
+    for step, batch in zip(steps, batches(recipe, tokenizer, done["step"]), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        input_ids, weights = input_ids.to(device), weights.to(device)
-        logits = model(input_ids=input_ids[:, :-1]).logits.float()  # (B, T - 1, V)
-        losses = F.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
-        weights = weights[:, 1:]
-        loss = (losses * weights).sum() / weights.sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-        on_responses = losses[weights == 1].mean().item()
-        smooth = on_responses if step == 0 else 0.98 * smooth + 0.02 * on_responses
+        input_ids, weights = (tensor.to(device) for tensor in batch)
+        loss = train_step(model, optimizer, input_ids, weights)
         done = {
             "step": step + 1,
             "tokens": done["tokens"] + input_ids.numel(),
             "seconds": time.monotonic() - clock,
-            "loss": smooth,
+            "loss": loss if step == 0 else 0.98 * done["loss"] + 0.02 * loss,
         }
         if (step + 1) % 100 == 0:
-            print(
-                f"step {step + 1:5d} of {recipe.steps}: loss on responses {smooth:.4f}, "
-                f"{done['tokens'] / 1e6:.1f} M tokens, {done['seconds'] / 60:.1f} min",
-                flush=True,
-            )
+            _say(done, recipe)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save_state(checkpoint, recipe, model, optimizer, done)
     model.to("cpu").eval()
     return done
+
+
+def train_step(
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    input_ids: torch.Tensor,
+    weights: torch.Tensor,
+) -> float:
+    """One step of the optimizer on a batch as from `batches`; the mean loss on response tokens."""
+    logits = model(input_ids=input_ids[:, :-1]).logits.float()  # (B, T - 1, V)
+    losses = F.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
+    weights = weights[:, 1:]
+    loss = (losses * weights).sum() / weights.sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return losses[weights == 1].mean().item()
+
+
+def _say(done: dict[str, float], recipe: Recipe) -> None:
+    print(
+        f"step {done['step']:5d} of {recipe.steps}: loss on responses {done['loss']:.4f}, "
+        f"{done['tokens'] / 1e6:.1f} M tokens, {done['seconds'] / 60:.1f} min",
+        flush=True,
+    )
+
+
+def _resume(path: Path, recipe: Recipe, model, optimizer) -> dict[str, float]:
+    """Take up the state saved in `path`, if there is one; how far training has come.
+
+    Raises ValueError for a state of another recipe.
+    """
+    if not path.is_file():
+        return {"step": 0, "tokens": 0, "seconds": 0.0, "loss": 0.0}
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        raise ValueError(f"{path} belongs to another recipe: delete it to start anew")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    print(f"going on from step {state['done']['step']}")
+    return state["done"]
 
 
 def _save_state(path: Path, recipe: Recipe, model, optimizer, done: dict[str, float]) -> None:

@@ -254,7 +254,7 @@ length_bias = Exercise(
         Mistake(
             _longer_wins_anywhere,
             "all pairs are counted, also those in which one response *is* better. If better "
-            "reports are longer, a perfect judge looks biased: compare where the truth ties.",
+            "responses are longer, a perfect judge looks biased: compare where the truth ties.",
         ),
         Mistake(
             lambda points, longer, truth: (

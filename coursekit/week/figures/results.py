@@ -174,7 +174,7 @@ def _draw_pulls(axes: Axes, margin: float) -> None:
 
 
 def plot_monitor(metrics: pd.DataFrame) -> Figure:
-    """What a watched run recorded, a line a step, as from `monitoring.load_metrics`."""
+    """What a watched run recorded, a line a step, as from `training.load_metrics`."""
     trained = metrics[metrics["rewards/margins"].notna()] if "rewards/margins" in metrics else None
     measured = metrics[metrics["kl/k1"].notna()]
     steps = measured["step"]
@@ -223,7 +223,7 @@ def plot_monitor(metrics: pd.DataFrame) -> Figure:
 def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
     """What each setting paid in KL, and showed as margin, for its win rate.
 
-    table: as from `trials.beta_sweep`. default: the (beta, learning rate) that both series share.
+    table: as from `sweep.beta_sweep`. default: the (beta, learning rate) that both series share.
     """
     beta, rate = default
     series = {
@@ -351,7 +351,7 @@ def plot_intervals(table: pd.DataFrame, what: str) -> Figure:
 def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
     """Gap, ranking and KL, each against the win rate: a point a checkpoint.
 
-    runs: as from `evaluation.gap_and_win`, columns `gap`, `accuracy`, `kl`, `win_rate`, `lied`.
+    runs: as from `gap.gap_and_win`, columns `gap`, `accuracy`, `kl`, `win_rate`, `lied`.
     """
     panels = (
         ("gap", "held-out gap / beta, nats"),

@@ -1,4 +1,4 @@
-"""The figures of session A, in the style of `plotting`: the pipeline, the optimum, the losses."""
+"""The figures of session A, in the style of `results`: the pipeline, the optimum, the losses."""
 
 from __future__ import annotations
 

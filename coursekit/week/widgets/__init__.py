@@ -1,0 +1,27 @@
+"""What a notebook shows and asks: responses, tables, predictions, claims, pairs to label."""
+
+from .exhibition import exhibits
+from .labelling import label_pairs
+from .moving import beta_slider, live
+from .predictions import Prediction, claim, held, predict, quiz
+from .responses import pager, side_by_side, token_strip
+from .tables import checklist, comparison, findings, flags
+
+__all__ = [
+    "Prediction",
+    "beta_slider",
+    "checklist",
+    "claim",
+    "comparison",
+    "exhibits",
+    "findings",
+    "flags",
+    "held",
+    "label_pairs",
+    "live",
+    "pager",
+    "predict",
+    "quiz",
+    "side_by_side",
+    "token_strip",
+]

@@ -1,0 +1,42 @@
+"""What the parts of a page have in common: styles, a plain table, a widget with its stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
+
+CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
+TEXT = (
+    "white-space:pre-wrap;word-break:normal;margin:0;font-size:12px;line-height:1.5;"
+    "text-align:left;background:transparent"
+)
+FAULT = "color:#D55E00;font-weight:bold"
+CHANGED = "border-left:3px solid #0072B2;padding-left:4px"
+
+
+def as_table(lines: Sequence[Sequence[str]], head: Sequence[str] = (), width: int = 1000) -> str:
+    """A table of cells that are HTML already, in small print, `width` pixels at most."""
+    top = "".join(f'<th style="{CELL}">{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        for cells in lines
+    )
+    return (
+        f'<table style="border-collapse:collapse;max-width:{width}px;font-size:12px">'
+        f"{f'<tr>{top}</tr>' if head else ''}{body}</table>"
+    )
+
+
+def show_widget(widget: Widget, instead: str) -> None:
+    """Display `widget`; where widgets do not work (a page, a saved notebook) the text `instead`."""
+    from IPython.display import display
+
+    # Spelt out: ipywidgets 8 would give it by `_repr_mimebundle_`, which ipywidgets 7 (Colab's)
+    # does not have.
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": instead}
+    display(bundle, raw=True)
