@@ -52,7 +52,7 @@ from coursekit.evaluation.judges import FlawedJudge, compare_judges
 from coursekit.evaluation.judges.person import Labelling
 from coursekit.lm.generation import generate
 from coursekit.lm.kl import estimate_kl, sample_responses
-from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.loading import load_tokenizer
 from coursekit.lm.logprobs import score_tokens, token_logps
 from coursekit.lm.verify import verify_saved
 from coursekit.preferences import (
@@ -190,7 +190,7 @@ tokenizer = load_tokenizer(sft_folder)
 # %%
 evaluation = workspace.rows("evaluation")
 prompts = [row["prompt"] for row in evaluation]
-base, sft = load_model(profile.base_model), load_model(sft_folder)
+base, sft = workspace.load(profile.base_model), workspace.load(sft_folder)
 
 
 def respond(model, temperature, label, asked=prompts):
@@ -825,7 +825,7 @@ kl_from_samples = exercises.kl_from_samples.check(kl_from_samples)
 # On 300 prompts, with the adapter that was saved: what we look at is what we keep.
 
 # %%
-dpo = load_model(dpo_run.folder)
+dpo = workspace.load(dpo_run.folder)
 pairs_sampled = sample_responses(
     dpo,
     tokenizer,

@@ -64,7 +64,7 @@ from coursekit.evaluation.judges import (
     compare_judges,
     parse_answer,
 )
-from coursekit.lm.loading import load_model, load_tokenizer
+from coursekit.lm.loading import load_tokenizer
 from coursekit.tasks import load_rubric
 from coursekit.training import KL_A_TOKEN
 from coursekit.training.release import (
@@ -614,7 +614,7 @@ ranks = predict(
 train, validation = workspace.triples()
 train_reward_model(models["SFT"], train, runs / "reward", profile)
 reward = load_reward_model(runs / "reward", profile)
-loaded = {name: load_model(folder, profile) for name, folder in models.items()}
+loaded = {name: workspace.load(folder) for name, folder in models.items()}
 implicit = partial(
     implicit_rewards, loaded["SFT+DPO"], loaded["SFT"], tokenizer, beta=profile.dpo.beta
 )
