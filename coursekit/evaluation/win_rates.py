@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..common.statistics import Estimate, bootstrap_mean
 from .judges import Judge, announce, both_orders, side_by_side
+from .judges.judge import POINTS
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def win_rate(
     items = list(zip(rows, candidate, baseline, strict=True))
     announce(judge, items)
     verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items, judge.name))
-    worth = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
-    points = [worth[verdict.winner] for verdict in verdicts]
+    points = [POINTS[verdict.winner] for verdict in verdicts]
     return rate_of(points, inconsistent=sum(not verdict.consistent for verdict in verdicts))
 
 

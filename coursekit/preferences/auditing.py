@@ -16,12 +16,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..common.chance import drawn_number
 from ..common.progress import progress
 from ..common.prompts import Prompt, as_text, prompt_key
 from ..evaluation.judges import Agreement, Judge, agreement, announce, both_orders, side_by_side
@@ -445,7 +445,8 @@ def share(won: Sequence[bool], prompts: Sequence[Hashable] | None = None) -> Sha
 
     prompts: what each belongs to; without, each stands for itself. The interval is that of as many
     independent rows as show the share with the same certainty: n over the design effect (Kish,
-    Survey Sampling, 1965), which is estimated under chance and is at least 1.
+    Survey Sampling, 1965), which is estimated under chance and is at least 1. (That of scipy takes
+    whole numbers of rows alone.)
     """
     n = len(won)
     if n == 0:
@@ -453,7 +454,7 @@ def share(won: Sequence[bool], prompts: Sequence[Hashable] | None = None) -> Sha
     off = np.array(won, dtype=float) - 0.5
     p = float(off.mean()) + 0.5
     effective = n / max(1.0, float((_sums(off, prompts) ** 2).sum()) / (n / 4))
-    z = 1.96
+    z = NormalDist().inv_cdf(0.975)
     centre = (p + z * z / (2 * effective)) / (1 + z * z / effective)
     root = math.sqrt(p * (1 - p) / effective + z * z / (4 * effective * effective))
     half = z * root / (1 + z * z / effective)
@@ -707,5 +708,4 @@ def _draw(row: dict[str, Any]) -> int:
         if "winner" in row
         else (row["chosen"], row["rejected"])
     )
-    text = "\0".join([str(row["prompt"]), *texts])
-    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")
+    return drawn_number("\0".join([str(row["prompt"]), *texts]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .agreement import agreement
-from .judge import Judge, announce, both_orders, side_by_side
+from .judge import POINTS, Judge, announce, both_orders, side_by_side, winner_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def calibration(
 
     items = list(items)
     differences = [truth.score(row, one) - truth.score(row, other) for row, one, other in items]
-    right = ["tie" if abs(d) < 1e-9 else "first" if d > 0 else "second" for d in differences]
+    right = [winner_by(difference) for difference in differences]
     classes = [
         next(place for place, edge in enumerate(edges) if abs(difference) <= edge + 1e-9)
         for difference in differences
@@ -133,10 +133,8 @@ def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
 
 def _points(winners: Sequence[str]) -> float:
     """The first response's win rate."""
-    worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
-    points = [worth[winner] for winner in winners if winner in worth]
-    return sum(points) / len(points) if points else float("nan")
+    return _share([points for winner in winners if (points := POINTS[winner]) is not None])
 
 
-def _share(values: Sequence[bool]) -> float:
+def _share(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")

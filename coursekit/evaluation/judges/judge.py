@@ -20,6 +20,9 @@ MIRRORED: dict[Winner, Winner] = {
     "tie": "tie",
     "invalid": "invalid",
 }
+# What it is worth to the first response, a tie counting half; without a verdict there is nothing
+# to count.
+POINTS: dict[Winner, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,6 +86,13 @@ def one_order(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> 
         return Verdict("tie")
     answer = judge.compare(row, first, second)
     return Verdict(answer, answers=(answer,))
+
+
+def winner_by(difference: float) -> Winner:
+    """The winner by the first response's points less the second's; none tells equal ones apart."""
+    if abs(difference) < 1e-9:
+        return "tie"
+    return "first" if difference > 0 else "second"
 
 
 def announce(judge: Judge, items: Iterable[tuple[Mapping[str, Any], str, str]]) -> None:
