@@ -129,6 +129,12 @@ def side_by_side(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def ask_all(judge: Judge, items: Sequence[tuple[Mapping[str, Any], str, str]]) -> list[Verdict]:
+    """The verdicts on (row, one response, another), in both orders; what they cost is announced."""
+    announce(judge, items)
+    return list(side_by_side(judge, lambda item: both_orders(judge, *item), items, judge.name))
+
+
 def identity_of(name: str, *parts: Any) -> str:
     """A judge's identity: its name, and a fingerprint of what decides its verdicts."""
     return f"{name}:{fingerprint(*parts)}"
