@@ -84,7 +84,7 @@ def save_three_way(
 
 
 def _write(record: ThreeWayRecord, folder: Path, table: pd.DataFrame, lines: Sequence[str]) -> None:
-    """The three files. The terminal's shows `table`, and below it the `lines`, the last one first."""
+    """The three files; the terminal's shows `table`, and below it `lines`, the last one first."""
     markdown = [f"## {name}\n\n{text}" for name, text in record.sections.items()]
     shown = [table.rename_axis(None).round(2).to_string(), "", *reversed(lines)]
     for ending, text in (
