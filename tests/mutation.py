@@ -68,6 +68,7 @@ TARGETS = (
             "sum_over_response: -1 -> +1": "the last of two dimensions",
         },
     ),
+    Target("common.chance", "test_chance.py"),
     Target("common.statistics", "test_intervals.py"),
     Target("evaluation.win_rates", "test_pairwise.py"),
     Target(

@@ -3,6 +3,7 @@
 import math
 import random
 from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from coursekit.preferences import (
     split_by_prompt,
 )
 from coursekit.preferences.auditing import detectable, share
-from coursekit.preferences.similar import jaccard, near_duplicates, shingles
+from coursekit.preferences.similar import near_duplicates, normalised
 from coursekit.tasks import Task
 from coursekit.tasks.triage import TRIAGE
 from coursekit.week.widgets import side_by_side
@@ -856,6 +857,10 @@ def test_the_second_judge_sees_the_first_of_the_draw():
 # Similarity.
 
 
+def shingles(text):
+    return set(pairwise(["^", *normalised(text).split(), "$"]))
+
+
 def test_near_duplicates_are_those_of_brute_force():
     rng = random.Random(0)
     texts = [sentence(rng, 1, 25) for _ in range(60)]
@@ -866,7 +871,10 @@ def test_near_duplicates_are_those_of_brute_force():
     sets = [shingles(text) for text in texts]
     for threshold in (0.5, 0.8, 1.0):
         expected = {
-            (i, j) for i in range(120) for j in range(i) if jaccard(sets[i], sets[j]) >= threshold
+            (i, j)
+            for i in range(120)
+            for j in range(i)
+            if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold
         }
         assert set(near_duplicates(texts, threshold=threshold)) == expected
         halves = set(near_duplicates(texts[60:], texts[:60], threshold))
@@ -878,6 +886,10 @@ def test_wilson_interval():
     """Of 10 of 20: 0.299 to 0.701 (Wilson's interval as tabulated)."""
     found = share([True, False] * 10)
     assert (round(found.low, 3), round(found.high, 3)) == (0.299, 0.701)
+    for won, n in ((0, 1), (1, 1), (0, 30), (7, 30), (30, 30), (200, 400)):
+        ours = share([True] * won + [False] * (n - won))
+        by_scipy = binomtest(won, n).proportion_ci(method="wilson")
+        assert (ours.low, ours.high) == pytest.approx(tuple(by_scipy), abs=1e-12)
     assert not found.sure and share([True] * 95 + [False] * 5).sure
     assert share([]).n == 0 and not share([]).sure
 

@@ -23,12 +23,12 @@ def test_there_are_enough():
 
 @pytest.mark.parametrize("name", ALL)
 def test_solution_passes(name):
-    assert ALL[name].judge(ALL[name].solution).outcome == "correct"
+    assert ALL[name].judge(ALL[name].solution).state == "correct"
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_untouched_stub_is_not_attempted(name, capsys):
-    assert ALL[name].judge(stub).outcome == "not attempted"
+    assert ALL[name].judge(stub).state == "not attempted"
     assert ALL[name].check(stub) is ALL[name].solution
     assert "not attempted yet" in capsys.readouterr().out
 
@@ -40,9 +40,9 @@ MISTAKES = [(name, i) for name, exercise in ALL.items() for i in range(len(exerc
 def test_each_mistake_fails_with_the_message_that_fits(name, index, capsys):
     exercise = ALL[name]
     mistake = exercise.mistakes[index]
-    verdict = exercise.judge(mistake.answer)
-    assert verdict.outcome == "wrong"
-    assert verdict.message == mistake.message  # and not that of another mistake
+    outcome = exercise.judge(mistake.answer)
+    assert outcome.state == "wrong"
+    assert outcome.message == mistake.message  # and not that of another mistake
     assert exercise.check(mistake.answer) is exercise.solution
     assert "✗" in capsys.readouterr().out
 
@@ -65,8 +65,8 @@ def test_other_wrong_answers_fail_too(name):
         "ZeroDivisionError": lambda *_: 1 / 0,
     }
     for message, answer in answers.items():
-        verdict = exercise.judge(answer)
-        assert verdict.outcome == "wrong" and message in verdict.message
+        outcome = exercise.judge(answer)
+        assert outcome.state == "wrong" and message in outcome.message
 
 
 def test_an_answer_that_changes_its_input_does_not_spoil_the_check():
@@ -74,22 +74,22 @@ def test_an_answer_that_changes_its_input_does_not_spoil_the_check():
         return policy.sub_(reference).mul_(beta)
 
     exercise = session_a.implicit_reward
-    assert exercise.judge(in_place).outcome == "correct"
-    assert exercise.judge(exercise.solution).outcome == "correct"
+    assert exercise.judge(in_place).state == "correct"
+    assert exercise.judge(exercise.solution).state == "correct"
 
 
 def test_a_right_answer_of_another_make_passes():
     def with_exponentials(won, lost):
         return 1 / (1 + torch.exp(lost - won))
 
-    assert session_a.preference_probability.judge(with_exponentials).outcome == "correct"
+    assert session_a.preference_probability.judge(with_exponentials).state == "correct"
 
 
 def test_gradients_are_compared_where_they_count():
     exercise = session_a.kto_desirable
     assert exercise.compare_gradients
     no_gradient = exercise.judge(lambda *a: exercise.solution(*a).detach())
-    assert no_gradient.outcome == "wrong" and "no gradient" in no_gradient.message
+    assert no_gradient.state == "wrong" and "no gradient" in no_gradient.message
 
 
 def test_cards_show_task_hint_and_solution():

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from coursekit.common.statistics import _expanded_tail, bootstrap_mean, mcnemar, prompts_needed
+from coursekit.common.statistics import (
+    _expanded_tail,
+    bootstrap,
+    bootstrap_mean,
+    mcnemar,
+    prompts_needed,
+)
 from coursekit.evaluation import comparison_table, interval_by_prompts, to_markdown
 from coursekit.evaluation.win_rates import rate_of
 
@@ -103,6 +109,32 @@ def test_the_interval_is_that_of_all_resamples():
     assert (low, high) == pytest.approx((2 / 12, 10 / 12))  # the plain percentiles: 3 and 9
     shifted = bootstrap_mean([2.0, 5.0] * 6)  # 2 + 3 x
     assert (shifted.low, shifted.high) == pytest.approx((2 + 3 * low, 2 + 3 * high))
+
+
+def test_kinds_of_item_are_resampled_as_the_items_themselves():
+    """Of 30 and 90 seen, the count of the first is binomial: B(120, 1/4)."""
+
+    def of_the_first(taken):
+        assert taken.shape == (4000, 2) and (taken.sum(-1) == 120).all()
+        return taken[:, 0]
+
+    found = bootstrap(of_the_first, np.array([30, 90]), draws=4000, seed=0)
+    assert found == pytest.approx(tuple(binom.ppf([0.025, 0.975], 120, 0.25)), abs=1)
+    wide = bootstrap(of_the_first, np.array([30, 90]), draws=4000, seed=0, tail=0.001)
+    assert wide[0] < found[0] - 3 and wide[1] > found[1] + 3
+
+
+def test_each_of_n_items_was_seen_once():
+    once = bootstrap(lambda taken: taken @ np.arange(7), np.ones(7), draws=50, seed=3)
+    assert bootstrap(lambda taken: taken @ np.arange(7), 7, draws=50, seed=3) == once
+
+
+def test_resamples_without_a_value_are_left_out():
+    values = np.arange(101.0)
+    some = np.concatenate([values, np.full(99, np.nan)])
+    assert bootstrap(lambda taken: some, 3, draws=200, seed=0) == pytest.approx((2.5, 97.5))
+    nothing = bootstrap(lambda taken: np.full(200, np.nan), 3, draws=200, seed=0)
+    assert np.isnan(nothing).all() and len(nothing) == 2
 
 
 def test_the_interval_repeats_with_its_seed():

@@ -29,7 +29,7 @@ from coursekit.evaluation.judges.keys import Key, find_key
 from coursekit.evaluation.judges.llm_judge import JudgeError, LLMJudge, pair_questions
 from coursekit.evaluation.judges.providers import AnthropicProvider, OpenAIProvider, Transient
 from coursekit.evaluation.judges.questions import Question
-from coursekit.evaluation.judges.store import Verdict, VerdictStore
+from coursekit.evaluation.judges.store import KeptAnswer, VerdictStore
 
 SECRET = "sk-ant-" + "never-to-be-seen-0123456789"
 
@@ -483,7 +483,7 @@ def test_who_finds_no_room_waits_for_what_others_have_under_way(tmp_path):
     store = VerdictStore(tmp_path / "verdicts.sqlite")
     assert store.claim("one", 0.6, cap=1.0) == "claimed"
     assert store.claim("two", 0.6, cap=1.0) == "taken"
-    store.put("one", "judge", Verdict("first", dollars=0.1))
+    store.put("one", "judge", KeptAnswer("first", dollars=0.1))
     assert store.claim("two", 0.6, cap=1.0) == "claimed"
     store.release("two", "judge", 0.5)  # given up, and perhaps charged
     assert store.claim("two", 0.6, cap=1.0) == "spent"
@@ -514,7 +514,7 @@ def test_a_full_disk_loses_no_verdict(tmp_path):
     assert store.claim("key", 0.1) == "claimed"
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    verdict = Verdict("first", "because " * 4000, dollars=0.1)
+    verdict = KeptAnswer("first", "because " * 4000, dollars=0.1)
     with pytest.raises(OSError, match=r"disk is full.*Make room .* Leave the file: .* is paid"):
         store.put("key", "judge", verdict)
     assert store.get("key") == verdict
@@ -527,7 +527,7 @@ def test_a_full_disk_loses_no_verdict(tmp_path):
 
 def test_where_nothing_can_be_written_nobody_is_told_to_throw_verdicts_away(tmp_path, monkeypatch):
     path = tmp_path / "verdicts.sqlite"
-    VerdictStore(path).put("key", "judge", Verdict("first"))
+    VerdictStore(path).put("key", "judge", KeptAnswer("first"))
     connect = sqlite3.connect
     monkeypatch.setattr(
         sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True)
@@ -547,7 +547,7 @@ def test_what_is_no_store_of_verdicts_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"other.sqlite .* table verdicts has the columns key, v"):
         VerdictStore(tmp_path / "other.sqlite")
     store = VerdictStore(tmp_path / "damaged.sqlite")
-    store.put("key", "judge", Verdict("first"))
+    store.put("key", "judge", KeptAnswer("first"))
     store._connection.execute("UPDATE verdicts SET value = 'fir'")
     with pytest.raises(ValueError, match=r"damaged.sqlite: the verdict key is damaged .* 'fir'"):
         store.get("key")
@@ -558,7 +558,7 @@ def test_the_store_is_for_its_owner_alone(tmp_path):
     path = tmp_path / "verdicts.sqlite"
     path.touch(0o644)
     store = VerdictStore(path)
-    store.put("key", "judge", Verdict("first"))
+    store.put("key", "judge", KeptAnswer("first"))
     assert len(files := list(tmp_path.iterdir())) == 3  # and SQLite's two beside it
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 

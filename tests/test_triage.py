@@ -14,7 +14,6 @@ from coursekit.tasks.triage import (
     POOLS,
     Alert,
     build_prompt,
-    corpus,
     fact_accuracy,
     parse_report,
     report_faults,
@@ -24,6 +23,7 @@ from coursekit.tasks.triage import (
     severity_policy,
 )
 from coursekit.tasks.triage.alerts import services_in
+from coursekit.tasks.triage.corpus import corpus
 from coursekit.tasks.triage.demonstrations import Vices, write_imperfectly
 from coursekit.tasks.triage.reports import expected_values, write_report
 

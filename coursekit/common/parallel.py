@@ -1,4 +1,8 @@
-"""Independent runs side by side: two of a thread each beat two, one after the other, of two."""
+"""Independent runs side by side: two of a thread each beat two, one after the other, of two.
+
+Not with joblib: its workers work on when their parent has been killed, and each imports everything
+for itself, where a fork server does it once for all.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ is then drops out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +25,41 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def bootstrap(
+    statistic: Callable[[np.ndarray], Sequence[float] | np.ndarray],
+    n: int | np.ndarray,
+    *,
+    draws: int,
+    seed: int,
+    tail: float = 0.025,
+) -> tuple[float, float]:
+    """The ends of a statistic's percentile bootstrap interval (Efron 1979).
+
+    Resampling is drawing how often each item is taken: cheaper than an index for each draw. An item
+    is whatever stands for itself: a prompt, or a whole run, whose points are no independent ones.
+
+    Args:
+        statistic: its values (draws,) from how often each of K items was taken (draws, K). NaN
+            where a resample has none; such are left out, and if all are, so are both ends.
+        n: K items, each seen once; or how often each of K kinds of item was seen.
+        tail: the share to leave out at either end.
+    """
+    seen = np.ones(n) if isinstance(n, int) else np.asarray(n, dtype=float)  # (K,)
+    total = seen.sum()
+    taken = np.random.default_rng(seed).multinomial(int(total), seen / total, size=draws)
+    values = np.asarray(statistic(taken), dtype=float)
+    values = values[~np.isnan(values)]
+    low, high = np.quantile(values, [tail, 1 - tail]) if values.size else (np.nan, np.nan)
+    return float(low), float(high)
+
+
 def bootstrap_mean(
     values: Sequence[float],
     seed: int = 0,
     draws: int = 10_000,
     within: tuple[float, float] | None = None,
 ) -> Estimate:
-    """The mean and its percentile bootstrap interval (Efron 1979). For paired data: differences.
+    """The mean and its `bootstrap` interval. For paired data: of the differences.
 
     The plain percentiles are too narrow for small N, by sqrt((N - 1) / N) and by taking the normal
     distribution for Student's; they are moved outwards by as much (Hesterberg 2015,
@@ -55,13 +83,10 @@ def bootstrap_mean(
         return Estimate(
             value, value - unseen * (value - least), value + unseen * (greatest - value)
         )
-    rng = np.random.default_rng(seed)
-    # Resampling N values is drawing how often each is taken: cheaper than an index for each draw.
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
-    means = counts @ values / n  # (draws,)
-    tail = _expanded_tail(n)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(float(values.mean()), float(low), float(high))
+    ends = bootstrap(
+        lambda taken: taken @ values / n, n, draws=draws, seed=seed, tail=_expanded_tail(n)
+    )
+    return Estimate(float(values.mean()), *ends)
 
 
 def _expanded_tail(n: int) -> float:

@@ -20,6 +20,7 @@ from ..common.statistics import bootstrap_mean
 from ..tasks import Probe
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -38,20 +39,14 @@ def capability_scores(
     decoding gives, token by token, else 0; for instructions also `followed`: 1 if the greedy answer
     obeys, else 0.
     """
-    import torch
-
     from ..lm.generation import generate
-    from ..lm.logprobs import encode_pair, score_tokens, token_logps
-
-    def logps_and_best(logits: Any, input_ids: Any) -> Any:
-        best = logits[:, :-1].argmax(-1) == input_ids[:, 1:]
-        return torch.stack([token_logps(logits, input_ids), best], -1)
+    from ..lm.logprobs import encode_pair, score_tokens
 
     pairs = [encode_pair(tokenizer, item.prompt, item.response) for item in probes]
     ordered = {index: item for index, item in enumerate(probes) if item.obeys is not None}
     records = []
     for name, model in models.items():
-        scored = score_tokens(model, pairs, logps_and_best, batch_size=batch_size)  # (T, 2) each
+        scored = score_tokens(model, pairs, _logps_and_best, batch_size=batch_size)  # (T, 2) each
         texts = generate(
             model,
             tokenizer,
@@ -60,24 +55,37 @@ def capability_scores(
             batch_size=batch_size,
             label=None,
         )
-        followed = {
-            index: float(item.obeys(text))
-            for (index, item), text in zip(ordered.items(), texts, strict=True)
-        }
-        for index, (probe, rows) in enumerate(zip(probes, scored, strict=True)):
-            asked = probe.kind == "question"
-            records.append(
-                {
-                    "model": name,
-                    "row": index,
-                    "kind": probe.kind,
-                    "nats": -rows[:, 0].sum().item(),
-                    "tokens": len(rows),
-                    "answered": float(rows[:, 1].bool().all()) if asked else float("nan"),
-                    "followed": followed.get(index, float("nan")),
-                }
-            )
+        given = dict(zip(ordered, texts, strict=True))
+        records += [
+            {"model": name, "row": index, **_score(probe, rows, given.get(index))}
+            for index, (probe, rows) in enumerate(zip(probes, scored, strict=True))
+        ]
     return pd.DataFrame(records)
+
+
+def _logps_and_best(logits: Tensor, input_ids: Tensor) -> Tensor:
+    """Of each token but the first (B, T - 1, 2): its log-probability, and whether it is likeliest.
+
+    logits: (B, T, V), input_ids: (B, T).
+    """
+    import torch
+
+    from ..lm.logprobs import token_logps
+
+    best = logits[:, :-1].argmax(-1) == input_ids[:, 1:]
+    return torch.stack([token_logps(logits, input_ids), best], -1)
+
+
+def _score(probe: Probe, rows: Tensor, given: str | None) -> dict[str, Any]:
+    """What one model scores on one probe. rows: (T, 2) of the response; given: its own answer."""
+    right = rows[:, 1].bool().all()
+    return {
+        "kind": probe.kind,
+        "nats": -rows[:, 0].sum().item(),
+        "tokens": len(rows),
+        "answered": float(right) if probe.kind == "question" else float("nan"),
+        "followed": float("nan") if given is None else float(probe.obeys(given)),
+    }
 
 
 def capability_table(scores: pd.DataFrame, *, before: str) -> pd.DataFrame:

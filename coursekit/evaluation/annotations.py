@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.files import json_rows, read_text, shorten
-from ..common.statistics import Estimate
+from ..common.statistics import Estimate, bootstrap
 from .win_rates import WinRate, rate_of
 
 NEEDED = ("output_1", "output_2", "preference")
@@ -117,11 +117,13 @@ def length_controlled(
     scale = longer.std()
     inputs = np.stack([np.ones_like(longer), np.tanh(longer / scale) if scale else longer], -1)
     value = _at_equal_length(inputs, points, np.ones_like(points))
-    rng, n = np.random.default_rng(seed), len(points)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)  # (draws, N)
-    resampled = [_at_equal_length(inputs, points, weights) for weights in counts]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    ends = bootstrap(
+        lambda taken: [_at_equal_length(inputs, points, weights) for weights in taken],
+        len(points),
+        draws=draws,
+        seed=seed,
+    )
+    return Estimate(value, *ends)
 
 
 def _at_equal_length(inputs: np.ndarray, points: np.ndarray, weights: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,19 +85,20 @@ def save_three_way(
         )
     record = ThreeWayRecord(plain(made_from), n, sections[head], pairwise, sections)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{RECORD}.md").write_text(
-        "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items()) + "\n",
-        encoding="utf-8",
-    )
-    columns = [*models, "difference", "low", "high"]
-    (folder / f"{RECORD}.txt").write_text(
-        "\n".join([table[columns].rename_axis(None).round(2).to_string(), "", *reversed(lines)])
-        + "\n",
-        encoding="utf-8",
-    )
-    # Last: where it stands the record is whole.
-    (folder / f"{RECORD}.json").write_text(json.dumps(vars(record), indent=1), encoding="utf-8")
+    _write(record, folder, table[[*models, "difference", "low", "high"]], lines)
     return record
+
+
+def _write(record: ThreeWayRecord, folder: Path, table: pd.DataFrame, lines: Sequence[str]) -> None:
+    """The three files; the terminal's shows `table`, and below it `lines`, the last one first."""
+    markdown = [f"## {name}\n\n{text}" for name, text in record.sections.items()]
+    shown = [table.rename_axis(None).round(2).to_string(), "", *reversed(lines)]
+    for ending, text in (
+        ("md", "\n\n".join(markdown) + "\n"),
+        ("txt", "\n".join(shown) + "\n"),
+        ("json", json.dumps(vars(record), indent=1)),  # last: where it stands the record is whole
+    ):
+        (folder / f"{RECORD}.{ending}").write_text(text, encoding="utf-8")
 
 
 def load_three_way(folder: str | Path) -> ThreeWayRecord | None:

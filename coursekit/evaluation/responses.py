@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.chance import drawn_number
 from ..common.journal import Journal
 from ..common.made_from import code_version, fingerprint
 from ..common.profile import Profile
@@ -130,5 +130,4 @@ def _generated(
 
 def _seed(seed: int, key: str, number: int) -> int:
     """A seed of its own for each prompt, so that its answer does not depend on the others."""
-    text = f"{seed}/{key}/{number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return drawn_number(f"{seed}/{key}/{number}", size=4)

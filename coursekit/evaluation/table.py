@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,34 +45,39 @@ def comparison_table(
     metrics = metrics or [name for name in scores.columns if name not in ("model", "row")]
     lines = []
     for metric in metrics:
-        wide = scores.pivot(index="row", columns="model", values=metric)
-        if drop_missing:
-            wide = wide.dropna()
-        if wide.isna().any(axis=None):
-            model = wide.columns[wide.isna().any()][0]
-            row = wide.index[wide[model].isna()][0]
-            raise ValueError(f"{model} has no {metric} for row {row}: score every model on it")
-        ours, theirs = wide[candidate], wide[baseline]
-        share = bool(wide.apply(lambda column: column.between(0, 1)).all(axis=None))
-        yes_no = bool(wide.isin([0, 1]).all(axis=None))
-        found = bootstrap_mean(ours - theirs, within=(-1, 1) if share else None)
-        p = mcnemar(ours, theirs) if yes_no else float("nan")
-        lines.append(
-            {
-                "metric": metric,
-                "kind": kinds.get(metric, "judge"),
-                **{model: wide[model].mean() for model in models},
-                "difference": found.value,
-                "low": found.low,
-                "high": found.high,
-                "p": p,
-                "n": len(wide),
-                "conclusion": _conclusion(found, share, candidate, baseline),
-            }
-        )
+        wide = _by_row(scores, metric, drop_missing)[models]
+        about = {"metric": metric, "kind": kinds.get(metric, "judge")}
+        lines.append({**about, **wide.mean(), **_difference(wide, candidate, baseline)})
     table = pd.DataFrame(lines).set_index("metric")
     table.attrs |= {"candidate": candidate, "baseline": baseline}
     return table
+
+
+def _by_row(scores: pd.DataFrame, metric: str, drop_missing: bool) -> pd.DataFrame:
+    """A metric's scores, a line a row, a column a model. ValueError where one is missing."""
+    wide = scores.pivot(index="row", columns="model", values=metric)
+    if drop_missing:
+        return wide.dropna()
+    for model in wide:
+        if wide[model].isna().any():
+            row = wide.index[wide[model].isna()][0]
+            raise ValueError(f"{model} has no {metric} for row {row}: score every model on it")
+    return wide
+
+
+def _difference(wide: pd.DataFrame, candidate: str, baseline: str) -> dict[str, Any]:
+    """The paired difference on one metric, and what may be concluded from it."""
+    ours, theirs = wide[candidate], wide[baseline]
+    share = bool(((wide >= 0) & (wide <= 1)).all(axis=None))
+    found = bootstrap_mean(ours - theirs, within=(-1, 1) if share else None)
+    return {
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": mcnemar(ours, theirs) if wide.isin([0, 1]).all(axis=None) else float("nan"),
+        "n": len(wide),
+        "conclusion": _conclusion(found, share, candidate, baseline),
+    }
 
 
 def _conclusion(found: Estimate, share: bool, candidate: str, baseline: str) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..common.statistics import Estimate, bootstrap_mean
-from .judges import Judge, announce, both_orders, side_by_side
+from .judges import Judge
+from .judges.judge import POINTS, ask_all
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,8 @@ def win_rate(
     judge: Judge,
 ) -> WinRate:
     """Compare two models' responses to the same rows, prompt by prompt, in both orders."""
-    items = list(zip(rows, candidate, baseline, strict=True))
-    announce(judge, items)
-    verdicts = list(side_by_side(judge, lambda item: both_orders(judge, *item), items, judge.name))
-    worth = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
-    points = [worth[verdict.winner] for verdict in verdicts]
+    verdicts = ask_all(judge, list(zip(rows, candidate, baseline, strict=True)))
+    points = [POINTS[verdict.winner] for verdict in verdicts]
     return rate_of(points, inconsistent=sum(not verdict.consistent for verdict in verdicts))
 
 

@@ -16,16 +16,16 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..common.chance import drawn_number
 from ..common.progress import progress
 from ..common.prompts import Prompt, as_text, prompt_key
-from ..evaluation.judges import Agreement, Judge, agreement, announce, both_orders, side_by_side
-from ..evaluation.judges.judge import MIRRORED
+from ..evaluation.judges import Agreement, Judge, agreement
+from ..evaluation.judges.judge import MIRRORED, ask_all
 from .similar import near_duplicates, normalised
 from .triples import check_triples
 
@@ -152,40 +152,47 @@ def audit(
         check_triples(validation, "the validation triples", allow_empty=True)
     shares: dict[str, Share] = {}
     agreements: dict[str, Agreement] = {}
-    differences = [len(row["chosen"]) - len(row["rejected"]) for row in triples]
     margins = _margins(triples)
-    asked = _rows_by_prompt(triples)
-    held_out = [row["prompt"] for row in validation]
-    steps = 2 * len(asked) * (1 + bool(held_out) + bool(evaluation))  # see `near_duplicates`
-    with progress("audit", steps, "steps", after=2) as advance:
-        findings = [
-            _empty(triples),
-            _truncated(triples),
-            _identical(triples),
-            _doubles(triples),
-            _contradictions(triples),
-            _repeated_prompts(triples, asked),
-            _near_prompts(asked, len(triples), advance),
-            _leak("validation leak", asked, len(triples), held_out, advance),
-            _leak("evaluation leak", asked, len(triples), evaluation, advance),
-            _length(triples, shares),
-            _lopsided(triples),
-            _openings(triples),
-            _temperature(triples, shares),
-            _source(triples, shares),
-            _position(triples, pairs, shares),
-            _against_scores(margins),
-            _consistency(pairs, agreements),
-        ]
-    findings.append(_second_opinion(pairs or triples, second_judge, sample, agreements))
+    findings = [
+        *_of_responses(triples),
+        *_of_prompts(triples, [row["prompt"] for row in validation], evaluation),
+        _length(triples, shares),
+        _lopsided(triples),
+        _openings(triples),
+        _temperature(triples, shares),
+        _source(triples, shares),
+        _position(triples, pairs, shares),
+        _against_scores(margins),
+        _consistency(pairs, agreements),
+        _second_opinion(pairs or triples, second_judge, sample, agreements),
+    ]
     return Audit(
         n=len(triples),
         findings=tuple(findings),
         shares=shares,
-        length_differences=tuple(differences),
+        length_differences=tuple(len(row["chosen"]) - len(row["rejected"]) for row in triples),
         margins=tuple(margin for margin in margins if margin is not None),
         agreements=agreements,
     )
+
+
+def _of_responses(triples: Rows) -> list[Finding]:
+    checks = (_empty, _truncated, _identical, _doubles, _contradictions)
+    return [check(triples) for check in checks]
+
+
+def _of_prompts(
+    triples: Rows, held_out: Sequence[Prompt], evaluation: Sequence[Prompt]
+) -> list[Finding]:
+    asked, n = _rows_by_prompt(triples), len(triples)
+    steps = 2 * len(asked) * (1 + bool(held_out) + bool(evaluation))  # see `near_duplicates`
+    with progress("audit", steps, "steps", after=2) as advance:
+        return [
+            _repeated_prompts(triples, asked),
+            _near_prompts(asked, n, advance),
+            _leak("validation leak", asked, n, held_out, advance),
+            _leak("evaluation leak", asked, n, evaluation, advance),
+        ]
 
 
 # Faults: rows.
@@ -445,7 +452,8 @@ def share(won: Sequence[bool], prompts: Sequence[Hashable] | None = None) -> Sha
 
     prompts: what each belongs to; without, each stands for itself. The interval is that of as many
     independent rows as show the share with the same certainty: n over the design effect (Kish,
-    Survey Sampling, 1965), which is estimated under chance and is at least 1.
+    Survey Sampling, 1965), which is estimated under chance and is at least 1. (That of scipy takes
+    whole numbers of rows alone.)
     """
     n = len(won)
     if n == 0:
@@ -453,7 +461,7 @@ def share(won: Sequence[bool], prompts: Sequence[Hashable] | None = None) -> Sha
     off = np.array(won, dtype=float) - 0.5
     p = float(off.mean()) + 0.5
     effective = n / max(1.0, float((_sums(off, prompts) ** 2).sum()) / (n / 4))
-    z = 1.96
+    z = NormalDist().inv_cdf(0.975)
     centre = (p + z * z / (2 * effective)) / (1 + z * z / effective)
     root = math.sqrt(p * (1 - p) / effective + z * z / (4 * effective * effective))
     half = z * root / (1 + z * z / effective)
@@ -671,12 +679,10 @@ def _second_opinion(
     chosen = sorted(labelled, key=_draw)[:sample]
     oriented = [_oriented(row) for row in chosen]
     items = [(row, *texts) for row, (texts, _) in zip(chosen, oriented, strict=True)]
-    announce(judge, items)
-    verdicts = side_by_side(judge, lambda item: both_orders(judge, *item).winner, items, judge.name)
     both = [
-        (label, verdict)
-        for (_, label), verdict in zip(oriented, verdicts, strict=True)
-        if verdict != "invalid"
+        (label, verdict.winner)
+        for (_, label), verdict in zip(oriented, ask_all(judge, items), strict=True)
+        if verdict.winner != "invalid"
     ]
     if not both:
         return Finding(check, "not measured", "no pair has both verdicts", effect, "Ask again.")
@@ -707,5 +713,4 @@ def _draw(row: dict[str, Any]) -> int:
         if "winner" in row
         else (row["chosen"], row["rejected"])
     )
-    text = "\0".join([str(row["prompt"]), *texts])
-    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")
+    return drawn_number("\0".join([str(row["prompt"]), *texts]))

@@ -17,7 +17,7 @@ from ..common.profile import Profile
 from ..common.progress import progress
 from ..evaluation import judges as judging
 from ..evaluation.judges import Judge, Verdict, announce, both_orders, one_order, side_by_side
-from ..evaluation.judges.judge import spent
+from ..evaluation.judges.judge import POINTS, spent
 from .sampling import Design, profile_design, sample_candidates
 from .triples import count_path, save_dataset, save_triples
 
@@ -183,9 +183,11 @@ def _best_and_worst(row: dict[str, Any], judge: Judge, ask: Any) -> Iterator[tup
     for one, other in combinations(range(len(found)), 2):
         verdict = ask(judge, row, found[one]["response"], found[other]["response"])
         verdicts[one, other] = verdict
-        # Without a verdict neither gains on the other: as a tie, in the order alone.
-        points[one] += {"first": 1, "second": 0}.get(verdict.winner, 0.5)
-        points[other] += {"first": 0, "second": 1}.get(verdict.winner, 0.5)
+        worth = POINTS[verdict.winner]
+        if worth is None:
+            worth = POINTS["tie"]  # neither gains on the other, in the order alone
+        points[one] += worth
+        points[other] += 1 - worth
     order = sorted(range(len(found)), key=points.__getitem__)
     first, second = sorted((order[0], order[-1]))
     if first != second:

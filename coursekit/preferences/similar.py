@@ -6,7 +6,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -19,18 +18,6 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower())) or text.strip()
 
 
-def shingles(text: str) -> frozenset[str]:
-    """The pairs of neighbouring words of `text`, its beginning and its end included."""
-    words = ["^", *normalised(text).split(), "$"]
-    return frozenset(f"{one} {other}" for one, other in pairwise(words))
-
-
-def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    """The share of their shingles that two texts have in common: 1 for all, 0 for none."""
-    union = len(first | second)
-    return len(first & second) / union if union else 1.0
-
-
 def near_duplicates(
     texts: Sequence[str],
     others: Sequence[str] | None = None,
@@ -39,9 +26,11 @@ def near_duplicates(
 ) -> Iterator[tuple[int, int]]:
     """Pairs (i, j): `texts[i]` and `others[j]` have a Jaccard index of at least `threshold`.
 
-    Without `others`, pairs i > j within `texts`. At 0.8, texts of seventeen words may differ in
-    one of them, longer ones in more, shorter ones in case and punctuation alone. `advance` is
-    called twice for each of `texts`: when it is read and when it has been compared.
+    The index is the share that two texts have in common of their shingles: pairs of neighbouring
+    words, beginning and end included. At 0.8, texts of seventeen words may differ in one of them,
+    longer ones in more, shorter ones in case and punctuation alone. Without `others`, pairs i > j
+    within `texts`. `advance` is called twice for each of `texts`: when it is read and when it has
+    been compared.
 
     Exact, yet quick on tens of thousands of texts: two sets that are so alike share one of the
     rarest shingles of each, so only texts that do are compared (prefix filtering, Bayardo, Ma and

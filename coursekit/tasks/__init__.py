@@ -9,7 +9,7 @@ from pathlib import Path
 from .contents import FILES
 from .folder import FolderTask, read_task, task_folder
 from .problems import Problem
-from .rubric import WrittenRubric, load_rubric
+from .rubric import Rubric, load_rubric
 from .settings import FILE
 from .task import SPLITS, Metric, Probe, Row, Task, with_references
 
@@ -21,8 +21,8 @@ __all__ = [
     "Probe",
     "Problem",
     "Row",
+    "Rubric",
     "Task",
-    "WrittenRubric",
     "find_folder",
     "load_rubric",
     "load_task",

@@ -17,10 +17,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..common.chance import drawn_number, drawn_share
 from ..common.made_from import fingerprint, what_it_does
 from ..common.profile import ROOT, Profile
 from ..common.prompts import Prompt, as_text
@@ -219,7 +219,7 @@ _GIVEN = "demonstrations.jsonl"
 
 def split_of(key: str, shares: Mapping[str, float]) -> str:
     """The split that a prompt belongs to: its hash is a number from 0 to 100, of even spread."""
-    number = int.from_bytes(sha256(key.encode()).digest()[:8]) / 2**64 * 100
+    number = drawn_share(key) * 100
     upper = 0.0
     for split, share in shares.items():
         upper += share
@@ -228,8 +228,8 @@ def split_of(key: str, shares: Mapping[str, float]) -> str:
     return max(shares, key=shares.__getitem__)  # 100 less the rounding of the shares' sum
 
 
-def _draw(seed: int, text: str) -> str:
-    return sha256(f"{seed}\n{text}".encode()).hexdigest()
+def _draw(seed: int, text: str) -> int:
+    return drawn_number(f"{seed}\n{text}", size=32)
 
 
 def _length(prompt: str, response: str) -> int:

@@ -12,7 +12,7 @@ _HEADING = re.compile(r" {0,3}(#{1,2})[ \t]+(?!#+[ \t]*$)(\S.*?)(?:[ \t]+#+)?[ \
 
 
 @dataclass(frozen=True)
-class WrittenRubric:
+class Rubric:
     """A rubric: its title, what it is about, its clauses by name, and the whole text."""
 
     title: str
@@ -21,7 +21,7 @@ class WrittenRubric:
     text: str
 
 
-def load_rubric(path: str | Path) -> WrittenRubric:
+def load_rubric(path: str | Path) -> Rubric:
     """Read a rubric: `# title`, what it is about, then `## clause` with its text, several times.
 
     The file is UTF-8, with a byte order mark or without. Inside a code fence nothing is a heading.
@@ -47,7 +47,7 @@ def load_rubric(path: str | Path) -> WrittenRubric:
             raise ValueError(f"{where} is there twice, first in line {first_line[name]}: rename it")
         first_line[name] = line
     whole = "\n".join(lines).strip()
-    return WrittenRubric(*title[1:], {name: text for _, name, text in clauses}, whole)
+    return Rubric(*title[1:], {name: text for _, name, text in clauses}, whole)
 
 
 def _sections(lines: Sequence[str], name: str) -> list[tuple[int, str, str]]:

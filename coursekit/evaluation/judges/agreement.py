@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.statistics import bootstrap
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -59,19 +61,25 @@ def agreement(
     for one, other in zip(first, second, strict=True):
         counts[index[one], index[other]] += 1
     observed, expected = _shares(counts)
-    n = counts.sum()
-    resampled = np.random.default_rng(seed).multinomial(int(n), counts.ravel() / n, size=draws)
-    seen, chance = _shares(resampled.reshape(draws, *counts.shape))  # (draws,)
-    kappas = (seen - chance)[chance < 1] / (1 - chance[chance < 1])
-    low, high = np.percentile(kappas, [2.5, 97.5]) if kappas.size else (np.nan, np.nan)
+    low, high = bootstrap(
+        lambda taken: _kappa(*_shares(taken.reshape(draws, *counts.shape))),
+        counts.ravel(),
+        draws=draws,
+        seed=seed,
+    )
     return Agreement(
         observed=float(observed),
         expected=float(expected),
-        kappa=float((observed - expected) / (1 - expected)) if expected < 1 else float("nan"),
-        low=float(low),
-        high=float(high),
+        kappa=float(_kappa(observed, expected)),
+        low=low,
+        high=high,
         table=pd.DataFrame(counts.astype(int), index=labels, columns=labels),
     )
+
+
+def _kappa(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Agreement beyond chance; NaN where chance alone explains everything."""
+    return (observed - expected) / np.where(expected < 1, 1 - expected, np.nan)
 
 
 def _shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .agreement import agreement
-from .judge import Judge, announce, both_orders, side_by_side
+from .judge import POINTS, Judge, Verdict, Winner, ask_all, both_orders, winner_by
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,44 +39,41 @@ def compare_judges(
     differ = [label != "tie" for label in right]
     if not any(differ):
         raise ValueError("in truth all these pairs are ties: no judge can be wrong on them")
-    lines = []
-    for judge in judges:
-        announce(judge, items)
-        verdicts = list(
-            side_by_side(
-                judge, lambda item, judge=judge: both_orders(judge, *item), items, judge.name
-            )
-        )
-        once = [verdict.answers[0] if verdict.answers else "tie" for verdict in verdicts]
-        given = [verdict.winner for verdict in verdicts]
-        longer = [
-            (len(one) > len(other)) == (winner == "first")
-            for (_, one, other), winner in zip(items, given, strict=True)
-            if winner in ("first", "second") and len(one) != len(other)
-        ]
-        found = agreement(given, right)
-        lines.append(
-            {
-                "judge": judge.name,
-                "wrong, asked once": _share(_wrong(once, right)),
-                "flipped": _share([not verdict.consistent for verdict in verdicts]),
-                "kept": _share([winner in ("first", "second") for winner in given]),
-                "invalid": _share([winner == "invalid" for winner in given]),
-                "wrong, of those kept": _share(
-                    [
-                        winner != label
-                        for winner, label in zip(given, right, strict=True)
-                        if winner in ("first", "second") and label != "tie"
-                    ]
-                ),
-                "the longer won": _share(longer),
-                "win rate off by": _points(given) - _points(right),
-                "kappa": found.kappa,
-                "low": found.low,
-                "high": found.high,
-            }
-        )
+    lines = [
+        {"judge": judge.name, **_beside_truth(items, ask_all(judge, items), right)}
+        for judge in judges
+    ]
     return pd.DataFrame(lines).set_index("judge")
+
+
+def _beside_truth(
+    items: Sequence[tuple[Any, str, str]], verdicts: Sequence[Verdict], right: Sequence[Winner]
+) -> dict[str, float]:
+    """What `compare_judges` tells of one judge."""
+    once = [verdict.answers[0] if verdict.answers else "tie" for verdict in verdicts]
+    given = [verdict.winner for verdict in verdicts]
+    kept = [(i, winner) for i, winner in enumerate(given) if winner in ("first", "second")]
+    lengths = [(len(one), len(other)) for _, one, other in items]
+    longer = [
+        (lengths[i][0] > lengths[i][1]) == (winner == "first")
+        for i, winner in kept
+        if lengths[i][0] != lengths[i][1]
+    ]
+    found = agreement(given, right)
+    return {
+        "wrong, asked once": _share(_wrong(once, right)),
+        "flipped": _share([not verdict.consistent for verdict in verdicts]),
+        "kept": len(kept) / len(given),
+        "invalid": _share([winner == "invalid" for winner in given]),
+        "wrong, of those kept": _share(
+            [winner != right[i] for i, winner in kept if right[i] != "tie"]
+        ),
+        "the longer won": _share(longer),
+        "win rate off by": _points(given) - _points(right),
+        "kappa": found.kappa,
+        "low": found.low,
+        "high": found.high,
+    }
 
 
 def calibration(
@@ -100,7 +97,7 @@ def calibration(
 
     items = list(items)
     differences = [truth.score(row, one) - truth.score(row, other) for row, one, other in items]
-    right = ["tie" if abs(d) < 1e-9 else "first" if d > 0 else "second" for d in differences]
+    right = [winner_by(difference) for difference in differences]
     classes = [
         next(place for place, edge in enumerate(edges) if abs(difference) <= edge + 1e-9)
         for difference in differences
@@ -110,11 +107,8 @@ def calibration(
         "pairs": [classes.count(place) for place in range(len(edges))],
     }
     for judge in judges:
-        announce(judge, items)
-        verdicts = side_by_side(
-            judge, lambda item, judge=judge: both_orders(judge, *item).winner, items, judge.name
-        )
-        hits = [given == wanted for given, wanted in zip(verdicts, right, strict=True)]
+        verdicts = ask_all(judge, items)
+        hits = [given.winner == wanted for given, wanted in zip(verdicts, right, strict=True)]
         table[judge.name] = [
             _share([hit for hit, found in zip(hits, classes, strict=True) if found == place])
             for place in range(len(edges))
@@ -133,10 +127,8 @@ def _wrong(given: Sequence[str], right: Sequence[str]) -> list[bool]:
 
 def _points(winners: Sequence[str]) -> float:
     """The first response's win rate."""
-    worth = {"first": 1.0, "tie": 0.5, "second": 0.0}
-    points = [worth[winner] for winner in winners if winner in worth]
-    return sum(points) / len(points) if points else float("nan")
+    return _share([points for winner in winners if (points := POINTS[winner]) is not None])
 
 
-def _share(values: Sequence[bool]) -> float:
+def _share(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")

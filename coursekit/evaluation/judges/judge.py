@@ -21,6 +21,9 @@ MIRRORED: dict[Winner, Winner] = {
     "tie": "tie",
     "invalid": "invalid",
 }
+# What it is worth to the first response, a tie counting half; without a verdict there is nothing
+# to count.
+POINTS: dict[Winner, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "invalid": None}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,6 +89,13 @@ def one_order(judge: Judge, row: Mapping[str, Any], first: str, second: str) -> 
     return Verdict(answer, answers=(answer,))
 
 
+def winner_by(difference: float) -> Winner:
+    """The winner by the first response's points less the second's; none tells equal ones apart."""
+    if abs(difference) < 1e-9:
+        return "tie"
+    return "first" if difference > 0 else "second"
+
+
 def announce(judge: Judge, items: Iterable[tuple[Mapping[str, Any], str, str]]) -> None:
     """Let a judge that costs money say what comparing these in both orders costs at most.
 
@@ -118,6 +128,12 @@ def side_by_side(
     finally:
         # Ctrl-C, an error, or a caller who has enough: no question more than those under way.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ask_all(judge: Judge, items: Sequence[tuple[Mapping[str, Any], str, str]]) -> list[Verdict]:
+    """The verdicts on (row, one response, another), in both orders; what they cost is announced."""
+    announce(judge, items)
+    return list(side_by_side(judge, lambda item: both_orders(judge, *item), items, judge.name))
 
 
 def identity_of(name: str, *parts: Any) -> str:

@@ -41,7 +41,7 @@ def find_key(name: str, ask: bool = True) -> Key:
     if not value or not value.strip():
         raise ValueError(
             f"no {name}: set it in the environment before you start (or in Colab's secrets), or "
-            "choose the judge `rubric`, which needs none"
+            "choose the judge `program`, which needs none"
         )
     return Key(value.strip(), name)
 

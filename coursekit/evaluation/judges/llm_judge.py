@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.progress import progress
-from ...tasks.rubric import WrittenRubric, load_rubric
+from ...tasks.rubric import Rubric, load_rubric
 from .judge import Winner, identity_of
 from .providers import Provider, Refused, Reply, Request, Transient, Unusable, check_dollars
 from .questions import InvalidAnswer, Question, answer_schema, build_prompt, parse_answer
-from .store import Verdict, VerdictStore
+from .store import KeptAnswer, VerdictStore
 
 # Of English prose and JSON, for the likely cost: tokenisers of 2026 cut finer than older ones.
 CHARACTERS_A_TOKEN = 2.5
@@ -84,7 +84,7 @@ class LLMJudge:
     def __init__(
         self,
         provider: Provider,
-        rubric: WrittenRubric | None = None,
+        rubric: Rubric | None = None,
         store: VerdictStore | None = None,
         *,
         max_dollars: float | None = None,
@@ -138,7 +138,7 @@ class LLMJudge:
         order = self.ask(Question("rank", _text(row["prompt"]), tuple(responses))).value
         return [number - 1 for number in order] if order else None
 
-    def ask(self, question: Question) -> Verdict:
+    def ask(self, question: Question) -> KeptAnswer:
         """The verdict on a question: the kept one, or a new one, which is kept.
 
         Raises JudgeError where the provider cannot be used, the cap is reached, or everything that
@@ -226,7 +226,7 @@ class LLMJudge:
             pool.shutdown(wait=True, cancel_futures=True)
             self._stopped.clear()
 
-    def _ask_now(self, question: Question, request: Request) -> Verdict:
+    def _ask_now(self, question: Question, request: Request) -> KeptAnswer:
         """Ask a question that was claimed, and keep the verdict."""
         paid: list[Tokens] = []
         try:
@@ -240,7 +240,7 @@ class LLMJudge:
         self._stop_when_all_is_invalid(verdict)
         return verdict
 
-    def _answer(self, question: Question, request: Request, paid: list[Tokens]) -> Verdict:
+    def _answer(self, question: Question, request: Request, paid: list[Tokens]) -> KeptAnswer:
         """Ask until there is an answer that can be read, or no more patience.
 
         paid: tokens in and out of each request that may be charged, added to as they are sent: at
@@ -258,7 +258,7 @@ class LLMJudge:
                 raise JudgeError(f"{self.name} cannot be used: {error}") from None
             except Refused as error:
                 paid.pop()
-                return Verdict(None, cause=str(error))
+                return KeptAnswer(None, cause=str(error))
             except Transient as error:
                 if not error.billed:
                     paid.pop()
@@ -272,7 +272,7 @@ class LLMJudge:
             if verdict.valid or reply.problem == "refused":
                 return verdict
             wait, cause = 0.0, verdict.cause
-        return Verdict(None, cause=cause)
+        return KeptAnswer(None, cause=cause)
 
     def _backoff(self, error: Transient, tries: int) -> float:
         """Seconds to wait before a server is asked again that has failed so often."""
@@ -286,16 +286,16 @@ class LLMJudge:
         if self._stopped.wait(max(0.0, seconds)):
             raise JudgeError("stopped; what was answered is kept")
 
-    def _read(self, question: Question, reply: Reply) -> Verdict:
+    def _read(self, question: Question, reply: Reply) -> KeptAnswer:
         if reply.problem:
-            return Verdict(None, cause=reply.problem)
+            return KeptAnswer(None, cause=reply.problem)
         try:
             answer = parse_answer(reply.text, question, self.rubric)
         except InvalidAnswer as error:
-            return Verdict(None, cause=str(error))
-        return Verdict(answer.value, answer.reason)
+            return KeptAnswer(None, cause=str(error))
+        return KeptAnswer(answer.value, answer.reason)
 
-    def _stop_when_all_is_invalid(self, verdict: Verdict) -> None:
+    def _stop_when_all_is_invalid(self, verdict: KeptAnswer) -> None:
         with self._lock:
             self._invalid_in_a_row = 0 if verdict.valid else self._invalid_in_a_row + 1
             if self._invalid_in_a_row < INVALID_IN_A_ROW:
@@ -334,8 +334,8 @@ class LLMJudge:
         with self._lock:
             self.spent += dollars
 
-    def _priced(self, verdict: Verdict, tokens: Tokens, share: float = 1.0) -> Verdict:
-        return Verdict(
+    def _priced(self, verdict: KeptAnswer, tokens: Tokens, share: float = 1.0) -> KeptAnswer:
+        return KeptAnswer(
             *(verdict.value, verdict.reason, verdict.cause, *tokens),
             dollars=share * self._dollars(*tokens),
         )
@@ -473,7 +473,7 @@ class LLMJudge:
             if isinstance(reply, Transient):
                 lacking[key] = str(reply)
             elif isinstance(reply, Refused):
-                verdicts[key] = Verdict(None, cause=str(reply))
+                verdicts[key] = KeptAnswer(None, cause=str(reply))
             else:
                 # What was asked is not needed to read an answer, only its form is.
                 verdict = self._read(Question(kind, "", ("",) * responses), reply)
@@ -554,7 +554,7 @@ def pair_questions(items: Iterable[tuple[Mapping[str, Any], str, str]]) -> list[
     ]
 
 
-def _wording(rubric: WrittenRubric) -> list[Any]:
+def _wording(rubric: Rubric) -> list[Any]:
     """Whatever is asked beside the texts themselves, of every kind of question."""
     blank = [Question(kind, "", ("",)) for kind in ("pair", "score", "rank")]
     return [[build_prompt(item, rubric), answer_schema(item, rubric)] for item in blank]

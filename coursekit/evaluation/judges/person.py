@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...common.chance import drawn_number
 from ...common.files import json_lines, read_text
 from . import agreement
 from .agreement import Agreement
@@ -71,8 +72,7 @@ class Labelling:
         for number, key in enumerate(self._keys):
             if key not in self._given:
                 row, one, other = self.items[number]
-                draw = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[0]
-                swapped = bool(draw % 2)
+                swapped = bool(drawn_number(f"{self.seed}/{key}", size=1) % 2)
                 left, right = (other, one) if swapped else (one, other)
                 return Shown(number, row, left, right, swapped)
         return None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.chance import drawn_share
 from ...tasks import Task
-from .judge import Judge, Winner, identity_of, source_of
-
-_POINTS: dict[Winner, float] = {"first": 1.0, "second": -1.0, "tie": 0.0}
+from .judge import POINTS, Judge, Winner, identity_of, source_of, winner_by
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class ProgramJudge:
         return self.task.truth(row, response)
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
-        return _winner(self.score(row, first) - self.score(row, second))
+        return winner_by(self.score(row, first) - self.score(row, second))
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class FlawedJudge:
     def identity(self) -> str:
         """Name, faults, the sound judge, and the program that compares."""
         faults = (self.error_rate, self.length_bias, self.position_bias, self.seed)
-        programs = source_of(type(self), sys.modules[__name__]._winner)
+        programs = source_of(type(self), winner_by)
         return identity_of(self.name, faults, self.sound.identity, programs)
 
     def compare(self, row: Mapping[str, Any], first: str, second: str) -> Winner:
@@ -92,13 +89,14 @@ class FlawedJudge:
         if difference is None:
             return "invalid"
         difference += self.length_bias * (len(first) - len(second)) / 100 + self.position_bias
-        return _winner(-difference if self._errs(row, first, second) else difference)
+        return winner_by(-difference if self._errs(row, first, second) else difference)
 
     def _difference(self, row: Mapping[str, Any], first: str, second: str) -> float | None:
         """How much better the first is in truth, in points; None without a verdict."""
         if hasattr(self, "score"):
             return self.score(row, first) - self.score(row, second)
-        return _POINTS.get(self.sound.compare(row, first, second))
+        points = POINTS[self.sound.compare(row, first, second)]
+        return None if points is None else 2 * points - 1
 
     def _errs(self, row: Mapping[str, Any], first: str, second: str) -> bool:
         """Whether this pair is one on which the judge is wrong: the same in both orders."""
@@ -106,11 +104,4 @@ class FlawedJudge:
             return False
         prompt = row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"])
         text = "\0".join([str(self.seed), prompt, *sorted((first, second))])
-        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-        return draw < self.error_rate
-
-
-def _winner(difference: float) -> Winner:
-    if abs(difference) < 1e-9:
-        return "tie"
-    return "first" if difference > 0 else "second"
+        return drawn_share(text) < self.error_rate

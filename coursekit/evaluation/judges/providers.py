@@ -117,15 +117,7 @@ class AnthropicProvider:
         self.price = PRICES.get(model) if price is None else check_price(price)
         self._effort = {"effort": effort} if effort else {}
         self._key = key or find_key("ANTHROPIC_API_KEY")
-        from . import limits
-
-        self._client = sdk.Anthropic(
-            api_key=self._key.reveal(),
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=0,
-            http_client=limits.client(sdk, timeout),
-        )
+        self._client = _client(sdk, sdk.Anthropic, self._key, base_url, timeout)
         self.identity = [self.name, model, str(self._client.base_url), effort or ""]
 
     def ask(self, request: Request) -> Reply:
@@ -196,15 +188,7 @@ class OpenAIProvider:
         self.model, self._timeout = model, timeout
         self.price = PRICES.get(model) if price is None else check_price(price)
         self._key = key or find_key("OPENAI_API_KEY")
-        from . import limits
-
-        self._client = sdk.OpenAI(
-            api_key=self._key.reveal(),
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=0,
-            http_client=limits.client(sdk, timeout),
-        )
+        self._client = _client(sdk, sdk.OpenAI, self._key, base_url, timeout)
         self.identity = [self.name, model, str(self._client.base_url)]
 
     def ask(self, request: Request) -> Reply:
@@ -309,6 +293,19 @@ def _sdk(name: str) -> Any:
         raise ModuleNotFoundError(
             f"a judge by {name} needs its SDK, an optional extra: pip install {name}"
         ) from error
+
+
+def _client(sdk: Any, kind: type, key: Key, base_url: str | None, timeout: float) -> Any:
+    """An SDK's client of this kind, within our limits. Asking again is the judge's to decide."""
+    from . import limits
+
+    return kind(
+        api_key=key.reveal(),
+        base_url=base_url,
+        timeout=timeout,
+        max_retries=0,
+        http_client=limits.client(sdk, timeout),
+    )
 
 
 def check_dollars(what: str, value: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...tasks.rubric import WrittenRubric
+from ...tasks.rubric import Rubric
 
 Kind = Literal["pair", "score", "rank"]
 WINNERS = ("first", "second", "tie")
@@ -50,7 +50,7 @@ _TASKS = {
 }
 
 
-def build_prompt(question: Question, rubric: WrittenRubric) -> tuple[str, str]:
+def build_prompt(question: Question, rubric: Rubric) -> tuple[str, str]:
     """The system prompt and the user's turn."""
     system = (
         "You judge responses by a written rubric.\n\n"
@@ -73,7 +73,7 @@ def _fenced(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("<", "\\u003c")
 
 
-def answer_schema(question: Question, rubric: WrittenRubric) -> dict[str, Any]:
+def answer_schema(question: Question, rubric: Rubric) -> dict[str, Any]:
     """The JSON schema of the answer, in the subset that providers enforce."""
     values: dict[Kind, tuple[str, dict[str, Any]]] = {
         "pair": ("winner", {"type": "string", "enum": list(WINNERS)}),
@@ -96,7 +96,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def parse_answer(text: str, question: Question, rubric: WrittenRubric) -> Answer:
+def parse_answer(text: str, question: Question, rubric: Rubric) -> Answer:
     """Read an answer: one JSON object of exactly the form asked for, or InvalidAnswer.
 
     Let pass are space around it, one code fence around it, and before all that one block
@@ -161,13 +161,13 @@ def _no_constant(name: str) -> None:
     raise InvalidAnswer(f"{name} is no number")
 
 
-def _winner(value: Any, question: Question, rubric: WrittenRubric) -> str:
+def _winner(value: Any, question: Question, rubric: Rubric) -> str:
     if not isinstance(value, str) or value not in WINNERS:
         raise InvalidAnswer(f"winner {value!r:.40}, wanted first, second or tie")
     return value
 
 
-def _points(value: Any, question: Question, rubric: WrittenRubric) -> dict[str, float]:
+def _points(value: Any, question: Question, rubric: Rubric) -> dict[str, float]:
     if not isinstance(value, dict) or set(value) != set(rubric.clauses):
         raise InvalidAnswer(f"points for other clauses than {', '.join(rubric.clauses)}")
     for clause, points in value.items():
@@ -177,7 +177,7 @@ def _points(value: Any, question: Question, rubric: WrittenRubric) -> dict[str, 
     return {clause: float(value[clause]) for clause in rubric.clauses}
 
 
-def _order(value: Any, question: Question, rubric: WrittenRubric) -> list[int]:
+def _order(value: Any, question: Question, rubric: Rubric) -> list[int]:
     wanted = list(range(1, len(question.responses) + 1))
     if (
         not isinstance(value, list)

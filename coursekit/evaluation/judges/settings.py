@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ...common.profile import Profile
 from ...tasks import Task
 from .judge import Judge
 from .program import ProgramJudge
+
+if TYPE_CHECKING:
+    from .providers import AnthropicProvider, OpenAIProvider
 
 
 def load_truth(task: Task, judge: Judge) -> Judge:
@@ -34,15 +38,29 @@ def load_judge(task: Task, profile: Profile) -> Judge:
     Raises ValueError for another name, an amount or address that is none, or a price that is needed
     and not known.
     """
-    kind, _, model = (os.environ.get("COURSE_JUDGE") or "program").partition(":")
-    if kind == "program":
+    asked = os.environ.get("COURSE_JUDGE") or "program"
+    if asked.partition(":")[0] == "program":
         return ProgramJudge(task)
     from ...tasks.rubric import load_rubric
-    from .keys import Key
     from .llm_judge import LLMJudge
-    from .providers import AnthropicProvider, OpenAIProvider
     from .store import VerdictStore
 
+    provider = _provider(asked)
+    (cap,) = _dollars("COURSE_JUDGE_DOLLARS", os.environ.get("COURSE_JUDGE_DOLLARS") or "5", 1)
+    return LLMJudge(
+        provider,
+        load_rubric(Path(os.environ.get("COURSE_RUBRIC") or task.rubric)),
+        VerdictStore(profile.artifacts / "verdicts.sqlite"),
+        max_dollars=cap,
+    )
+
+
+def _provider(asked: str) -> AnthropicProvider | OpenAIProvider:
+    """The provider and model that COURSE_JUDGE names, with a price that is known."""
+    from .keys import Key
+    from .providers import AnthropicProvider, OpenAIProvider
+
+    kind, _, model = asked.partition(":")
     url = os.environ.get("COURSE_JUDGE_URL") or None
     free = _is_our_own(url) if url else False
     options = {"base_url": url, "price": _price()}
@@ -54,8 +72,7 @@ def load_judge(task: Task, profile: Profile) -> Judge:
         provider = OpenAIProvider(model, **options)
     else:
         raise ValueError(
-            f"COURSE_JUDGE is {os.environ['COURSE_JUDGE']!r}: wanted program, anthropic, "
-            "anthropic:MODEL or openai:MODEL"
+            f"COURSE_JUDGE is {asked!r}: wanted program, anthropic, anthropic:MODEL or openai:MODEL"
         )
     if provider.price is None and free:
         provider.price = (0.0, 0.0)
@@ -65,13 +82,7 @@ def load_judge(task: Task, profile: Profile) -> Judge:
             "COURSE_JUDGE_PRICE to dollars a million tokens in and out, as in 2.5,10 (0,0 if it "
             "is free)"
         )
-    (cap,) = _dollars("COURSE_JUDGE_DOLLARS", os.environ.get("COURSE_JUDGE_DOLLARS") or "5", 1)
-    return LLMJudge(
-        provider,
-        load_rubric(Path(os.environ.get("COURSE_RUBRIC") or task.rubric)),
-        VerdictStore(profile.artifacts / "verdicts.sqlite"),
-        max_dollars=cap,
-    )
+    return provider
 
 
 def _price() -> tuple[float, float] | None:

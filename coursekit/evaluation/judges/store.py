@@ -27,7 +27,7 @@ _TABLES = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class KeptAnswer:
     """One answer as it is kept. value: None where it is invalid, and then `cause` says why."""
 
     value: Any
@@ -57,7 +57,7 @@ class VerdictStore:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path else None
         self._lock = threading.Lock()
-        self._unwritten: dict[str, tuple[str, Verdict]] = {}  # bought, and then the disk was full
+        self._unwritten: dict[str, tuple[str, KeptAnswer]] = {}  # bought; the disk was full
         self._unreleased: dict[str, tuple[str, float]] = {}  # given up, likewise
         try:
             if self.path:
@@ -90,7 +90,7 @@ class VerdictStore:
                     "a new one is begun"
                 )
 
-    def get(self, key: str) -> Verdict | None:
+    def get(self, key: str) -> KeptAnswer | None:
         """The verdict on a question, if there is one."""
         if key in self._unwritten:
             return self._unwritten[key][1]
@@ -102,7 +102,7 @@ class VerdictStore:
         if not row:
             return None
         try:
-            return Verdict(json.loads(row[0][0]), *row[0][1:])
+            return KeptAnswer(json.loads(row[0][0]), *row[0][1:])
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self.path}: the verdict {key} is damaged (its value is {row[0][0]!r:.40}): "
@@ -135,7 +135,7 @@ class VerdictStore:
             )
         return "claimed"
 
-    def put(self, key: str, judge: str, verdict: Verdict) -> None:
+    def put(self, key: str, judge: str, verdict: KeptAnswer) -> None:
         """Keep a verdict and what it cost; it is on the disk when this returns.
 
         Where it cannot be written it is kept in memory, and written when that is possible again.
@@ -200,7 +200,7 @@ class VerdictStore:
         row = self._read("SELECT owner FROM claims WHERE key = ? AND owner LIKE 'batch %'", key)
         return row[0][0].removeprefix("batch ") if row else None
 
-    def finish_batch(self, name: str, judge: str, verdicts: Mapping[str, Verdict]) -> bool:
+    def finish_batch(self, name: str, judge: str, verdicts: Mapping[str, KeptAnswer]) -> bool:
         """Keep what a batch brought, and drop its claims. False if another process was first."""
         with self._writing() as database:
             if not database.execute("DELETE FROM batches WHERE name = ?", (name,)).rowcount:
@@ -278,7 +278,7 @@ class VerdictStore:
         )
 
 
-def _put(database: sqlite3.Connection, key: str, judge: str, verdict: Verdict) -> None:
+def _put(database: sqlite3.Connection, key: str, judge: str, verdict: KeptAnswer) -> None:
     database.execute(
         "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (

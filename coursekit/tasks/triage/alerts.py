@@ -11,11 +11,12 @@ whatever seeds they are drawn with: the evaluation asks about services no traini
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ...common.chance import drawn_number
 
 SYSTEMS = (
     "account address alarm archive auction audit basket billing booking cache calendar campaign "
@@ -131,7 +132,7 @@ class Alert:
 
 def pool_of(service: str) -> str:
     """The one pool that owns `service`."""
-    bucket = int.from_bytes(hashlib.sha256(service.encode()).digest()[:4], "big") % 100
+    bucket = drawn_number(service, size=4) % 100
     for pool, share in POOLS.items():
         if bucket < share:
             return pool

@@ -1,4 +1,4 @@
-"""The rubric: what makes a report better, as a program.
+"""Scores: what makes a report better, as a program.
 
 The alert's facts are known, so a program can score a report for free. It stands in for a strong LLM
 judge and is always called a stand-in: outside this task no program knows the truth.
@@ -34,7 +34,7 @@ class Scores:
 
     @property
     def overall(self) -> float:
-        """The mean of the four: what the rubric as a judge compares."""
+        """The mean of the four: what the program as a judge compares."""
         return (self.format + self.severity + self.faithfulness + self.usefulness) / 4
 
     def to_dict(self) -> dict[str, float]:

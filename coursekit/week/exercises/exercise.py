@@ -30,10 +30,10 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What `check` found: `correct`, `wrong` or `not attempted`, and a sentence."""
 
-    outcome: str
+    state: str
     message: str
 
 
@@ -84,29 +84,29 @@ class Exercise:
         )
 
     def check(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Print the verdict; return `answer` if it is correct, else the course's own function."""
-        verdict = self.judge(answer)
-        mark = {"correct": "✓", "wrong": "✗", "not attempted": "…"}[verdict.outcome]
-        print(f"{mark} {self.title}: {verdict.message}")
-        return answer if verdict.outcome == "correct" else self.solution
+        """Print the outcome; return `answer` if it is correct, else the course's own function."""
+        outcome = self.judge(answer)
+        mark = {"correct": "✓", "wrong": "✗", "not attempted": "…"}[outcome.state]
+        print(f"{mark} {self.title}: {outcome.message}")
+        return answer if outcome.state == "correct" else self.solution
 
-    def judge(self, answer: Callable[..., Any]) -> Verdict:
-        """The verdict on `answer`, without printing."""
+    def judge(self, answer: Callable[..., Any]) -> Outcome:
+        """The outcome of `answer`, without printing."""
         for arguments in self.cases:
             try:
-                given = self._outcome(answer, arguments)
+                given = self._results(answer, arguments)
             except NotImplementedError:
-                return Verdict(
+                return Outcome(
                     "not attempted",
                     "not attempted yet. The notebook goes on with the course's own function.",
                 )
             except Exception as error:  # whatever a learner's code may raise
-                return Verdict("wrong", f"it raises {type(error).__name__}: {error}")
-            expected = self._outcome(self.solution, arguments)
+                return Outcome("wrong", f"it raises {type(error).__name__}: {error}")
+            expected = self._results(self.solution, arguments)
             problem = _difference(given, expected)
             if problem:
-                return Verdict("wrong", self._explain(answer, problem))
-        return Verdict("correct", "correct.")
+                return Outcome("wrong", self._explain(answer, problem))
+        return Outcome("correct", "correct.")
 
     def _explain(self, answer: Callable[..., Any], problem: str) -> str:
         """The message of the mistake that gives the same numbers on every case, or `problem`."""
@@ -114,7 +114,7 @@ class Exercise:
             try:
                 alike = all(
                     not _difference(
-                        self._outcome(answer, arguments), self._outcome(mistake.answer, arguments)
+                        self._results(answer, arguments), self._results(mistake.answer, arguments)
                     )
                     for arguments in self.cases
                 )
@@ -124,7 +124,7 @@ class Exercise:
                 return mistake.message
         return problem
 
-    def _outcome(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+    def _results(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
         """What `function` returns for fresh copies of `arguments`; its gradients too if asked."""
         import torch
 
