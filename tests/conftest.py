@@ -82,3 +82,14 @@ def sft_folder(quick):
     return train_sft(
         quick.base_model, sample_demonstrations(64, quick), quick.artifacts / "sft", quick
     ).folder
+
+
+def frozen_copy(model):
+    """An independent copy of a plain model, in evaluation mode, without gradients.
+
+    `copy.deepcopy` will not do: a trainer leaves a `forward` behind in the instance, bound to the
+    original, so the copy would compute with the weights of the model it was copied from.
+    """
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from conftest import frozen_copy
 from elsewhere import Elsewhere
 
-from coursekit.lm.loading import frozen_copy
 from coursekit.lm.logprobs import encode_pair, encode_prompt, sequence_logps
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import NATS
+from conftest import NATS, frozen_copy
 
 from coursekit.common.profile import TINY_MODEL, load_profile
 from coursekit.common.statistics import bootstrap_mean
@@ -19,7 +19,6 @@ from coursekit.evaluation import (
     win_rate,
 )
 from coursekit.evaluation.judges import ProgramJudge
-from coursekit.lm.loading import frozen_copy
 from coursekit.lm.losses import dpo_loss
 from coursekit.tasks.triage import TRIAGE, Alert, sample_alerts
 from coursekit.tasks.triage.alerts import services_in
@@ -193,6 +192,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("what", ELSEWHERE)
 def test_elsewhere_it_is_a_finding(what, at_home, monkeypatch, capsys):
     ELSEWHERE[what](monkeypatch, at_home)
+    capsys.readouterr()
     claim(False, "SFT wins")
     claim(True, "it ranks")
     assert capsys.readouterr().out == "✗ This run does not show it: SFT wins\n✓ it ranks\n"

@@ -30,8 +30,14 @@ from coursekit.evaluation.judges.llm_judge import JudgeError, LLMJudge, pair_que
 from coursekit.evaluation.judges.providers import AnthropicProvider, OpenAIProvider, Transient
 from coursekit.evaluation.judges.questions import Question
 from coursekit.evaluation.judges.store import KeptAnswer, VerdictStore
+from coursekit.tasks.rubric import load_rubric
 
 SECRET = "sk-ant-" + "never-to-be-seen-0123456789"
+
+
+def asking(provider, rubric=None, store=None, **options):
+    """A judge by the course's rubric, if by no other."""
+    return LLMJudge(provider, rubric or load_rubric(TRIAGE.rubric), store, **options)
 
 
 class Running:
@@ -84,7 +90,7 @@ PROTOCOLS = ["anthropic", "openai"]
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_kind_of_question(server, protocol, triples):
-    judge = LLMJudge(provider(server, protocol))
+    judge = asking(provider(server, protocol))
     row, truth = triples[0], ProgramJudge(TRIAGE)
     good, bad = row["chosen"], row["rejected"]
     assert judge.compare(row, good, bad) == "first" and judge.compare(row, bad, good) == "second"
@@ -99,9 +105,9 @@ def test_every_kind_of_question(server, protocol, triples):
 def test_what_was_answered_is_never_asked_again(server, protocol, tmp_path):
     path = tmp_path / "verdicts.sqlite"
     questions = numbered(20)
-    LLMJudge(provider(server, protocol), store=VerdictStore(path)).prepare(questions)
+    asking(provider(server, protocol), store=VerdictStore(path)).prepare(questions)
     assert sum(server.state()["asked"].values()) == 20
-    again = LLMJudge(provider(server, protocol), store=VerdictStore(path))
+    again = asking(provider(server, protocol), store=VerdictStore(path))
     assert again.estimate(questions).questions == 0
     again.prepare(questions)
     assert again.ask(questions[3]).valid and again.spent == 0
@@ -109,16 +115,14 @@ def test_what_was_answered_is_never_asked_again(server, protocol, tmp_path):
 
 
 def test_another_rubric_or_model_is_another_question(server, tmp_path):
-    from coursekit.tasks.rubric import load_rubric
-
     path = tmp_path / "mine.md"
     path.write_text("# Mine\n\nAbout.\n\n## brief\n\nShort is good.\n", encoding="utf-8")
     store = VerdictStore()
     (question,) = numbered(1)
-    LLMJudge(provider(server, "anthropic"), store=store).prepare([question])
-    other = LLMJudge(provider(server, "anthropic"), load_rubric(path), store)
+    asking(provider(server, "anthropic"), store=store).prepare([question])
+    other = asking(provider(server, "anthropic"), load_rubric(path), store)
     assert other.estimate([question]).questions == 1
-    cheaper = LLMJudge(provider(server, "anthropic", model="claude-haiku-5-5"), store=store)
+    cheaper = asking(provider(server, "anthropic", model="claude-haiku-5-5"), store=store)
     assert cheaper.estimate([question]).questions == 1
 
 
@@ -128,12 +132,12 @@ def test_another_server_is_another_judge(server, protocol, tmp_path):
     other = Running()
     try:
         store, (question,) = VerdictStore(tmp_path / "verdicts.sqlite"), numbered(1)
-        judges = [LLMJudge(provider(at, protocol), store=store) for at in (server, other)]
+        judges = [asking(provider(at, protocol), store=store) for at in (server, other)]
         for judge in judges:
             judge.ask(question)
         assert sum(other.state()["asked"].values()) == 1
         assert judges[0].identity != judges[1].identity
-        assert judges[0].identity == LLMJudge(provider(server, protocol)).identity
+        assert judges[0].identity == asking(provider(server, protocol)).identity
         assert judges[0].identity.startswith(judges[0].name)
     finally:
         other.process.kill()
@@ -151,9 +155,9 @@ def test_hundreds_of_comparisons_with_a_fifth_of_faults(server, protocol, tmp_pa
     script = f"""
 import sys
 sys.path.insert(0, "tests")
-from test_llm_judge import LLMJudge, VerdictStore, numbered, provider
+from test_llm_judge import VerdictStore, asking, numbered, provider
 class At: url = {server.url!r}
-judge = LLMJudge(provider(At, {protocol!r}), store=VerdictStore({str(path)!r}), concurrency=16)
+judge = asking(provider(At, {protocol!r}), store=VerdictStore({str(path)!r}), concurrency=16)
 judge.prepare(numbered({len(questions)}), label=None)
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
@@ -168,7 +172,7 @@ judge.prepare(numbered({len(questions)}), label=None)
     assert before["valid"] >= 80
     kept = server.state()["answered"]
 
-    judge = LLMJudge(provider(server, protocol), store=store, concurrency=16)
+    judge = asking(provider(server, protocol), store=store, concurrency=16)
     estimate = judge.prepare(questions, label=None)
     assert estimate.questions == len(questions) - sum(before.values())
     counts = store.counts()
@@ -186,7 +190,7 @@ judge.prepare(numbered({len(questions)}), label=None)
         assert verdict.value in (expected, None)
     # Verdicts at what they cost, and what was under way when it was killed at its most.
     charged = sum(verdict.dollars for verdict in verdicts)
-    anew = LLMJudge(provider(server, protocol))
+    anew = asking(provider(server, protocol))
     most = [anew.estimate([question]).most_dollars for question in questions]
     assert charged - 1e-9 <= store.spent() <= charged + 16 * max(most)
     assert charged < sum(most)
@@ -194,7 +198,7 @@ judge.prepare(numbered({len(questions)}), label=None)
 
 def test_sixteen_questions_are_under_way_at_a_time(server):
     server.set(gather=16)  # the server answers when it has them all
-    judge = LLMJudge(provider(server, "anthropic", timeout=60), concurrency=16)
+    judge = asking(provider(server, "anthropic", timeout=60), concurrency=16)
     judge.prepare(numbered(64), label=None)
     assert server.state()["most"] == 16
     assert judge.store.counts() == {"valid": 64, "invalid": 0}
@@ -219,7 +223,7 @@ def test_sixteen_questions_are_under_way_at_a_time(server):
 def test_what_never_comes_right_is_invalid_with_its_cause(server, protocol, fault, cause):
     server.set(share=1.0, faults=[fault])
     timeout = 0.3 if fault == "timeout" else 30
-    judge = LLMJudge(provider(server, protocol, timeout=timeout), attempts=2)
+    judge = asking(provider(server, protocol, timeout=timeout), attempts=2)
     (question,) = numbered(1)
     verdict = judge.ask(question)
     assert not verdict.valid and verdict.value is None
@@ -230,7 +234,7 @@ def test_what_never_comes_right_is_invalid_with_its_cause(server, protocol, faul
     judge.ask(question)
     assert sum(server.state()["asked"].values()) == asked  # kept, not asked for ever
     server.set(share=0.0)
-    again = LLMJudge(provider(server, protocol), store=judge.store)
+    again = asking(provider(server, protocol), store=judge.store)
     assert judge.store.forget_invalid() == 1 and again.ask(question).valid
 
 
@@ -239,7 +243,7 @@ def test_what_never_comes_right_is_invalid_with_its_cause(server, protocol, faul
 def test_a_byte_now_and_then_is_no_answer_in_time(server, protocol, where):
     """Every single read is quick: the deadline is for the whole."""
     server.set(share=1.0, faults=[f"drip in the {where}"])
-    judge = LLMJudge(provider(server, protocol, timeout=1.0), asks=1)
+    judge = asking(provider(server, protocol, timeout=1.0), asks=1)
     assert "no answer in time" in judge.ask(*numbered(1)).cause
 
 
@@ -248,20 +252,20 @@ def test_a_byte_now_and_then_is_no_answer_in_time(server, protocol, where):
 def test_no_reply_is_read_without_end(server, protocol, fault, cause):
     """Whatever is in it: 40 MB, plain, or folded into some kilobytes."""
     server.set(share=1.0 if fault else 0.0, faults=[fault], padding=40)
-    verdict = LLMJudge(provider(server, protocol), asks=1).ask(*numbered(1))
+    verdict = asking(provider(server, protocol), asks=1).ask(*numbered(1))
     assert not verdict.valid and cause in verdict.cause
     assert server.state()["bytes"] < 20 * 2**20
 
 
 def test_reasoning_before_the_answer_is_not_read(server):
     server.set(answer='<think>\nThe {first}?\n</think>\n{"reason": "x", "winner": "second"}')
-    verdict = LLMJudge(provider(server, "openai"), asks=1).ask(*numbered(1))
+    verdict = asking(provider(server, "openai"), asks=1).ask(*numbered(1))
     assert (verdict.value, verdict.reason) == ("second", "x")
 
 
 def test_a_judge_that_never_answers_as_asked_is_asked_no_more(server):
     server.set(answer="I like both.")
-    judge = LLMJudge(provider(server, "anthropic"), concurrency=4)
+    judge = asking(provider(server, "anthropic"), concurrency=4)
     with pytest.raises(JudgeError, match=r"last 20 questions have no valid answer .*not JSON"):
         judge.prepare(numbered(200), label=None)
     assert sum(server.state()["asked"].values()) <= 2 * (20 + 4)
@@ -276,7 +280,7 @@ def test_an_invalid_verdict_is_neither_a_tie_nor_a_win(server, triples):
     from coursekit.preferences import to_triples
 
     server.set(answer="I like both.")
-    judge = LLMJudge(provider(server, "anthropic"), asks=1)
+    judge = asking(provider(server, "anthropic"), asks=1)
     row = triples[0]
     verdict = both_orders(judge, row, row["chosen"], row["rejected"])
     assert verdict.winner == "invalid" and verdict.answers == ("invalid", "invalid")
@@ -296,7 +300,7 @@ def test_an_invalid_verdict_is_neither_a_tie_nor_a_win(server, triples):
 
 def test_a_server_that_asks_to_wait_is_given_the_time(server):
     server.set(share=1.0, faults=["429 with retry-after"], only_first=True)
-    judge = LLMJudge(provider(server, "anthropic"), concurrency=4)
+    judge = asking(provider(server, "anthropic"), concurrency=4)
     start = time.perf_counter()
     judge.prepare(numbered(8), label=None)
     assert judge.store.counts() == {"valid": 8, "invalid": 0}
@@ -304,7 +308,7 @@ def test_a_server_that_asks_to_wait_is_given_the_time(server):
 
 
 def test_no_more_a_minute_than_allowed(server):
-    judge = LLMJudge(provider(server, "openai"), concurrency=8, requests_a_minute=600)
+    judge = asking(provider(server, "openai"), concurrency=8, requests_a_minute=600)
     start = time.perf_counter()
     judge.prepare(numbered(11), label=None)
     assert time.perf_counter() - start >= 0.95  # ten gaps of a tenth of a second
@@ -315,18 +319,18 @@ def test_no_more_a_minute_than_allowed(server):
 
 
 def test_above_the_cap_nothing_is_asked(server):
-    judge = LLMJudge(provider(server, "anthropic"), max_dollars=0.01)
+    judge = asking(provider(server, "anthropic"), max_dollars=0.01)
     with pytest.raises(JudgeError, match=r"100 questions .* the cap of \$0.01: nothing was asked"):
         judge.prepare(numbered(100))
     assert not server.state()["asked"]
-    unknown = LLMJudge(provider(server, "anthropic", model="someone-elses"), max_dollars=1)
+    unknown = asking(provider(server, "anthropic", model="someone-elses"), max_dollars=1)
     for ask in (unknown.prepare, lambda questions: unknown.ask(*questions)):
         with pytest.raises(JudgeError, match="price of anthropic/someone-elses is unknown"):
             ask(numbered(1))
 
 
 def test_what_is_spent_stops_it_and_is_kept(server):
-    judge = LLMJudge(provider(server, "anthropic"), max_dollars=0.15, expected_output=1)
+    judge = asking(provider(server, "anthropic"), max_dollars=0.15, expected_output=1)
     with pytest.raises(
         JudgeError, match=r"are spent, the cap is \$0.15: what was answered is kept"
     ):
@@ -335,7 +339,7 @@ def test_what_is_spent_stops_it_and_is_kept(server):
 
 
 def test_the_likely_cost_is_close_and_the_most_is_never_exceeded(server):
-    judge = LLMJudge(provider(server, "anthropic"))
+    judge = asking(provider(server, "anthropic"))
     estimate = judge.prepare(numbered(50), label=None)
     assert judge.spent == pytest.approx(estimate.dollars, rel=0.1)
     assert re.fullmatch(
@@ -347,7 +351,7 @@ def test_the_likely_cost_is_close_and_the_most_is_never_exceeded(server):
     # again for all: the most that a server may charge.
     sent = len("".join(build_prompt(numbered(1)[0], judge.rubric)))
     server.set(usage={"input": sent, "output": 2000}, answer="no JSON")
-    worst = LLMJudge(provider(server, "anthropic"))
+    worst = asking(provider(server, "anthropic"))
     most = worst.estimate(numbered(10)).most_dollars
     worst.prepare(numbered(10), label=None)
     assert sum(server.state()["asked"].values()) == 50 + 2 * 10
@@ -356,7 +360,7 @@ def test_the_likely_cost_is_close_and_the_most_is_never_exceeded(server):
 
 def test_a_text_that_cuts_into_many_tokens_stays_below_the_most(server):
     """Bytes, not characters: a rare character may be a token for each of its bytes."""
-    judge = LLMJudge(provider(server, "anthropic"), asks=1)
+    judge = asking(provider(server, "anthropic"), asks=1)
     texts = [Question("pair", "?", (sign * 1000, "b")) for sign in "a\u4e00\U0001f600"]
     dollars = [judge.estimate([text]).most_dollars for text in texts]
     for one, other, more in zip(dollars, dollars[1:], (2, 1), strict=False):
@@ -379,7 +383,7 @@ def test_a_text_that_cuts_into_many_tokens_stays_below_the_most(server):
 )
 def test_a_count_of_tokens_that_is_none_is_taken_for_the_most(server, protocol, usage):
     server.set(usage=usage)
-    judge = LLMJudge(provider(server, protocol), asks=1)
+    judge = asking(provider(server, protocol), asks=1)
     most = judge.estimate(numbered(1)).most_dollars
     verdict = judge.ask(*numbered(1))
     assert verdict.valid
@@ -389,7 +393,7 @@ def test_a_count_of_tokens_that_is_none_is_taken_for_the_most(server, protocol, 
 def test_what_is_under_way_counts_before_it_is_paid(server):
     """Sixteen at a time, each dear: the cap holds all the same."""
     server.set(usage={"input": 900, "output": 2000}, delay=0.05)
-    judge = LLMJudge(
+    judge = asking(
         provider(server, "anthropic"), max_dollars=0.5, concurrency=16, expected_output=1
     )
     with pytest.raises(JudgeError, match="are spent, the cap is"):
@@ -403,7 +407,7 @@ def test_the_cap_holds_for_all_that_share_a_store(server, tmp_path):
     server.set(usage={"input": 900, "output": 2000})
     path, cap = tmp_path / "verdicts.sqlite", 0.5
     for session in range(3):
-        judge = LLMJudge(
+        judge = asking(
             provider(server, "anthropic"), store=VerdictStore(path), max_dollars=cap,
             expected_output=1,
         )  # fmt: skip
@@ -412,7 +416,7 @@ def test_the_cap_holds_for_all_that_share_a_store(server, tmp_path):
     assert 0.3 < VerdictStore(path).spent() <= cap
     VerdictStore(path).forget_invalid()
     assert VerdictStore(path).spent() > 0.3  # what was paid is paid
-    free = LLMJudge(
+    free = asking(
         provider(server, "openai", price=(0.0, 0.0)), store=VerdictStore(path), max_dollars=0.1
     )
     assert free.ask(*numbered(1)).valid  # what costs nothing needs no room
@@ -420,7 +424,7 @@ def test_the_cap_holds_for_all_that_share_a_store(server, tmp_path):
 
 def test_one_question_is_asked_once_from_eight_threads(server):
     server.set(delay=0.2)
-    judge = LLMJudge(provider(server, "anthropic"))
+    judge = asking(provider(server, "anthropic"))
     (question,) = numbered(1)
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(pool.map(judge.ask, [question] * 8))
@@ -433,9 +437,9 @@ def test_one_question_is_asked_once_from_two_notebooks(server, tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, "tests")
-from test_llm_judge import LLMJudge, VerdictStore, numbered, provider
+from test_llm_judge import VerdictStore, asking, numbered, provider
 class At: url = {server.url!r}
-judge = LLMJudge(provider(At, "anthropic"), store=VerdictStore({str(tmp_path / "v.sqlite")!r}))
+judge = asking(provider(At, "anthropic"), store=VerdictStore({str(tmp_path / "v.sqlite")!r}))
 print(flush=True)
 input()
 judge.prepare(numbered(16), label=None)
@@ -493,7 +497,7 @@ def test_who_finds_no_room_waits_for_what_others_have_under_way(tmp_path):
 @pytest.mark.parametrize("amount", [float("nan"), float("inf"), -1.0])
 def test_amounts_that_are_none_are_told(server, amount):
     with pytest.raises(ValueError, match=rf"max_dollars is {amount}: wanted dollars, 0 or more"):
-        LLMJudge(provider(server, "anthropic"), max_dollars=amount)
+        asking(provider(server, "anthropic"), max_dollars=amount)
     for price in ((amount, 1.0), (1.0, amount)):
         with pytest.raises(ValueError, match=rf"price of a million tokens is {amount}: wanted"):
             provider(server, "openai", price=price)
@@ -502,7 +506,7 @@ def test_amounts_that_are_none_are_told(server, amount):
 @pytest.mark.parametrize("name", ["concurrency", "attempts", "asks", "max_tokens"])
 def test_counts_below_one_are_told(server, name):
     with pytest.raises(ValueError, match=f"{name} is 0: wanted 1 or more"):
-        LLMJudge(provider(server, "anthropic"), **{name: 0})
+        asking(provider(server, "anthropic"), **{name: 0})
 
 
 # The store.
@@ -569,7 +573,7 @@ def test_the_store_is_for_its_owner_alone(tmp_path):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_batch_costs_half_and_is_found_again(server, protocol, tmp_path, monkeypatch):
     path, questions = tmp_path / "verdicts.sqlite", numbered(40)
-    judge = LLMJudge(provider(server, protocol), store=VerdictStore(path))
+    judge = asking(provider(server, protocol), store=VerdictStore(path))
     single, half = (judge.estimate(questions, batch=batch) for batch in (False, True))
     assert half.dollars == pytest.approx(single.dollars / 2)
     assert half.most_dollars == pytest.approx(single.most_dollars / 4)  # nor is it asked twice
@@ -580,7 +584,7 @@ def test_a_batch_costs_half_and_is_found_again(server, protocol, tmp_path, monke
         judge.prepare(questions, batch=True, label=None)
     assert judge.store.spent() == pytest.approx(half.most_dollars)  # set aside until it is billed
 
-    again = LLMJudge(provider(server, protocol), store=VerdictStore(path))
+    again = asking(provider(server, protocol), store=VerdictStore(path))
     assert again.estimate(questions).questions == 0
     with pytest.raises(JudgeError, match=r"under way in the batch \w+: collect it"):
         again.ask(questions[0])
@@ -598,7 +602,7 @@ def test_a_batch_costs_half_and_is_found_again(server, protocol, tmp_path, monke
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_batch_that_fails_leaves_no_verdict(server, protocol):
     server.set(batch="expired")
-    judge = LLMJudge(provider(server, protocol))
+    judge = asking(provider(server, protocol))
     with pytest.raises(JudgeError, match=r"5 of 5 questions came back without an answer 2 times"):
         judge.prepare(numbered(5), batch=True, poll_seconds=0.01, label=None)
     assert judge.store.counts() == {"valid": 0, "invalid": 0} and judge.store.spent() == 0
@@ -614,7 +618,7 @@ def test_a_batch_is_handed_over_with_patience(server, protocol, monkeypatch):
         "coursekit.evaluation.judges.llm_judge.random.uniform", lambda low, high: 0.01
     )
     server.set(refuse_batches=2)
-    judge = LLMJudge(provider(server, protocol), attempts=3)
+    judge = asking(provider(server, protocol), attempts=3)
     judge.prepare(numbered(5), batch=True, poll_seconds=0.01, label=None)
     assert judge.store.counts() == {"valid": 5, "invalid": 0}
     server.set(refuse_batches=3)
@@ -625,7 +629,7 @@ def test_a_batch_is_handed_over_with_patience(server, protocol, monkeypatch):
 
 
 def test_a_batch_that_may_have_arrived_is_not_sent_twice(server, monkeypatch):
-    judge = LLMJudge(provider(server, "anthropic"))
+    judge = asking(provider(server, "anthropic"))
     sent = []
 
     def lost(requests):
@@ -640,7 +644,7 @@ def test_a_batch_that_may_have_arrived_is_not_sent_twice(server, monkeypatch):
 
 
 def test_batches_are_as_large_as_the_cap_has_room_for(server):
-    judge = LLMJudge(provider(server, "anthropic"), max_dollars=0.3)
+    judge = asking(provider(server, "anthropic"), max_dollars=0.3)
     judge.prepare(numbered(30), batch=True, poll_seconds=0.01, label=None)
     assert judge.store.counts() == {"valid": 30, "invalid": 0}
     assert server.state()["batches"] > 2 and judge.store.spent() <= 0.3
@@ -658,11 +662,11 @@ def test_the_key_is_nowhere(server, protocol, tmp_path, capsys, caplog):
     caplog.set_level("DEBUG")  # the SDKs' own loggers included
     wrong = SECRET + "-wrong"
     path = tmp_path / "verdicts.sqlite"
-    judge = LLMJudge(provider(server, protocol, key=wrong), store=VerdictStore(path))
+    judge = asking(provider(server, protocol, key=wrong), store=VerdictStore(path))
     with pytest.raises(JudgeError, match="cannot be used: status 401") as caught:
         judge.prepare(numbered(3))
     server.set(share=0.5, faults=FAULTS)
-    good = LLMJudge(provider(server, protocol), store=VerdictStore(path), attempts=2)
+    good = asking(provider(server, protocol), store=VerdictStore(path), attempts=2)
     good.prepare(numbered(6))
     said = capsys.readouterr()
     where = {
@@ -790,7 +794,7 @@ def test_a_setting_that_makes_no_sense_is_told(profile, monkeypatch, tmp_path, n
 def test_a_judge_beside_the_truth(server, triples):
     server.set(share=0.1, faults=["wrong schema"], seed=1)
     items = [(row, row["chosen"], row["rejected"]) for row in triples]
-    judge = LLMJudge(provider(server, "openai"), asks=1)
+    judge = asking(provider(server, "openai"), asks=1)
     table = compare_judges(
         items,
         [judge, FlawedJudge(ProgramJudge(TRIAGE), "errs", error_rate=0.3)],
@@ -824,7 +828,7 @@ def test_triples_are_made_with_an_llm_judge_as_with_the_rubric(server, triples):
             [row[name] for name in columns]
             for row in to_triples(judge_pairs(candidates, judge, design))
         ]
-        for judge in (ProgramJudge(TRIAGE), LLMJudge(provider(server, "anthropic")))
+        for judge in (ProgramJudge(TRIAGE), asking(provider(server, "anthropic")))
     ]
     assert made[0] == made[1] and len(made[0]) == len(triples)
 

@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import NATS
+from conftest import NATS, frozen_copy
 
-from coursekit.lm.loading import frozen_copy
 from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import (
     cdpo_loss,

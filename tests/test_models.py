@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NATS
+from conftest import NATS, frozen_copy
 
 from coursekit.common.profile import TINY_MODEL, load_profile
 from coursekit.lm.loading import (
     adapter_config,
-    frozen_copy,
     load_model,
     load_tokenizer,
     merge_adapter,

@@ -9,10 +9,10 @@ import time
 
 import pytest
 import torch
-from conftest import NATS, ROOT
+from conftest import NATS, ROOT, frozen_copy
 
 from coursekit.lm.kl import estimate_kl, sample_responses
-from coursekit.lm.loading import frozen_copy, load_model
+from coursekit.lm.loading import load_model
 from coursekit.lm.logprobs import encode_prompt, score_tokens, token_logps
 from coursekit.training import Monitor, load_metrics, train_dpo
 from coursekit.training.monitor import _step

@@ -272,7 +272,7 @@ def test_new_writes_a_task_that_can_be_used(tmp_path, profile, capsys):
     assert problems and not any(problem.severe for problem in problems)
     assert main_check([str(folder)]) == 0
     task = load_task(folder)
-    assert task.name == "my_shop" and not task.knows_truth and not task.demonstrations_known
+    assert task.name == "my_shop" and not task.knows_truth
     assert len(load_rubric(task.rubric).clauses) == 3
     assert sum(len(task.entries(split)) for split in SPLITS) == 12
     row = task.rows("evaluation", 1, profile)[0]

@@ -65,7 +65,7 @@ def test_defaults(make, profile):
     assert task.description == "A question, and a short answer."
     assert [metric.name for metric in task.metrics] == ["length"]
     assert (task.metrics[0].bounds, task.metrics[0].better) == (None, None)
-    assert not task.knows_truth and not task.demonstrations_known
+    assert not task.knows_truth
     assert task.rows("demonstrations", 9, profile) == []
     row = task.rows("evaluation", 1, profile)[0]
     assert row.keys() == {"prompt"} and task.reference(row) is None
@@ -204,7 +204,7 @@ def test_demonstrations_are_taken_out_of_the_other_splits(make, profile):
     given = jsonl(*({"prompt": prompt, "response": f"to {prompt}"} for prompt in PROMPTS[:9]))
     task = read_task(make(task_toml=TOML + ALL_TO_EVALUATION, demonstrations_jsonl=given))
     rows = task.rows("demonstrations", 99, profile)
-    assert {row["prompt"] for row in rows} == set(PROMPTS[:9]) and task.demonstrations_known
+    assert {row["prompt"] for row in rows} == set(PROMPTS[:9])
     assert all(row["response"] == f"to {row['prompt']}" for row in rows)
     assert {row["prompt"] for row in task.rows("evaluation", 99, profile)} == set(PROMPTS[9:])
 

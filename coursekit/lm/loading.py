@@ -152,17 +152,6 @@ def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
     return model.merge_and_unload()
 
 
-def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """An independent copy of a plain model, in evaluation mode, without gradients.
-
-    `copy.deepcopy` will not do: a trainer leaves a `forward` behind in the instance, bound to the
-    original, so the copy would compute with the weights of the model it was copied from.
-    """
-    copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
-
-
 def _prepare(profile: Profile) -> None:
     import torch
 

@@ -88,11 +88,6 @@ class FolderTask(Task):
         """A fingerprint of what `metrics.py` does, comments apart, and what is said of metrics."""
         return f"{self.name}:{self._scoring}"
 
-    @property
-    def demonstrations_known(self) -> bool:
-        """Whether there are any to train on."""
-        return bool(self._splits["demonstrations"])
-
     def entries(self, split: str) -> list[Entry]:
         """The lines whose prompts belong to a split, in the files' order.
 

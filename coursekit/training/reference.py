@@ -8,7 +8,6 @@ those of the trainer's reference.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -94,18 +93,3 @@ def assert_reference(
             f"{there:.2f}: the loss would compare with another model. Start from the folder the "
             "SFT model was saved in, and do not reuse a model that went through a trainer."
         )
-
-
-def assert_first_loss(history: Sequence[dict[str, Any]], tolerance: float = 0.01) -> float:
-    """The first logged loss, which must be ln 2: policy and reference are still the same model.
-
-    Holds for the sigmoid loss without label smoothing when each step is logged. Raises
-    `ReferenceError` otherwise.
-    """
-    first = next(entry["loss"] for entry in history if "loss" in entry)
-    if abs(first - math.log(2)) > tolerance:
-        raise ReferenceError(
-            f"the first step's loss is {first:.4f}, not ln 2 = {math.log(2):.4f}: policy and "
-            "reference differ before training, so the reference is not the SFT model"
-        )
-    return first

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...common.progress import progress
-from ...tasks.rubric import Rubric, load_rubric
+from ...tasks.rubric import Rubric
 from .judge import Winner, identity_of
 from .providers import Provider, Refused, Reply, Request, Transient, Unusable, check_dollars
 from .questions import InvalidAnswer, Question, answer_schema, build_prompt, parse_answer
@@ -71,7 +71,7 @@ class LLMJudge:
     does not say what a reply cost, or says nonsense, its most is counted.
 
     Args:
-        provider: who is asked. rubric: the course's own if none is given.
+        provider: who is asked. rubric: by what.
         store: where verdicts and payments are kept; in memory if none is given.
         max_dollars: refuse to begin what likely costs more, and stop before it is exceeded.
         concurrency: questions under way at a time. requests_a_minute: at most.
@@ -84,7 +84,7 @@ class LLMJudge:
     def __init__(
         self,
         provider: Provider,
-        rubric: Rubric | None = None,
+        rubric: Rubric,
         store: VerdictStore | None = None,
         *,
         max_dollars: float | None = None,
@@ -101,7 +101,7 @@ class LLMJudge:
                 raise ValueError(f"{name} is {count}: wanted 1 or more")
         if max_dollars is not None:
             check_dollars("max_dollars", max_dollars)
-        self.provider, self.rubric = provider, rubric or load_rubric()
+        self.provider, self.rubric = provider, rubric
         self.store = store or VerdictStore()
         self.name = f"{provider.name}/{provider.model}"
         self.identity = identity_of(self.name, provider.identity, _wording(self.rubric))
