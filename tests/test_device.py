@@ -183,7 +183,9 @@ def test_cells_of_session_c(gpu, model, tokenizer, triples):
         "evaluation": triples,
         "release": None,
         "profile": None,
-        "load_release": lambda release, profile: model,
+        "models": {"SFT+DPO": None},
+        "base_of": lambda adapter: None,
+        "load_release": lambda release, profile, base: model,
         "loaded": {"SFT+DPO": model},
         "claim": lambda *_: None,
     }

@@ -24,7 +24,7 @@ def module(name):
 
 
 def rows(name):
-    return [json.loads(line) for line in (FOLDER / name).read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (FOLDER / name).read_text(encoding="utf-8").splitlines()]
 
 
 def scores(prompt, response):
@@ -129,7 +129,7 @@ def test_the_writers_err_at_their_rates():
 
 
 def test_its_settings_name_its_metrics_and_its_size_is_small():
-    settings = tomllib.loads((FOLDER / "task.toml").read_text("utf-8"))
+    settings = tomllib.loads((FOLDER / "task.toml").read_text(encoding="utf-8"))
     assert settings["truth"] == list(METRICS)
     assert sum(settings["splits"].values()) == 100
     assert sum(path.stat().st_size for path in FOLDER.glob("*.*")) < 250_000
@@ -138,7 +138,7 @@ def test_its_settings_name_its_metrics_and_its_size_is_small():
 def test_the_rubric_has_a_clause_for_each_metric():
     headings = [
         line.removeprefix("## ")
-        for line in (FOLDER / "rubric.md").read_text("utf-8").splitlines()
+        for line in (FOLDER / "rubric.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("## ")
     ]
     assert headings == list(METRICS)

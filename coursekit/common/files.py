@@ -166,11 +166,20 @@ def shorten(text: str, most: int) -> str:
 
 
 def save_jsonl(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:
-    """Write one JSON object a line; the file appears whole or not at all."""
+    """Write one JSON object a line; the file appears whole or not at all.
+
+    What said how many rows a file has that this one replaces goes with it.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(path.suffix + ".part")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    count_path(path).unlink(missing_ok=True)
     partial.replace(path)
     return path
+
+
+def count_path(path: Path) -> Path:
+    """Where the number of rows of the file `path` stands."""
+    return path.with_name(f"{path.name}.count")

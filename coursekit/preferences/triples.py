@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import save_jsonl, shorten
+from ..common.files import count_path, save_jsonl, shorten
 from ..common.prompts import as_messages, as_text, plain_prompt, plain_response, prompt_key
 
 if TYPE_CHECKING:
@@ -38,15 +38,9 @@ def save_triples(triples: Sequence[dict[str, Any]], path: str | Path) -> Path:
     So `load_triples` notices a file that was cut (a full disk, half a copy) at the end of a line,
     where every line that is left is whole.
     """
-    count_path(Path(path)).unlink(missing_ok=True)  # that of the file replaced
     path = save_jsonl(triples, path)
     count_path(path).write_text(f"{len(triples)}\n", encoding="utf-8")
     return path
-
-
-def count_path(path: Path) -> Path:
-    """Where the number of rows of the file `path` stands."""
-    return path.with_name(f"{path.name}.count")
 
 
 def check_count(path: Path, n: int) -> None:
