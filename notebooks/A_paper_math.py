@@ -79,9 +79,10 @@ tokenizer = load_tokenizer(profile.base_model)
 # ## 1 · Why preferences?
 #
 # The course's own task: an alert comes in, a triage report goes out. (With `COURSE_TASK` it is another,
-# yours for instance: the README tells how. What then cannot be shown says so.) We fine-tune the base
-# model on at most 400 demonstrations, here reports that a tired team wrote (session B trains a better
-# one), and ask both models what no training text asks about.
+# yours for instance: the README tells how. A cell that begins with `%%needs` runs where the task has
+# what that names; elsewhere it says why not.) We fine-tune the base model on at most 400 demonstrations,
+# here reports that a tired team wrote (session B trains a better one), and ask both models what no training
+# text asks about.
 
 # %%
 base, sft = load_model(profile.base_model), load_model(workspace.quick_sft(400))

@@ -122,7 +122,8 @@ print(f"task {task.name}, profile {profile.name}, base model {profile.base_model
 # stand-in for a strong judge: on your own task no program may know the truth.
 #
 # (With `COURSE_TASK=my_task` all below runs on the prompts and the rubric in that folder; `python -m
-# coursekit new my_task` makes one to fill. A cell that needs what your task has not says so.)
+# coursekit new my_task` makes one to fill. A cell that begins with `%%needs` runs where the task has what
+# that names; elsewhere it says why not.)
 #
 # A rubric is made of clauses, and each pays for something. Write the one on causes.
 

@@ -59,7 +59,7 @@ def test_an_empty_folder_is_one_error(tmp_path, profile, capsys):
     assert (problem.file, problem.line, problem.severe) == (tmp_path, None, True)
     assert problem.remedy.endswith(f"python -m coursekit new {tmp_path}")
     assert main_check([str(tmp_path)]) == 1
-    assert capsys.readouterr().out.endswith("1 errors, 0 warnings\n")
+    assert capsys.readouterr().out.endswith("1 error, 0 warnings\n")
 
 
 def test_a_setting_that_is_none_ends_the_command(write, monkeypatch, capsys):
@@ -252,7 +252,7 @@ def test_report(tmp_path):
     lines = report([*alike, severe]).split("\n")
     assert lines[0] == f"error    {tmp_path / 'b'}: z: do w"
     assert lines[1] == f"warning  {tmp_path / 'a'}, line 1: x: do y"
-    assert lines[6:] == ["         and 3 more like the last", "1 errors, 8 warnings"]
+    assert lines[6:] == ["         and 3 more like the last", "1 error, 8 warnings"]
 
 
 # A new one.

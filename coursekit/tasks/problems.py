@@ -57,7 +57,7 @@ def report(problems: Sequence[Problem]) -> str:
         elif listed[kind] == _SHOWN + 1:
             lines.append(f"         and {alike[kind] - _SHOWN} more like the last")
     severe = sum(problem.severe for problem in problems)
-    lines.append(f"{severe} errors, {len(problems) - severe} warnings")
+    lines.append(f"{_counted(severe, 'error')}, {_counted(len(problems) - severe, 'warning')}")
     return "\n".join(lines)
 
 
@@ -67,3 +67,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, known, n=1)
     names = ", ".join(known)
     return f"did you mean {close[0]!r}? Known are {names}" if close else f"known are {names}"
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
