@@ -402,12 +402,12 @@ def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
 
 
 def test_weights_of_the_same_sum_are_another_model(model, tokenizer, profile, tmp_path):
-    from coursekit.preferences.sampling import _weights
+    from coursekit.lm.identity import loaded_identity
 
-    before = _weights(model)
+    before = loaded_identity(model)
     with torch.no_grad():
         model.lm_head.weight.copy_(model.lm_head.weight.flip(0))
-    assert _weights(model) != before
+    assert loaded_identity(model) != before
 
 
 def test_kept_pairs_are_of_one_judge(triples, tmp_path, capsys):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..common.made_from import RECORD
+from ..common.made_from import RECORD, fingerprint
 from ..common.profile import Profile
 from .loading import adapter_config
 from .weights import digest_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Whatever decides what a model answers; notes, histories and checkpoints do not.
 _KINDS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -36,6 +40,25 @@ def model_identity(source: str | Path, profile: Profile) -> str:
         revision = profile.revision if str(source) == profile.base_model else None
         parts += [str(source), _commit(str(source), revision)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def loaded_identity(model: PreTrainedModel) -> str:
+    """Sixteen hexadecimal digits for a model in memory: its weights, and how they are used.
+
+    Wherever it came from. Reads every weight once: as long as saving the model takes.
+    """
+    import torch
+
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):
+        config.pop(name, None)  # where it lay, who wrote it, and what the weights say anyway
+    digest = hashlib.sha256(fingerprint(config).encode())
+    for name, adapter in getattr(model, "peft_config", {}).items():
+        digest.update(f"{name} {adapter.lora_alpha} {adapter.r} {adapter.use_rslora}".encode())
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _commit(name: str, revision: str | None) -> str:

@@ -6,7 +6,6 @@ its own way to go wrong; `preferences.audit` measures it.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from ..common.journal import Journal
 from ..common.made_from import MadeFrom, code_version, fingerprint
 from ..common.profile import Profile
 from ..common.prompts import Prompt, as_messages, as_text
+from ..lm.identity import loaded_identity
 from ..lm.logprobs import encode_prompt
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _made_from(
         for system in dict.fromkeys(source.system for source in design.sources)
     ]
     return {
-        "model": _weights(model),
+        "model": loaded_identity(model),
         "prompts": fingerprint(asked, tokenizer.eos_token_id),
         "rows": fingerprint(rows),
         "design": asdict(design),
@@ -240,19 +240,3 @@ def _check_references(rows: Sequence[dict[str, Any]], design: Design) -> None:
                 f"row {number} has no text in the column {REFERENCE!r}, but the design "
                 f"{design.name!r} compares with one: add it, or choose another design"
             )
-
-
-def _weights(model: PreTrainedModel) -> str:
-    """Sixteen hexadecimal digits for a model in memory: its weights, and how they are used."""
-    import torch
-
-    config = model.config.to_dict()
-    for name in ("_name_or_path", "transformers_version"):  # where it lay, and who wrote it
-        config.pop(name, None)
-    digest = hashlib.sha256(fingerprint(config).encode())
-    for name, adapter in getattr(model, "peft_config", {}).items():
-        digest.update(f"{name} {adapter.lora_alpha} {adapter.r} {adapter.use_rslora}".encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

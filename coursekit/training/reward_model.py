@@ -6,8 +6,6 @@ al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the pro
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from ..common.prompts import Prompt, prompt_key
 from ..common.quiet import quiet
 from ..common.statistics import Estimate, bootstrap_mean
 from ..evaluation.judges.judge import Winner, identity_of, source_of
-from ..lm.identity import model_identity
+from ..lm.identity import loaded_identity, model_identity
 from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapter
 from ..lm.logprobs import encode_pair, pad_right, sequence_logps
 from ..lm.trl_compat import bare_model, is_adapted
@@ -168,16 +166,9 @@ class RewardModel:
 
         Reads every weight once: as long as saving the model takes.
         """
-        digest = hashlib.sha256()
-        for name, weights in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
-            digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         tokenizer = [self.tokenizer.get_vocab(), self.tokenizer.chat_template]
-        config = json.loads(self.model.config.to_json_string(use_diff=False))
-        for name in ("_name_or_path", "architectures", "dtype", "transformers_version"):
-            config.pop(name, None)  # where it lay, who wrote it, and what the weights say anyway
         programs = source_of(type(self), encode_pair, pad_right)
-        return identity_of(self.name, digest.hexdigest(), config, tokenizer, programs)
+        return identity_of(self.name, loaded_identity(self.model), tokenizer, programs)
 
     @torch.no_grad()
     def scores(
