@@ -952,7 +952,7 @@ record = save_three_way(
     kl=kl,
     capability=capability_table(elsewhere, before="base") if task.probes(1) else None,
 )
-print(reflection(record, profile))
+print(reflection(record, runs))
 
 # %% [markdown]
 # **Reflection** (300 words, half an hour). The file holds your own table and five questions; it is never

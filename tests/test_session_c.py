@@ -297,17 +297,17 @@ def test_the_table_for_reading(saved):
 
 def test_the_reflection_carries_the_table_and_is_never_overwritten(saved, capsys):
     here, record, _ = saved
-    made = reflection(record, here)
+    made = reflection(record, here.artifacts)
     text = made.path.read_text(encoding="utf-8")
     assert made.words == 0 and record.markdown in text and record.pairwise in text
     made.path.write_text(
         text + "\nMy own eleven words are not in any line of it.\n", encoding="utf-8"
     )
     other = replace(record, pairwise="SFT+DPO against SFT: another", markdown="| x |")
-    again = reflection(other, here)
+    again = reflection(other, here.artifacts)
     assert "My own eleven words" in again.path.read_text(encoding="utf-8")
     assert "table of an earlier run" in capsys.readouterr().out
-    assert reflection(record, here).words == 11
+    assert reflection(record, here.artifacts).words == 11
 
 
 def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_path):

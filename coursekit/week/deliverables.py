@@ -52,6 +52,7 @@ arXiv:2203.02155. About 300 words in all. Write below each question; delete noth
 }
 
 
+REFLECTED = "reflection.md"
 REFLECTION = """# Did it help? A reflection
 
 About 300 words in all. Write below each question; delete nothing above it. The table is that of
@@ -94,13 +95,13 @@ def notes(kind: str, profile: Profile) -> Notes:
     return _from_template(profile.artifacts / "notes" / f"{kind}.md", TEMPLATES[kind])
 
 
-def reflection(record: ThreeWayRecord, profile: Profile) -> Notes:
-    """The reflection: its template carries the table of `record`. An existing one is never touched.
+def reflection(record: ThreeWayRecord, folder: Path) -> Notes:
+    """The reflection on a run, in the folder of its workspace; the template carries its table.
 
-    Says so where an existing one carries the table of another run.
+    An existing one is never touched; if it carries another run's table, that is said.
     """
     template = _reflection_template(record)
-    made = _from_template(profile.artifacts / "notes" / "reflection.md", template)
+    made = _from_template(folder / REFLECTED, template)
     if as_markdown(record.pairwise) not in made.path.read_text(encoding="utf-8"):
         print(
             f"{made.path.name} carries the table of an earlier run. It is yours, and stays as it "
@@ -159,7 +160,7 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
         "data card": ("session B, section 4", lambda: _data_card(runs)),
         "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
         "three-way evaluation": ("session C", lambda: _evaluation(workspace)),
-        "reflection": ("session C, section 10", lambda: _reflection(runs, profile)),
+        "reflection": ("session C, section 10", lambda: _reflection(runs)),
         "release": ("session C, section 10", lambda: _release(runs)),
     }
     lines = []
@@ -238,8 +239,8 @@ def _evaluation(workspace: Workspace) -> State:
     return ("unfinished", f"{why}: run it again") if why else ("sound", record.pairwise)
 
 
-def _reflection(runs: Path, profile: Profile) -> State:
-    path = profile.artifacts / "notes" / "reflection.md"
+def _reflection(runs: Path) -> State:
+    path = runs / REFLECTED
     record = load_three_way(runs)
     if not path.is_file() or record is None:
         return "missing", "no reflection.md"
