@@ -232,6 +232,22 @@ claim(
 faultless = (scores.loc[scores["model"] == "SFT", "overall"] == 1).mean()
 claim(faultless < 0.8, f"and the vices: only {faultless:.0%} of its answers are without fault")
 
+# %%
+# %%needs own
+means = scores.groupby("model").mean()
+claim(
+    means.loc["base", "format"] <= 0.6,
+    f"the base model rarely keeps the format ({means.loc['base', 'format']:.0%})",
+)
+claim(
+    means.loc["SFT", "format"] >= 0.9,
+    f"SFT has learnt the format ({means.loc['SFT', 'format']:.0%})",
+)
+claim(
+    means.loc["SFT", "faithfulness"] < 0.9,
+    f"and invents causes: faithfulness is only {means.loc['SFT', 'faithfulness']:.0%}",
+)
+
 # %% [markdown]
 # Capable, and still wrong. Here are the first three *sampled* SFT answers that have a fault (the first
 # three where nobody knows). Most of what is wrong is what the demonstrations got wrong: it does what it
