@@ -103,13 +103,18 @@ class Workspace:
         )
 
     def rows(self, split: str, n: int | None = None) -> list[Row]:
-        """Rows of a split, as many as the profile says if no number is given."""
+        """Rows of a split, as many as the profile says if no number is given.
+
+        Raises ValueError for a split of which the profile says no number, and for an unknown one.
+        """
         sizes = {
             "demonstrations": self.profile.demonstrations,
             "preferences": self.profile.preference_prompts,
             "evaluation": self.profile.evaluation_prompts,
         }
-        return self.task.rows(split, n or sizes[split], self.profile, self.seed)
+        if n is None and split not in sizes:
+            raise ValueError(f"no profile says how many rows of {split!r}: give a number")
+        return self.task.rows(split, sizes[split] if n is None else n, self.profile, self.seed)
 
     def use_sft(self, sft: str | Path | None) -> str | Path:
         """From now on `sft` (a folder or a hub name) is the SFT model of this workspace: returned.

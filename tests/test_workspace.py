@@ -775,3 +775,13 @@ def test_the_real_thing_on_a_few_rows(quick, tmp_path, monkeypatch):
     monkeypatch.setattr("coursekit.lm.generation.generate", refuse)
     again = three_way(Workspace(few, seed=3, folder=tmp_path / "seed3"))
     assert again.means.equals(first.means) and again.margin == first.margin
+
+
+def test_rows_are_as_many_as_the_profile_says_or_as_are_asked_for(small):
+    workspace = Workspace(small)
+    assert len(workspace.rows("preferences")) == small.preference_prompts
+    assert len(workspace.rows("validation", 3)) == 3 and workspace.rows("preferences", 0) == []
+    with pytest.raises(ValueError, match="how many rows of 'validation': give a number"):
+        workspace.rows("validation")
+    with pytest.raises(ValueError, match="unknown split 'test'"):
+        workspace.rows("test", 3)
