@@ -23,7 +23,7 @@ def kl_from_reference(
 ) -> Estimate:
     """KL(pi_theta || pi_ref) of a whole response, in nats, averaged over prompts.
 
-    The estimator k1 of `monitoring.kl` on one response a prompt, with a bootstrap interval. Of
+    The estimator k1 of `lm.kl` on one response a prompt, with a bootstrap interval. Of
     responses that are cut at `max_new_tokens` it counts the part that was sampled.
     """
     from ..lm.kl import sample_responses

@@ -15,7 +15,7 @@ from ..common.journal import Journal
 from ..common.made_from import MadeFrom, code_version, fingerprint, only_here, set_aside
 from ..common.profile import Profile
 from ..common.progress import progress
-from ..evaluation import judges as judging
+from ..evaluation import judges
 from ..evaluation.judges import Judge, Verdict, announce, both_orders, one_order, side_by_side
 from ..evaluation.judges.judge import POINTS, spent
 from .sampling import Design, profile_design, sample_candidates
@@ -126,7 +126,7 @@ def _made_from(
         if not hasattr(one, "identity"):
             raise ValueError(
                 f"the judge {one.name!r} has no `identity`, so that its kept verdicts could be "
-                "taken for another judge's: give it one (see judging.judge.Judge), or keep nothing "
+                "taken for another judge's: give it one (see judges.judge.Judge), or keep nothing "
                 "(no path, no folder)"
             )
     return {
@@ -135,7 +135,7 @@ def _made_from(
         "scorer": scorer.identity,
         "design": asdict(design),
         "both orders": twice,
-        "pairing code": code_version(sys.modules[__name__], judging.judge),
+        "pairing code": code_version(sys.modules[__name__], judges.judge),
     }
 
 
