@@ -53,7 +53,7 @@ def save_stub(trainer, tokenizer, folder, made_from, started_from, artifacts):
 class ModelStub(torch.nn.Module):
     """A model whose one weight says what it was loaded from."""
 
-    config = SimpleNamespace(to_dict=dict)
+    config = SimpleNamespace(to_json_string=lambda use_diff: "{}")
 
     def __init__(self, source, profile, **options):
         super().__init__()
