@@ -25,6 +25,7 @@ COMMANDS = {
     "lab": "open the notebooks in JupyterLab",
     "bench": "measure speed on this machine, side by side",
     "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
+    "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
@@ -124,6 +125,7 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "course": ["-m", "coursekit.week.run_course", *rest],
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
+        "record": ["-m", "coursekit.week.record", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
     }[command]
