@@ -9,7 +9,16 @@ import pytest
 from coursekit.evaluation import score_responses
 from coursekit.tasks import load_task
 from coursekit.week import record
-from coursekit.week.record import GREEDY, SHUFFLED, Costs, load_week, peak_memory, record_week
+from coursekit.week.figures.results import plot_weeks
+from coursekit.week.record import (
+    GREEDY,
+    SHUFFLED,
+    Costs,
+    controls,
+    load_week,
+    peak_memory,
+    record_week,
+)
 from coursekit.workspace import Workspace
 
 
@@ -43,12 +52,29 @@ def test_the_record_holds_what_an_evaluation_needs(week, workspace):
     assert len(losses["SFT"]) == 6 and losses["SFT"][-1] < losses["SFT"][0]
     assert losses["SFT+DPO"][0] == pytest.approx(losses[SHUFFLED][0], abs=1e-3)  # ln 2, both
     assert losses["SFT+DPO"] != losses[SHUFFLED]
-    assert any(
-        "held/rewards/margins" in entry or "held/margins" in entry
-        for entry in week.curves["SFT+DPO"]
-    )
+    assert any("held/margins" in entry for entry in week.curves["SFT+DPO"])
     assert week.counts["demonstrations"] == 96 and week.counts["spanning"] == 0
     assert week.weights == workspace.load(workspace.profile.base_model).num_parameters()
+
+
+def test_controls_are_judged_by_the_truth(week):
+    found = controls(week)
+    assert list(found["against"]) == ["SFT", "SFT", "SFT", GREEDY["SFT"]]
+    same = replace(week, answers=week.answers | {"SFT+DPO": week.answers["SFT"]})
+    assert controls(same).loc["SFT+DPO", "win rate"] == 0.5
+    assert (found["low"] <= found["win rate"]).all() and (found["win rate"] <= found["high"]).all()
+
+
+def test_curves_are_drawn_over_their_share_of_the_steps(week):
+    figure = plot_weeks({"one": week.curves, "other": week.curves})
+    loss, margin, right = figure.axes
+    assert all(len(axes.get_lines()) >= 2 for axes in (loss, margin, right))
+    assert [line.get_label() for line in loss.get_lines()] == ["one", "other"]
+    for axes in (loss, margin, right):
+        assert all(0 < x <= 1 for line in axes.get_lines() for x in line.get_xdata())
+    held = [line for line in margin.get_lines() if line.get_marker() == "o"]
+    expected = [e["held/margins"] for e in week.curves["SFT+DPO"] if "held/margins" in e]
+    assert [y for y in held[0].get_ydata() if y == y] == expected and expected
 
 
 def test_the_record_says_nothing_of_where_it_was_made(week, workspace):

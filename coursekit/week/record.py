@@ -20,13 +20,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..common.made_from import fingerprint, plain, versions
 from ..common.statistics import Estimate
 from ..workspace import Workspace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Made = TypeVar("Made")
+WEEKS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded_weeks"
 CURVES = ("step", "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 SHUFFLED = "SFT+DPO, labels at random"
 GREEDY = {"SFT": "SFT, greedy", "SFT+DPO": "SFT+DPO, greedy"}
@@ -59,13 +63,44 @@ class RecordedWeek:
     kl: Estimate
 
 
-def load_week(path: str | Path) -> RecordedWeek:
-    """A recorded week. Raises ValueError for a file that is damaged."""
+def load_week(week: str | Path) -> RecordedWeek:
+    """A recorded week: one that comes with the course, by its name, or a file.
+
+    Raises FileNotFoundError if there is none, ValueError for a file that is damaged.
+    """
+    path = WEEKS / f"{week}.json" if (WEEKS / f"{week}.json").is_file() else Path(week)
     try:
         said = json.loads(Path(path).read_text(encoding="utf-8"))
         return RecordedWeek(**said | {"kl": Estimate(**said["kl"])})
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): get it again from the course") from error
+
+
+def controls(week: RecordedWeek) -> pd.DataFrame:
+    """What else could explain that SFT+DPO beats SFT? A line a comparison, judged by the truth.
+
+    Columns: `against`, `win rate`, `low`, `high`.
+    """
+    import pandas as pd
+
+    from ..evaluation import win_rate
+    from ..evaluation.judges import ProgramJudge
+    from ..tasks import load_task
+
+    judge = ProgramJudge(load_task(week.task))
+    lines = []
+    for candidate, baseline in (
+        ("SFT+DPO", "SFT"),
+        (SHUFFLED, "SFT"),
+        (GREEDY["SFT"], "SFT"),
+        (GREEDY["SFT+DPO"], GREEDY["SFT"]),
+    ):
+        won = win_rate(week.rows, week.answers[candidate], week.answers[baseline], judge).estimate
+        lines.append(
+            {"model": candidate, "against": baseline}
+            | {"win rate": won.value, "low": won.low, "high": won.high}
+        )
+    return pd.DataFrame(lines).set_index("model")
 
 
 def main() -> None:
@@ -114,7 +149,7 @@ def record_week(workspace: Workspace, title: str) -> RecordedWeek:
         costs=costs.noted,
         counts=_counts(workspace),
         audit=_audit(workspace),
-        curves={name: _curve(models[name]) for name in ("SFT", "SFT+DPO", SHUFFLED)},
+        curves={name: curve_of(models[name]) for name in ("SFT", "SFT+DPO", SHUFFLED)},
         rows=rows,
         answers=answers,
         kl=kl,
@@ -265,7 +300,7 @@ def _audit(workspace: Workspace) -> list[str]:
     return [f"{item.check}: {item.found}" for item in audit(train, validation=held).problems]
 
 
-def _curve(folder: str | Path) -> list[dict[str, float]]:
+def curve_of(folder: str | Path) -> list[dict[str, float]]:
     """What was logged at each step, and where validation was measured that as `held/...`."""
     from ..training import load_run
 
