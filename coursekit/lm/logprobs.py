@@ -25,6 +25,8 @@ from ..common.prompts import Prompt, as_messages, plain_prompt, plain_response
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LOGITS_BYTES = 2**30  # of the logits, in fp32, of the rows that are scored in one pass
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -167,7 +169,7 @@ def sequence_logps(
 
     Args:
         prompts, responses: N each; see `encode_pair` for how they become tokens.
-        batch_size: rows a forward pass.
+        batch_size: rows a forward pass at most; fewer if `LOGITS_BYTES` do not hold their logits.
         per_token: return the summands instead.
 
     Returns:
@@ -209,11 +211,9 @@ def score_tokens(
     """
     lengths = [len(pair.prompt_ids) + len(pair.response_ids) for pair in pairs]
     check_lengths(model, lengths, "prompt and response")
-    order = sorted(range(len(pairs)), key=lengths.__getitem__)
     rows: dict[int, Tensor] = {}
     with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in _batches(lengths, batch_size, getattr(model.config, "vocab_size", 0)):
             input_ids, attention_mask, response_mask = (
                 tensor.to(model.device)
                 for tensor in pad_right([pairs[row] for row in batch], pad_id)
@@ -223,6 +223,22 @@ def score_tokens(
             for row, value, mask in zip(batch, values, response_mask[:, 1:].cpu(), strict=True):
                 rows[row] = value[mask.bool()]
     return [rows[row] for row in range(len(pairs))]
+
+
+def _batches(lengths: Sequence[int], batch_size: int, vocab: int) -> Iterator[list[int]]:
+    """Rows of one pass each, by length: at most `batch_size`, and so many as `LOGITS_BYTES` allow.
+
+    Of a large vocabulary, the logits of many rows need more than a training step.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        logits = (len(batch) + 1) * lengths[row] * vocab * 4
+        if batch and (len(batch) == batch_size or logits > LOGITS_BYTES):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 @contextmanager
