@@ -40,6 +40,8 @@ PUBLISHED = {  # parameters: Qwen2.5's and Llama 3.1's model cards, in full by t
 DEEP = Shape("deep", 1200, 256, 700, 8, 8, 2, 48)
 WIDE = Shape("wide", 1200, 96, 9000, 3, 4, 4, 24)
 WORDS = Shape("words", 60_000, 256, 512, 2, 8, 2, 32, tied=True, biases=True, model_type="qwen2")
+GEMMA = Shape("gemma", 1200, 192, 512, 6, 4, 1, 64, tied=True, model_type="gemma3_text")
+QWEN_3 = Shape("qwen3", 1200, 192, 512, 6, 4, 2, 64, model_type="qwen3")
 
 
 # Shapes.
@@ -49,7 +51,9 @@ def test_named_shapes_have_the_parameters_of_the_published_models():
     assert {name: shape.parameters for name, shape in SHAPES.items()} == PUBLISHED
 
 
-@pytest.mark.parametrize("shape", [DEEP, WIDE, WORDS, SHAPES["0.5B"]], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    "shape", [DEEP, WIDE, WORDS, GEMMA, QWEN_3, SHAPES["0.5B"]], ids=lambda it: it.name
+)
 def test_parameters_are_those_of_a_model(shape):
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -158,6 +162,9 @@ CASES = [
     (WORDS, Plan("full", SIXTEEN_BIT, True, True, 1, 24)),
     (WORDS, Plan("LoRA", FP32, False, True, 1, 48)),
     (WORDS, Plan("QLoRA", SIXTEEN_BIT, True, True, 1, 48)),
+    (GEMMA, Plan("full", FP32, False, True, 4, 64)),
+    (GEMMA, Plan("LoRA", SIXTEEN_BIT, False, True, 4, 64)),
+    (QWEN_3, Plan("LoRA", FP32, False, False, 4, 64)),
 ]
 
 

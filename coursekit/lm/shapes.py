@@ -5,15 +5,18 @@ Named shapes are those of published models, so that what a model of 8B needs can
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Model types of transformers whose block is the one that is counted here: attention and a gated
-# MLP, each after an RMSNorm.
-COUNTED = ("llama", "mistral", "qwen2")
+# Model types of transformers whose block is counted here: attention and a gated MLP, each after an
+# RMSNorm. Of these, Gemma's has a norm after each as well,
+SANDWICHED = ("gemma3_text",)
+# and some have one of each head's queries and keys.
+HEAD_NORMS = ("qwen3", "gemma3_text")
+BIASES = ("qwen2",)  # of queries, keys and values, whatever the configuration says
+COUNTED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Shape:
 
     name: for tables. vocab: rows of the embedding. intermediate: width of the gated MLP.
     heads, key_value_heads: of attention, `head_dim` wide each. tied: the head is the embedding.
-    biases: q, k and v have one. model_type: in transformers.
+    biases: q, k and v have one. model_type: in transformers, one of `COUNTED`.
     """
 
     name: str
@@ -46,6 +49,16 @@ class Shape:
         return self.key_value_heads * self.head_dim
 
     @property
+    def norms(self) -> int:
+        """RMSNorms of the stream in a block."""
+        return 4 if self.model_type in SANDWICHED else 2
+
+    @property
+    def head_norms(self) -> bool:
+        """Whether the queries and the keys of a head are normed."""
+        return self.model_type in HEAD_NORMS
+
+    @property
     def linears(self) -> tuple[tuple[int, int], ...]:
         """Inputs and outputs of a block's linear layers: q, k, v, o, gate, up, down."""
         h, f = self.hidden, self.intermediate
@@ -67,8 +80,10 @@ class Shape:
     @property
     def unquantised(self) -> int:
         """Parameters that 4-bit loading leaves as they are: embedding, head, norms, biases."""
-        small = self.layers * (2 * self.hidden + self.biases * (self.queries + 2 * self.keys))
-        return (1 if self.tied else 2) * self.embedding + small + self.hidden
+        norms = self.norms * self.hidden + self.head_norms * 2 * self.head_dim
+        biases = self.biases * (self.queries + 2 * self.keys)
+        matrices = (1 if self.tied else 2) * self.embedding
+        return matrices + self.layers * (norms + biases) + self.hidden
 
     @property
     def parameters(self) -> int:
@@ -91,6 +106,7 @@ class Shape:
             "head_dim": self.head_dim,
             "tie_word_embeddings": self.tied,
             "max_position_embeddings": 32768,
+            **({"attention_bias": self.biases} if self.model_type not in BIASES else {}),
         }
 
 
@@ -107,11 +123,11 @@ SHAPES = {
 
 
 def shape_of(name: str, config: Mapping[str, Any]) -> Shape:
-    """The shape that a model's configuration (the content of its config.json) says.
+    """The shape that a model's configuration says, whole, as transformers fills it in.
 
     Raises ValueError for a kind of model whose block is another.
     """
-    kind = config.get("model_type")
+    kind = config["model_type"]
     if kind not in COUNTED:
         raise ValueError(
             f"{name} is of the type {kind!r}; counted are {', '.join(COUNTED)}: name a shape of "
@@ -125,10 +141,10 @@ def shape_of(name: str, config: Mapping[str, Any]) -> Shape:
         config["intermediate_size"],
         config["num_hidden_layers"],
         heads,
-        config.get("num_key_value_heads") or heads,
+        config["num_key_value_heads"],
         config.get("head_dim") or config["hidden_size"] // heads,
-        bool(config.get("tie_word_embeddings")),
-        kind == "qwen2" or bool(config.get("attention_bias")),
+        config["tie_word_embeddings"],
+        kind in BIASES or bool(config.get("attention_bias")),
         kind,
     )
 
@@ -136,20 +152,18 @@ def shape_of(name: str, config: Mapping[str, Any]) -> Shape:
 def find_shape(model: str, revision: str | None = None) -> Shape:
     """A named shape, or that of the model in a folder or on the hub, whose config.json is read.
 
-    Raises FileNotFoundError for a folder without one, ValueError as `shape_of`.
+    Raises FileNotFoundError for a folder without one, OSError for what is no model, ValueError as
+    `shape_of`.
     """
     if model in SHAPES:
         return SHAPES[model]
     folder = Path(model)
-    if folder.is_dir() or folder.is_absolute():
-        path = folder / "config.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no config.json in {folder}: give a folder with a whole model (of an adapter, the "
-                f"one it was trained on), a name on the hub, or one of {', '.join(SHAPES)}"
-            )
-        return shape_of(folder.name, json.loads(path.read_text(encoding="utf-8")))
+    if (folder.is_dir() or folder.is_absolute()) and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"no config.json in {folder}: give a folder with a whole model (of an adapter, the one "
+            f"it was trained on), a name on the hub, or one of {', '.join(SHAPES)}"
+        )
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    return shape_of(model, config.to_dict())
+    return shape_of(folder.name, config.to_dict())

@@ -1,7 +1,7 @@
 """What one DPO step needs, predicted: weights and states, activations and logits, at the peak.
 
-`memory_budget` counts what is there whatever the batch; here batch and length come on top. Read in
-transformers 5.23 (Llama's and Qwen2's blocks), peft 0.21 (LoRA), bitsandbytes 0.50 and TRL 1.16:
+`memory_budget` counts what is there whatever the batch; here batch and length come on top. Read in the
+blocks of Llama, Qwen and Gemma in transformers 5.23, in peft 0.21, bitsandbytes 0.50 and TRL 1.16:
 
 - Chosen and rejected are one batch of `2 * batch` sequences of `length` tokens, which has padding:
   attention takes a mask, keys and values are repeated for every head of queries.
@@ -135,11 +135,12 @@ def block_activations(shape: Shape, plan: Plan) -> float:
     if its weight is trained. So does an adapter beside it; in 16 bit each keeps a copy of its own.
     """
     h, q, f, byte = shape.hidden, shape.queries, shape.intermediate, plan.computed
-    norms = 2 * h * BYTES_FP32
+    normed = shape.norms * h + shape.head_norms * (q + shape.keys)
+    norms = normed * BYTES_FP32
     attention = (4 * q + plan.length) * byte + shape.heads * BYTES_FP32
     mlp = 3 * f * byte
     if plan.method == "full":
-        inputs = (2 * h + 2 * h + f) * byte  # what the norms scale; q's, k's, v's; gate's, up's
+        inputs = (normed + 2 * h + f) * byte  # what norms scale; q's, k's and v's; gate's and up's
     else:
         own = 5 * h + q if _copies(plan) else 2 * h
         inputs = (own + f + len(shape.linears) * plan.rank) * byte
