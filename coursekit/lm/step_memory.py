@@ -1,7 +1,7 @@
 """What one DPO step needs, predicted: weights and states, activations and logits, at the peak.
 
-`memory_budget` counts what is there whatever the batch; here batch and length come on top. Read in the
-blocks of Llama, Qwen and Gemma in transformers 5.23, in peft 0.21, bitsandbytes 0.50 and TRL 1.16:
+`memory_budget` counts what is there whatever the batch; here batch and length come on top. Read in
+transformers 5.23 (Llama's, Qwen's, Gemma's blocks), peft 0.21, bitsandbytes 0.50 and TRL 1.16:
 
 - Chosen and rejected are one batch of `2 * batch` sequences of `length` tokens, which has padding:
   attention takes a mask, keys and values are repeated for every head of queries.
@@ -14,8 +14,8 @@ blocks of Llama, Qwen and Gemma in transformers 5.23, in peft 0.21, bitsandbytes
 
 Tests compare it with what is measured on a CPU. Not counted: the CUDA context; what the allocator
 keeps in reserve; the frozen copy of an SFT adapter that is trained on (four bytes a parameter of
-it); and the reference that `train_dpo` keeps, to check it after training, where all weights are
-trained on precomputed log-probabilities.
+it); the reference that `train_dpo` keeps, to check it after training, where all weights are trained
+on precomputed log-probabilities; and that all gradients wait where batches are accumulated.
 """
 
 from __future__ import annotations
@@ -184,7 +184,10 @@ def _head(shape: Shape, plan: Plan, device: Device) -> dict[str, float]:
     tokens = plan.tokens if device == "cpu" else plan.tokens // 2
     rows, words = min(tokens, TILE_TOKENS), min(shape.vocab, TILE_WORDS)
     cast = full * shape.embedding * byte * (byte != BYTES_FP32)  # of a gradient summed in fp32
-    folding = 0.0 if device == "cuda" else CPU_TILES * rows * words * BYTES_FP32
+    folding = 0.0
+    if device == "cpu":  # or a tile, and the head's weights for it, multiplied in fp32
+        tile, weights = rows * words * BYTES_FP32, words * shape.hidden * BYTES_FP32
+        folding = max(CPU_TILES * tile, tile + weights * (byte != BYTES_FP32))
     streams = tokens * shape.hidden * (byte + BYTES_FP32)
     return {
         "gradients": full * shape.embedding * BYTES_FP32,
