@@ -281,7 +281,6 @@ def test_measuring_goes_on_where_it_was(monkeypatch, capsys, tmp_path):
         return SimpleNamespace(
             returncode=0 if fits else -9,
             stdout=json.dumps(outcome),
-            check_returncode=lambda: None,
         )
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -295,6 +294,14 @@ def test_measuring_goes_on_where_it_was(monkeypatch, capsys, tmp_path):
     assert len(asked) == 2 and len(tables.recorded(save)) == 2
     command.measure(DEEP, [*plans, Plan("QLoRA", length=64)], 1, save)
     assert len(asked) == 3 and asked[-1]["method"] == "QLoRA"
+
+
+def test_a_process_that_fails_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(measured, "make_model", lambda shape, folder, dtype: folder.mkdir())
+    ended = SimpleNamespace(returncode=3, stdout="", stderr="KeyError: 'no such weight'")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(SystemExit, match=r"(?s)no such weight.*'LoRA'.* ended with 3; .* kept"):
+        command.measure(DEEP, [Plan("LoRA", FP32, length=64)], 1, tmp_path / "rows.jsonl")
 
 
 def test_what_cannot_fit_is_refused_beforehand(monkeypatch, capsys, tmp_path):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import os
 import platform
 import statistics
 import sys
@@ -25,8 +24,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler reports its start and stop
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, TrainerCallback

@@ -143,12 +143,16 @@ def _outcome(row: Row, plan: Plan, folder_in: FolderIn, steps: int) -> dict[str,
     folder = folder_in("float32" if plan.recipe == FP32 else here.sixteen_bit())
     request = json.dumps({"folder": str(folder), "plan": row["plan"], "steps": steps})
     command = [sys.executable, "-m", "coursekit.training.memory", request]
-    ended = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False
-    )
+    # What the libraries and the profiler say is shown only if it fails.
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     if ended.returncode == -9:  # the system has ended it for want of memory
         return {"status": TOO_LARGE}
-    ended.check_returncode()
+    if ended.returncode:
+        sys.exit(
+            f"{ended.stderr}\nThe process that measures {plan} ended with {ended.returncode}; what "
+            "it said stands above. With --save the rows before it are kept: the same command goes "
+            "on from there."
+        )
     return json.loads(ended.stdout.splitlines()[-1])
 
 
