@@ -11,7 +11,16 @@ from typing import Any
 from ..common.files import json_rows, read_text
 from ..lm.memory_budget import GIB
 from ..lm.shapes import SHAPES, Shape
-from ..lm.step_memory import METHODS, PARTS, SIXTEEN_BIT, Device, Plan, logits_at_once, predict
+from ..lm.step_memory import (
+    FP32,
+    METHODS,
+    PARTS,
+    SIXTEEN_BIT,
+    Device,
+    Plan,
+    logits_at_once,
+    predict,
+)
 
 Row = dict[str, Any]  # a measured step: machine, device, shape, plan, predicted, status, peak, ...
 
@@ -75,17 +84,19 @@ def t4_table() -> str:
 
 
 def t4_answer() -> str:
-    """The largest shape whose step fits a T4 by each row of `t4_table`, in words."""
+    """The largest shape whose step fits a T4, by each row of `t4_table` that can run there."""
     said = []
-    for plan in T4_PLANS:
-        names = [
+    for plan in (Plan("full", FP32), *_ADAPTERS):
+        fit = [
             name
             for name, shape in SHAPES.items()
             if fits(sum(predict(shape, plan).values()), T4_GB)
         ]
-        method, kept_in, checkpointing = _labels(plan)[:3]
-        most = f"up to {names[-1]}" if names else "none"
-        said.append(f"{method} ({kept_in}, checkpointing {checkpointing}) {most}")
+        what = "all weights in fp32" if plan.method == "full" else plan.method
+        checkpointing = "with" if plan.checkpointing else "without"
+        said.append(
+            f"{what} {checkpointing} checkpointing, {f'up to {fit[-1]}' if fit else 'none'}"
+        )
     return "; ".join(said)
 
 
