@@ -270,6 +270,18 @@ def test_what_cannot_be_meant_is_told(arguments, told, monkeypatch, capsys):
     assert told in str(exit_.value)
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_count_is_a_count(text, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_command(monkeypatch, capsys, "7B", f"--batch={text}")
+    assert f"'{text}' is no whole number from 1" in capsys.readouterr().err
+
+
+def test_what_ships_can_be_printed(monkeypatch, capsys):
+    out = run_command(monkeypatch, capsys, "--recorded")
+    assert tables.t4_table() in out and tables.NOT_MEASURED in out
+
+
 def test_measuring_goes_on_where_it_was(monkeypatch, capsys, tmp_path):
     """A fresh process for each recipe; what is in the file is not measured again."""
     asked = []

@@ -37,6 +37,8 @@ from .memory_tables import (
     record_row,
     recorded,
     shipped,
+    t4_answer,
+    t4_table,
     table_line,
 )
 
@@ -47,7 +49,7 @@ FolderIn = Callable[[str], Path]  # a number format -> where a model in it lies
 def main() -> None:
     options = _options()
     if options.recorded:
-        print(measured_table(shipped()))
+        print(f"{t4_table()}\n\nWhat fits: {t4_answer()}.\n\n{measured_table(shipped())}")
         return
     profile = load_profile()
     plans = list(chosen_plans(options, profile))
@@ -71,9 +73,9 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     known = ", ".join(SHAPES)
     add("models", nargs="*", metavar="MODEL", help=f"a folder, a hub name, or {known}")
-    add("--batch", type=int, help="pairs a step (default: the profile's)")
-    add("--length", type=int, help="tokens a sequence at most (default: the profile's)")
-    add("--rank", type=int, help="of LoRA (default: the profile's)")
+    add("--batch", type=_count, help="pairs a step (default: the profile's)")
+    add("--length", type=_count, help="tokens a sequence at most (default: the profile's)")
+    add("--rank", type=_count, help="of LoRA (default: the profile's)")
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     add("--kept-in", choices=METHODS["full"], help="this number format alone")
     add("--checkpointing", choices=("on", "off"), help="this alone")
@@ -81,10 +83,16 @@ def _options() -> argparse.Namespace:
     add("--device", choices=("cuda", "cpu"), default="cuda", help="to predict for (default: cuda)")
     add("--gpu-memory", type=float, metavar="GB", help="say what fits")
     add("--measure", action="store_true", help="measure on this machine too")
-    add("--steps", type=int, default=3, help="timed steps (default: 3)")
+    add("--steps", type=_count, default=3, help="timed steps (default: 3)")
     add("--save", type=Path, metavar="FILE", help="keep what is measured, and go on from there")
     add("--recorded", action="store_true", help="print the rows that ship with the course")
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
 
 
 def chosen_plans(options: argparse.Namespace, profile: Profile) -> Iterator[Plan]:
