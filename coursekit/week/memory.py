@@ -186,4 +186,7 @@ def _folders(shape: Shape) -> Iterator[FolderIn]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. With --save, what is measured is kept: the same command goes on.")
