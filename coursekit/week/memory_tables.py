@@ -146,7 +146,7 @@ def measured_cells(row: Row) -> list[str]:
     found = [row["status"], ""]
     if row["status"] == MEASURED:
         off = row["predicted"] / row["peak"] - 1
-        found = [f"{_gib(row['peak'])} ({off:+.0%})", f"{row['pairs_per_second']:.2g}"]
+        found = [f"{_gib(row['peak'])} ({off:+.1%})", f"{row['pairs_per_second']:.2g}"]
     size = f"{plan.batch} × {plan.length}"
     return [row["machine"], row["shape"], size, *_labels(plan), _gib(row["predicted"]), *found]
 
