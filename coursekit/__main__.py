@@ -29,6 +29,7 @@ COMMANDS = {
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
+    "memory": "what a DPO step needs: predicted, measured (--measure), what fits (--gpu-memory 16)",
     "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
 }
 
@@ -128,6 +129,7 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "record": ["-m", "coursekit.week.record", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
+        "memory": ["-m", "coursekit.week.memory", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
     if command == "test" and _side_by_side():

@@ -303,7 +303,8 @@ for b in (0.3, 1.0):
 # two, with LoRA one. The table counts what must be there when a whole model is trained in mixed
 # precision: weights and gradients in bf16, Adam's two moments and a master copy of the weights in
 # fp32. QLoRA keeps the frozen weights in 4 bits, but for the embeddings and the head, which stay in 16.
-# Activations come on top, and depend on batch and length.
+# Activations come on top, and depend on batch and length: `python -m coursekit memory 7B` counts them too,
+# and with `--measure` says what a step takes on your machine.
 
 # %%
 table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
