@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..common.made_from import only_here
+from ..common.made_from import MadeFrom
 from ..common.profile import Profile, TrainingSettings
 from ..common.prompts import Prompt, prompt_key
 from ..common.quiet import quiet
+from ..common.ranks import from_main, only_this_run
 from ..common.statistics import Estimate, bootstrap_mean
 from ..evaluation.judges.judge import Winner, identity_of, source_of
 from ..lm.identity import loaded_identity, model_identity
@@ -63,7 +64,7 @@ def train_reward_model(
     """
     triples = check_triples(triples)
     settings, folder = settings or profile.dpo, Path(folder)
-    with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
+    with only_this_run(folder), quiet(), tempfile.TemporaryDirectory() as start:
         tokenizer = load_tokenizer(sft, profile)
         made_from = {
             "stage": "reward model",
@@ -72,7 +73,7 @@ def train_reward_model(
             "settings": asdict(settings),
             "seed": seed,
         }
-        if run := finished_run(folder, made_from):
+        if run := from_main(lambda: finished_run(folder, made_from)):
             return run
         model = _with_scalar_head(sft, start, tokenizer, replace(profile, four_bit=False), seed)
         for rows in (triples, validation or []):
@@ -80,10 +81,14 @@ def train_reward_model(
         options = run_arguments(settings, profile, folder, seed)
         trainer = _reward_trainer(model, tokenizer, triples, validation, settings, options)
         run_training(trainer, "reward model", profile, folder, made_from)
-        trained = bare_model(trainer)
-        whole = merge_adapter(trained) if is_adapted(trained) else trained
-        whole.save_pretrained(folder)
-        return close_run(trainer, tokenizer, folder, made_from)
+        return from_main(lambda: _save_whole(trainer, tokenizer, folder, made_from))
+
+
+def _save_whole(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -> TrainingRun:
+    trained = bare_model(trainer)
+    whole = merge_adapter(trained) if is_adapted(trained) else trained
+    whole.save_pretrained(folder)
+    return close_run(trainer, tokenizer, folder, made_from)
 
 
 def _with_scalar_head(
