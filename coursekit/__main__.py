@@ -28,6 +28,7 @@ COMMANDS = {
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
+    "export": "write what trains a DPO run elsewhere: python -m coursekit export my_folder",
     "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
 }
 
@@ -125,6 +126,7 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
+        "export": ["-m", "coursekit.week.export", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common import ranks
 from ..common.profile import Profile, TrainingSettings
-from ..common.ranks import processes
 from .run import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def run_arguments(
     settings: TrainingSettings, profile: Profile, folder: str | Path, seed: int
 ) -> dict[str, Any]:
     """The arguments that all stages share, right for this machine."""
-    rows, accumulation = share_out(settings.batch_size, settings.accumulation, processes())
+    rows, accumulation = share_out(settings.batch_size, settings.accumulation, ranks.processes())
     return {
         "output_dir": str(Path(folder) / CHECKPOINTS),
         "learning_rate": settings.learning_rate,
@@ -77,18 +77,20 @@ def machine_arguments(dtype: str = "float32") -> dict[str, bool]:
     }
 
 
-def validation_arguments(rows: int, batch_size: int) -> dict[str, Any]:
+def validation_arguments(rows: int, batch_size: int, processes: int = 1) -> dict[str, Any]:
     """Evaluate each epoch, in batches of even size.
 
     TRL averages the means of the batches: of 65 rows in batches of 32, the last row would count as
     much as 32 others, and an accuracy of 0.78 is logged as 0.53 if that row is ranked wrong.
+    batch_size: rows of all `processes` together. Where they cannot be shared out evenly, some rows
+    count twice.
     """
     if rows == 0:
         return {}
     batches = -(-rows // batch_size)
     return {
         "eval_strategy": "epoch",
-        "per_device_eval_batch_size": -(-rows // (batches * processes())),
+        "per_device_eval_batch_size": -(-rows // (batches * processes)),
     }
 
 

@@ -74,7 +74,7 @@ def train_dpo(
     asked = {"precompute_reference": precompute_reference, "wrong_reference": wrong_reference}
     triples, held = check_triples(triples), _check_held_out(validation)
     settings, folder = settings or profile.dpo, Path(folder)
-    job = _Job(sft, triples, held, folder, profile, settings, seed, overrides=overrides, **asked)
+    job = DpoJob(sft, triples, held, folder, profile, settings, seed, overrides=overrides, **asked)
     with only_this_run(folder), quiet():
         tokenizer = load_tokenizer(sft, profile)  # also fetches what tells a hub model's commit
         made_from = job.made_from(monitor)
@@ -87,8 +87,8 @@ def _check_held_out(validation: Rows | None) -> Rows:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a call of `train_dpo` asks for, its rows checked."""
+class DpoJob:
+    """What a call of `train_dpo` asks for, its rows checked; see there."""
 
     sft: str | Path
     triples: Rows
@@ -127,12 +127,12 @@ class _Job:
                 "beta": self.settings.beta,
                 "precompute_ref_log_probs": self.precompute_reference,
             }
-            | validation_arguments(len(self.validation), self.settings.batch_size)
+            | validation_arguments(len(self.validation), self.settings.batch_size, processes())
             | self.overrides
         )
 
 
-def _finished(job: _Job, made_from: MadeFrom) -> TrainingRun | None:
+def _finished(job: DpoJob, made_from: MadeFrom) -> TrainingRun | None:
     """The run if it is finished; it may stand on an equal model that was set aside since."""
     run = finished_run(job.folder, made_from)
     if run and adapter_config(job.folder):
@@ -142,7 +142,7 @@ def _finished(job: _Job, made_from: MadeFrom) -> TrainingRun | None:
 
 
 def _train(
-    job: _Job,
+    job: DpoJob,
     tokenizer: Any,
     made_from: MadeFrom,
     monitor: Monitor | None,
@@ -167,7 +167,7 @@ def _train(
 
 
 def _make_trainer(
-    job: _Job, sft: PreTrainedModel, tokenizer: Any, callbacks: Sequence[TrainerCallback]
+    job: DpoJob, sft: PreTrainedModel, tokenizer: Any, callbacks: Sequence[TrainerCallback]
 ) -> DPOTrainer:
     """TRL's trainer of the policy that is made of `sft`, which is used up."""
     policy, adapter, reference = policy_and_reference(job.sft, job.settings, job.profile, sft)

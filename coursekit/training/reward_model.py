@@ -19,7 +19,7 @@ from ..common.made_from import MadeFrom
 from ..common.profile import Profile, TrainingSettings
 from ..common.prompts import Prompt, prompt_key
 from ..common.quiet import quiet
-from ..common.ranks import from_main, only_this_run
+from ..common.ranks import from_main, only_this_run, processes
 from ..common.statistics import Estimate, bootstrap_mean
 from ..evaluation.judges.judge import Winner, identity_of, source_of
 from ..lm.identity import loaded_identity, model_identity
@@ -143,10 +143,10 @@ def _reward_trainer(
     from trl import RewardConfig, RewardTrainer
 
     chat = bool(tokenizer.chat_template)
-    options = options | validation_arguments(len(validation or ()), settings.batch_size)
+    held = validation_arguments(len(validation or ()), settings.batch_size, processes())
     return RewardTrainer(
         model=model,
-        args=RewardConfig(**options),
+        args=RewardConfig(**options | held),
         train_dataset=to_trl(triples, chat),
         eval_dataset=to_trl(validation, chat) if validation else None,
         processing_class=tokenizer,
