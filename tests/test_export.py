@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from conftest import ROOT
+from together import run_processes
 
 from coursekit.common.profile import TINY_MODEL
 from coursekit.lm.generation import generate
@@ -69,14 +70,8 @@ def trained(request, folder, tmp_path_factory):
     """The folder of what the command gave, and what the trainer logged."""
     command, variables = _command_in(folder, request.param)
     caches = {"HF_HOME": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **variables, **caches, "PYTHONPATH": ""},  # without the course
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    environment = {**os.environ, **variables, **caches, "PYTHONUNBUFFERED": "1"}
+    run_processes(command, until="Model saved", cwd=folder, env=environment)
     place = folder / "trained" / request.param
     state = place / "checkpoint-4" / "trainer_state.json"
     return place, json.loads(state.read_text(encoding="utf-8"))["log_history"]

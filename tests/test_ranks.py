@@ -2,12 +2,12 @@
 
 import os
 import pickle
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+from together import run_processes
 
 from coursekit.common.made_from import record_path
 from coursekit.lm.generation import generate
@@ -50,15 +50,12 @@ def together(quick, sft_folder, triples, tmp_path_factory):
     path = folder / "calls"
     path.write_bytes(pickle.dumps(_calls(quick, sft_folder, triples, folder)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
+    printed = run_processes(
         [*launch, str(ROOT / "tests" / "together.py"), str(path)],
+        until="all have written",
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = [pickle.loads((folder / f"calls.{rank}").read_bytes()) for rank in range(2)]
-    return seen, done.stdout
+    return [pickle.loads((folder / f"calls.{rank}").read_bytes()) for rank in range(2)], printed
 
 
 def _values(run, name):

@@ -67,6 +67,12 @@ def from_main(make: Callable[[], Value]) -> Value:
     return value
 
 
+def wait_for_everyone() -> None:
+    """Go on when all processes have come here."""
+    if state := _together():
+        state.wait_for_everyone()
+
+
 def anywhere(flag: bool) -> bool:
     """Whether `flag` is true in any of the processes, each of which must ask."""
     if _together() is None:
@@ -80,5 +86,5 @@ def anywhere(flag: bool) -> bool:
 def only_this_run(path: str | Path) -> Iterator[None]:
     """`only_here` for processes that train together: the main one holds the lock for all."""
     with only_here(path if is_main() else None):
-        from_main(lambda: None)  # the others wait here until it has it
+        wait_for_everyone()
         yield

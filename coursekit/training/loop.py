@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ..common.made_from import MadeFrom, write_record
 from ..common.profile import Profile
 from ..common.progress import progress
-from ..common.ranks import anywhere, from_main, is_main
+from ..common.ranks import anywhere, from_main, is_main, wait_for_everyone
 from ..lm.trl_compat import is_sharded, is_whole_checkpoint, last_checkpoint, train_in_float32
 from .run import CHECKPOINTS
 
@@ -50,6 +50,7 @@ def run_training(
     trainer.add_callback(stop)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    wait_for_everyone()  # each writes its part of a checkpoint, and the main one tidies up
     if stop.asked:
         done, total = trainer.state.global_step, trainer.state.max_steps
         raise KeyboardInterrupt(
