@@ -77,14 +77,15 @@ def _sft_beside(run: TrainingRun, profile: Profile) -> str | Path:
     Raises ValueError if neither is the model that the run started from.
     """
     link = adapter_config(run.folder)
-    places = [*([link["base_model_name_or_path"]] if link else []), run.folder.parent / "sft"]
+    beside = run.folder.parent / "sft"
+    places = [*([link["base_model_name_or_path"]] if link else []), *([beside] * beside.is_dir())]
     for place in places:
         if model_identity(place, profile) == run.made_from.get("sft"):
             return place
     raise ValueError(
-        f"the SFT model that {run.folder} was trained from is none of "
-        f"{', '.join(map(str, places))}, as the profile {profile.name} loads them: name it "
-        "(--sft), and set COURSE_PROFILE and COURSE_MODEL as they were"
+        f"the SFT model that {run.folder} was trained from is not found (looked at: "
+        f"{', '.join(map(str, places)) or 'nothing'}; with the profile {profile.name}): name it with "
+        "--sft, and set COURSE_PROFILE and COURSE_MODEL as they were"
     )
 
 
