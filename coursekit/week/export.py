@@ -84,8 +84,8 @@ def _sft_beside(run: TrainingRun, profile: Profile) -> str | Path:
             return place
     raise ValueError(
         f"the SFT model that {run.folder} was trained from is not found (looked at: "
-        f"{', '.join(map(str, places)) or 'nothing'}; with the profile {profile.name}): name it with "
-        "--sft, and set COURSE_PROFILE and COURSE_MODEL as they were"
+        f"{', '.join(map(str, places)) or 'nothing'}; with the profile {profile.name}): name it "
+        "with --sft, and set COURSE_PROFILE and COURSE_MODEL as they were"
     )
 
 
