@@ -81,7 +81,9 @@ def test_losses_are_the_runs(trained, run):
     _, history = trained
     for name in ("loss", "rewards/margins", "eval_loss", "eval_rewards/margins"):
         ours, theirs = ([e[name] for e in log if name in e] for log in (run.history, history))
-        assert theirs == pytest.approx(ours, abs=TOLERANCE), name
+        # The last evaluation comes after the checkpoint in which the history stands.
+        assert len(theirs) == len(ours) - name.startswith("eval")
+        assert theirs == pytest.approx(ours[: len(theirs)], abs=TOLERANCE), name
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert losses[0] == pytest.approx(math.log(2), abs=TOLERANCE) and losses[-1] < 0.68
 
