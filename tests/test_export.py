@@ -205,6 +205,7 @@ def test_pitfalls_of_a_plain_run(folder):
 def test_pitfalls_of_4_bit_weights(run, quick, sft_folder, triples, tmp_path):
     parts = run, quick, sft_folder, triples, tmp_path
     said = _written(*parts, dtype="float16", four_bit=True)
+    assert said["fsdp"]["dtype"] == said["fsdp"]["bnb_4bit_quant_storage"] == "bfloat16"
     assert all(one["load_in_4bit"] for one in said.values())
     shards = {name for name in ALL if "bnb_4bit_quant_storage" in said[name]}
     assert shards == {"fsdp", "zero3"}

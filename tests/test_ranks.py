@@ -13,7 +13,7 @@ from coursekit.common.made_from import record_path
 from coursekit.lm.generation import generate
 from coursekit.lm.loading import load_model
 from coursekit.tasks.triage import sample_demonstrations
-from coursekit.training import load_run, train_dpo, train_sft
+from coursekit.training import Monitor, load_metrics, load_run, train_dpo, train_sft
 from coursekit.training.arguments import share_out, validation_arguments
 from coursekit.training.loop import run_training
 from coursekit.training.reward_model import train_reward_model
@@ -26,9 +26,10 @@ STAGES = {"DPO": train_dpo, "SFT": train_sft, "reward model": train_reward_model
 def _calls(quick, sft_folder, triples, folder):
     """What each stage is called with, to train into `folder`."""
     demonstrations = sample_demonstrations(32, quick)
-    held_out = {"validation": triples[:6]}
+    monitor = Monitor([row["prompt"] for row in triples[:4]], triples[:4], times=2)
+    watched = {"validation": triples[:6], "monitor": monitor}
     return {
-        "DPO": ((sft_folder, triples, folder / "dpo", quick), held_out),
+        "DPO": ((sft_folder, triples, folder / "dpo", quick), watched),
         "SFT": (quick.base_model, demonstrations, folder / "sft", quick),
         "reward model": (sft_folder, triples[:8], folder / "reward", quick),
     }
@@ -76,6 +77,15 @@ def test_held_out_rows_give_the_same(alone, together):
         ours = _values(together[0][0]["DPO"], name)
         assert ours == pytest.approx(_values(alone["DPO"], name), abs=TOLERANCE)
         assert len(ours) == 2
+
+
+def test_one_process_watches(alone, together):
+    run = together[0][0]["DPO"]
+    for name in ("kl/k1", "held/margin", "policy/length"):
+        ours = _values(run, name)
+        assert ours == pytest.approx(_values(alone["DPO"], name), rel=0.01, abs=1e-3)
+    steps = [row["step"] for row in load_metrics(run.folder).to_dict("records")]
+    assert len(steps) == len(set(steps)) and steps[0] == 0
 
 
 def test_the_models_answer_alike(alone, together, quick, tokenizer, triples):

@@ -76,12 +76,13 @@ class Configuration:
     def number_format(self, profile: Profile) -> str:
         """Of weights and computation, as `dtype` takes it.
 
-        TRL casts adapters on 4-bit weights to bfloat16, whose gradients fp16's loss scaler cannot
-        take; on a CPU only float32 is exact and fast.
+        On 4-bit weights TRL casts adapters to bfloat16, whose gradients fp16's loss scaler cannot
+        take; and where the weights are shared, what holds four of them is bfloat16. A CPU has no
+        fast half precision.
         """
         if not self.on_gpu:
             return "float32"
-        if profile.four_bit and profile.dtype == "float16":
+        if profile.four_bit and (self.shards or profile.dtype == "float16"):
             return "bfloat16"
         return profile.dtype
 
@@ -98,7 +99,7 @@ def configurations(gpus: int, machines: int, update: int) -> list[Configuration]
         Configuration(
             "zero3", f"{gpus} GPUs that share the weights (ZeRO-3)", gpus, shards="ZeRO-3"
         ),
-        Configuration("nodes", f"{machines} machines with {gpus} GPUs each", gpus, machines),
+        Configuration("nodes", f"{gpus} GPUs on each of {machines} machines", gpus, machines),
         Configuration("cpu", "one process on a CPU", on_gpu=False),
     ]
     two = Configuration("two_cpus", "two processes on a CPU", 2, on_gpu=False)
