@@ -32,7 +32,7 @@ def _calls(quick, sft_folder, triples, folder):
     return {
         "DPO": ((sft_folder, triples, folder / "dpo", quick), watched),
         "SFT": (quick.base_model, demonstrations, folder / "sft", quick),
-        "reward model": (sft_folder, triples[:8], folder / "reward", quick),
+        "reward model": (sft_folder, triples, folder / "reward", quick),
     }
 
 
