@@ -30,6 +30,7 @@ COMMANDS = {
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
     "memory": "what a DPO step needs: predicted, measured (--measure), what fits (--gpu-memory 16)",
+    "export": "write what trains a DPO run elsewhere: python -m coursekit export my_folder",
     "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
 }
 
@@ -128,6 +129,7 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "seeds": ["-m", "coursekit.week.seeds", *rest],
         "record": ["-m", "coursekit.week.record", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
+        "export": ["-m", "coursekit.week.export", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
         "memory": ["-m", "coursekit.week.memory", *rest],
     }[command]

@@ -28,7 +28,8 @@ class TrainingSettings:
     """How one adapter is trained.
 
     learning_rate: the peak of a linear schedule; warmup: share of the steps that climb to it;
-    batch_size: rows a device and a step; accumulation: steps summed before an update;
+    batch_size: rows a step; accumulation: steps summed before an update, whose rows several
+    processes share out among them;
     lora_rank, lora_alpha: rank of the adapter and its scale (alpha / rank); beta: DPO's.
     """
 
