@@ -63,7 +63,7 @@ def test_package_depends_on_the_same():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     dynamic = project["tool"]["setuptools"]["dynamic"]
     assert dynamic["dependencies"] == {"file": ["requirements.txt"]}
-    assert project["project"]["requires-python"] == ">=3.11,<3.13"
+    assert project["project"]["requires-python"] == ">=3.11,<3.14"
 
 
 def test_import_loads_nothing_heavy():
@@ -103,7 +103,7 @@ def test_wrong_python_is_told():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
-    assert "3.11 or 3.12" in result.stderr and "Traceback" not in result.stderr
+    assert "3.11 to 3.13" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_unwritable_environment_is_told(tmp_path):
