@@ -10,9 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -87,6 +85,24 @@ def loaded_and_replaced(names: Iterable[str]) -> list[str]:
     return stale
 
 
+def unmet(name: str, there: Mapping[str, str], python: str | None = None) -> Iterator[str]:
+    """What the package wants, by its metadata as it is installed here, and does not find `there`.
+
+    python: "3.13", for another Python than this one.
+    """
+    from packaging.requirements import Requirement
+
+    other = {"python_version": python, "python_full_version": f"{python}.0"} if python else {}
+    for requirement in map(Requirement, metadata.requires(name) or []):
+        if requirement.marker and not requirement.marker.evaluate({"extra": "", **other}):
+            continue
+        version = there.get(normalised(requirement.name))
+        if version is None:
+            yield f"{name} wants {requirement}, which is not there"
+        elif not requirement.specifier.contains(version, prereleases=True):
+            yield f"{name} wants {requirement}, and {version} is there"
+
+
 def _installed() -> dict[str, str]:
     """Version by normalised name, of what this Python imports; what has no plain one is left out.
 
@@ -104,22 +120,21 @@ def _installed() -> dict[str, str]:
 
 
 def _install(pins: Mapping[str, str]) -> None:
-    """Install what is missing or too old. All else that is there is held, or pip refuses."""
+    """Install what is missing or too old, and that alone: without what it depends on.
+
+    Else pip might replace what Colab's kernel rests on. That Colab has the rest is checked before
+    the course is published (`colab_drift`), and told here where it has changed since.
+    """
     there = _installed()
     if "torchao" in there and is_older(there["torchao"], TORCHAO_FROM):
         print(f"Removing torchao {there['torchao']}: peft does not work beside it.")
         _pip("uninstall", "--yes", "torchao")
-        there.pop("torchao")
-    if not (wanted := to_install(pins, there)):
-        return
-    print("Installing " + ", ".join(f"{name} {pin}" for name, pin in wanted.items()), flush=True)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        held = Path(folder) / "held.txt"
-        lines = [f"{name}=={version}\n" for name, version in there.items() if name not in wanted]
-        held.write_text("".join(lines), encoding="utf-8")
-        _pip("install", "--constraint", str(held), *(f"{name}=={wanted[name]}" for name in wanted))
-    print(f"... in {time.monotonic() - begun:.0f} s.")
+    if wanted := to_install(pins, there):
+        print("Installing " + ", ".join(f"{name} {pin}" for name, pin in wanted.items()))
+        _pip("install", "--no-deps", *(f"{name}=={pin}" for name, pin in wanted.items()))
+        for name in pins:
+            for lack in unmet(name, _installed()):
+                print(f"Colab has changed: {lack}. If a cell fails, tell who publishes the course.")
 
 
 def _pip(command: str, *arguments: str) -> None:

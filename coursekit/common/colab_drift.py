@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from .colab import PINS, TORCHAO_FROM, is_older, normalised, read_pins, to_install
+from .colab import PINS, TORCHAO_FROM, is_older, read_pins, to_install, unmet
 from .profile import ROOT
 
 COLABS_PYTHON = "3.13"
@@ -74,29 +74,18 @@ def clashes(
     for name, pin in pins.items():
         if course.get(name, pin) != pin:
             yield f"{name} is pinned to {pin}, and in requirements.txt to {course[name]}"
-        yield from _unmet(name, pin, {**there, **pins})
-
-
-def _unmet(name: str, pin: str, there: Mapping[str, str]) -> Iterator[str]:
-    """What the package wants (by its own metadata, read here) and would not find on Colab."""
-    from packaging.requirements import Requirement
-
-    try:
-        wanted, here = metadata.requires(name) or [], metadata.version(name)
-    except metadata.PackageNotFoundError:
-        wanted, here = [], "not installed"
-    if here != pin:
-        yield f"{name} {pin} is {here} here, so what it wants is unknown: install {PINS.name}"
-        return
-    for requirement in map(Requirement, wanted):
-        colab = {"python_version": COLABS_PYTHON, "python_full_version": f"{COLABS_PYTHON}.0"}
-        if requirement.marker and not requirement.marker.evaluate({"extra": "", **colab}):
+        if (here := _version(name)) != pin:
+            yield f"{name} {pin} is {here} here, so what it wants is unknown: install {PINS.name}"
             continue
-        version = there.get(normalised(requirement.name))
-        if version is None:
-            yield f"{name} {pin} wants {requirement}, which is not there: pin it in {PINS.name}"
-        elif not requirement.specifier.contains(version, prereleases=True):
-            yield f"{name} {pin} wants {requirement}, {version} is there: pin it, if it may rise"
+        for lack in unmet(name, {**there, **pins}, COLABS_PYTHON):
+            yield f"{lack}: pin it in {PINS.name}, if it may rise"
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 if __name__ == "__main__":
