@@ -232,6 +232,7 @@ def test_the_password_in_an_address_is_found_alone(name, monkeypatch, tmp_path):
     ],
 )
 def test_an_ordinary_value_does_not_stop_every_release(name, value, monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")  # this file may lie in yours
     monkeypatch.setenv(name, value)
     (tmp_path / "README.md").write_text(
         f"severity is 2, severity is false: {value} it is", encoding="utf-8"
