@@ -689,6 +689,13 @@ def test_a_key_does_not_show_itself_and_is_not_saved():
         pickle.dumps(key)
 
 
+def test_an_sdk_of_another_time_is_told_before_anything_is_asked(monkeypatch):
+    """Colab has one: its HTTP client is not the one that our limits are made for."""
+    monkeypatch.setattr("openai.DefaultHttpxClient", object)
+    with pytest.raises(ImportError, match=r"openai [\d.]+ is older .* --upgrade openai, then"):
+        OpenAIProvider("local", key=Key(SECRET, "x"), base_url="http://127.0.0.1:1/v1")
+
+
 def test_where_a_key_comes_from(monkeypatch):
     import types
 
