@@ -64,7 +64,8 @@ def test_the_first_cell_does_nothing_elsewhere(capsys, monkeypatch):
 def fitting():
     """Colab as it would be with all that the pins want: this environment's versions."""
     there = {"torchao": "0.10.0", "transformers": "5.15.0", **COURSE}
-    for requirement in (Requirement(line) for name in PINS for line in metadata.requires(name)):
+    wanted = [line for name in PINS for line in metadata.requires(name) or []]
+    for requirement in map(Requirement, wanted):
         if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
             name = colab.normalised(requirement.name)
             there.setdefault(name, metadata.version(name))
