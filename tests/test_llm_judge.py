@@ -594,7 +594,8 @@ def test_a_batch_costs_half_and_is_found_again(server, protocol, tmp_path, monke
     again.prepare(questions, batch=True, poll_seconds=0.01, label=None)
     # Every tenth came to nothing the first time.
     assert again.store.counts() == {"valid": 40, "invalid": 0}
-    assert again.spent == again.store.spent() == pytest.approx(half.dollars, rel=0.1)
+    assert again.spent == pytest.approx(half.dollars, rel=0.1)
+    assert again.store.spent() == pytest.approx(again.spent)  # Python and SQLite round sums apart
     assert not server.state()["asked"]  # nothing one by one
     assert not again.store.open_batches(again.identity)
 
