@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Session A · The paper's mathematics, every step executed
 #
+# [Open in Colab](https://colab.research.google.com/github/OWNER/dpo-course/blob/main/notebooks/A_paper_math.ipynb)
+#
 # Direct Preference Optimization (Rafailov et al. 2023,
 # [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning by one line
 # of loss. Why that is allowed is a derivation of seven steps. Here each step is a cell that checks
@@ -34,6 +36,25 @@
 # check. An untouched stub is *not attempted*, and the notebook goes on with the course's own
 # function. **Predictions**: before some results you are asked what you expect. Commit to an answer;
 # click it, or pass `choice="..."` to `predict`.
+
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title On Colab, run this cell first; elsewhere it does nothing
+import sys
+
+keep_results_on_drive = False  # @param {type: "boolean"}
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    course = "/content/dpo-course"  # put a copy there, or it comes from its address
+    if not os.path.isdir(course):
+        line = ["git", "clone", "-q", "--depth=1", "https://github.com/OWNER/dpo-course", course]
+        if (done := subprocess.run(line, capture_output=True, text=True)).returncode:
+            raise RuntimeError(f"{done.stderr}Correct the address, or put a copy in {course}")
+    sys.path.insert(0, course)
+    from coursekit.common import colab
+
+    colab.set_up(drive=keep_results_on_drive)
 
 # %%
 import math

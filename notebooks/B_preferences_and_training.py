@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Session B · Preference data and DPO training
 #
+# [Open in Colab](https://colab.research.google.com/github/OWNER/dpo-course/blob/main/notebooks/B_preferences_and_training.ipynb)
+#
 # You have a model that was fine-tuned on demonstrations (SFT). It knows the format and the facts,
 # and it has copied its teachers' bad habits. In this session you turn "this answer is better than
 # that one" into training data, find out what is wrong with the data, and train with it.
@@ -32,6 +34,25 @@
 #
 # Exercises never stop the notebook: an untouched stub is *not attempted*, and later cells use the
 # course's own function.
+
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title On Colab, run this cell first; elsewhere it does nothing
+import sys
+
+keep_results_on_drive = False  # @param {type: "boolean"}
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    course = "/content/dpo-course"  # put a copy there, or it comes from its address
+    if not os.path.isdir(course):
+        line = ["git", "clone", "-q", "--depth=1", "https://github.com/OWNER/dpo-course", course]
+        if (done := subprocess.run(line, capture_output=True, text=True)).returncode:
+            raise RuntimeError(f"{done.stderr}Correct the address, or put a copy in {course}")
+    sys.path.insert(0, course)
+    from coursekit.common import colab
+
+    colab.set_up(drive=keep_results_on_drive)
 
 # %%
 import math

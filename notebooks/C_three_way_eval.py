@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Session C · Did it help? The three-way evaluation
 #
+# [Open in Colab](https://colab.research.google.com/github/OWNER/dpo-course/blob/main/notebooks/C_three_way_eval.ipynb)
+#
 # "The loss went down" is no evidence, three hand-picked samples are none either. Here the base
 # model, the SFT model and the DPO model answer the **same prompts**, none of which any of them
 # was trained on, and what is concluded is concluded from an interval. (Some tables only describe, and come
@@ -29,6 +31,25 @@
 # 7. write your reflection and make a release that others can load.
 #
 # About three hours of yours; the computer needs less than two minutes after session B.
+
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title On Colab, run this cell first; elsewhere it does nothing
+import sys
+
+keep_results_on_drive = False  # @param {type: "boolean"}
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    course = "/content/dpo-course"  # put a copy there, or it comes from its address
+    if not os.path.isdir(course):
+        line = ["git", "clone", "-q", "--depth=1", "https://github.com/OWNER/dpo-course", course]
+        if (done := subprocess.run(line, capture_output=True, text=True)).returncode:
+            raise RuntimeError(f"{done.stderr}Correct the address, or put a copy in {course}")
+    sys.path.insert(0, course)
+    from coursekit.common import colab
+
+    colab.set_up(drive=keep_results_on_drive)
 
 # %%
 import json
