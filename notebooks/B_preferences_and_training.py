@@ -734,6 +734,8 @@ for name in ("lengths", "splits", "learning rate"):
 # $$\mathcal{L} = -\log\sigma\Big(\beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
+# Each of the two terms is an [implicit reward](GLOSSARY.md#implicit-reward), and their difference is the margin.
+#
 # TRL logs the loss, the rewards and their margin, but no KL. The `Monitor` adds what tells a good run from
 # a bad one: every few steps the policy answers some prompts at temperature 1, and both policy and
 # reference score the answers. The mean of their [log-ratios](GLOSSARY.md#log-ratio) estimates the KL, in

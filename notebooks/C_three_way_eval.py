@@ -631,7 +631,8 @@ claim(
 
 # %% [markdown]
 # **A reward model** (optional, to the end of this section) is what [RLHF](GLOSSARY.md#rlhf) trains on the
-# triples ([InstructGPT](https://arxiv.org/abs/2203.02155), section 3.5). It can be a judge as well. So can the
+# triples, as a [proxy](GLOSSARY.md#proxy) for people's judgement
+# ([InstructGPT](https://arxiv.org/abs/2203.02155), section 3.5). It can be a judge as well. So can the
 # DPO model itself, by its [implicit reward](GLOSSARY.md#implicit-reward), which is beta times its
 # [log-ratio](GLOSSARY.md#log-ratio) to the [reference](GLOSSARY.md#reference). Which of the two ranks held-out
 # pairs better?
