@@ -15,9 +15,9 @@
 # # Session A · The paper's mathematics, every step executed
 #
 # Direct Preference Optimization (Rafailov et al. 2023,
-# [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning with one line
-# of loss. A derivation in seven steps shows why that is allowed. Here each step is a cell that checks
-# itself: change a sign and see it break.
+# [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning with one
+# line of loss. A derivation in seven steps shows why that is allowed. Here each step is a cell that
+# checks itself: change a sign and see it break.
 #
 # **You will**
 # 1. see a model that is capable and still wrong, which is the reason for all that follows,
@@ -29,9 +29,9 @@
 # 7. meet the family (IPO, KTO, ORPO, SimPO, ...) and learn when to use each.
 #
 # **Your time.** The core takes about three hours. It leaves out what is marked *optional*, and the
-# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the same,
-# because later cells use their results; they compute for about a minute on two CPU cores. Estimates
-# in minutes, exercises included:
+# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the
+# same, because later cells use their results; they compute for about a minute on two CPU cores.
+# Estimates in minutes, exercises included:
 #
 # | section | core | optional |
 # |---|---|---|
@@ -98,13 +98,14 @@ tokenizer = load_tokenizer(profile.base_model)
 # %% [markdown]
 # ## 1 · Why preferences?
 #
-# In the course's own task an alert comes in and a triage report goes out. (`COURSE_TASK` sets another
-# task, your own for instance; the README says how. A cell that begins with `%%needs` names what a task
-# must have for the cell to run. Where a task lacks it, the cell says so and is left out.)
+# In the course's own task an alert comes in and a triage report goes out. (`COURSE_TASK` sets
+# another task, your own for instance; the README says how. A cell that begins with `%%needs` names
+# what a task must have for the cell to run. Where a task lacks it, the cell says so and is left
+# out.)
 #
-# We fine-tune the base model on at most 400 demonstrations. This is supervised fine-tuning, SFT; the
-# demonstrations are reports that a tired team wrote. (Session B trains a better SFT model.) Then we
-# give both models prompts that no training text contains.
+# We fine-tune the base model on at most 400 demonstrations. This is supervised fine-tuning, SFT;
+# the demonstrations are reports that a tired team wrote. (Session B trains a better SFT model.)
+# Then we give both models prompts that no training text contains.
 
 # %%
 base, sft = load_model(profile.base_model), load_model(workspace.quick_sft(400))
@@ -129,9 +130,9 @@ side_by_side(task, rows[:4], {name: texts[:4] for name, texts in responses.items
 # %% [markdown]
 # The marks come from a program that knows each alert's facts and stands in for a strong judge. Most
 # faults are those of the demonstrations: a cause that the alert does not name, a wrong severity, a
-# padded next step. A fact that is copied wrongly, such as the service's name, is another matter. This
-# model was trained only briefly and is not always sure of a name, and sampling at temperature 0.7
-# sometimes takes the less likely one. Session B measures how often that happens.
+# padded next step. A fact that is copied wrongly, such as the service's name, is another matter.
+# This model was trained only briefly and is not always sure of a name, and sampling at temperature
+# 0.7 sometimes takes the less likely one. Session B measures how often that happens.
 #
 # Before you see the scores of all answers (brackets hold a 95 % [interval](GLOSSARY.md#interval)):
 
@@ -170,25 +171,26 @@ claim(
 )
 
 # %% [markdown]
-# The model knows the task and still answers badly, because it does what its demonstrations did. More
-# demonstrations of the same kind would teach the same vices. What we *can* say cheaply is which of
-# two answers is better. How can a model learn from that?
+# The model knows the task and still answers badly, because it does what its demonstrations did.
+# More demonstrations of the same kind would teach the same vices. What we *can* say cheaply is
+# which of two answers is better. How can a model learn from that?
 
 # %% [markdown]
 # ## 2 · RLHF in three stages
 #
 # This is the recipe of InstructGPT (Ouyang et al. 2022,
 # [2203.02155](https://arxiv.org/abs/2203.02155)). The idea of learning a reward from comparisons is
-# older: Christiano et al. 2017, [1706.03741](https://arxiv.org/abs/1706.03741), used it for agents in
-# games and simulated robots, Ziegler et al. 2019, [1909.08593](https://arxiv.org/abs/1909.08593), for
-# language models.
+# older: Christiano et al. 2017, [1706.03741](https://arxiv.org/abs/1706.03741), used it for agents
+# in games and simulated robots, Ziegler et al. 2019,
+# [1909.08593](https://arxiv.org/abs/1909.08593), for language models.
 
 # %%
 figures.plot_pipeline()
 
 # %% [markdown]
 # *The figure: SFT leads to a reward model, which leads to reinforcement learning with a
-# [KL](GLOSSARY.md#kl) term. DPO goes from SFT to the end in one supervised stage on the same pairs.*
+# [KL](GLOSSARY.md#kl) term. DPO goes from SFT to the end in one supervised stage on the same
+# pairs.*
 #
 # ### From comparisons to rewards: Bradley and Terry
 #
@@ -210,9 +212,9 @@ def preference_probability(reward_w: torch.Tensor, reward_l: torch.Tensor) -> to
 preference_probability = exercises.preference_probability.check(preference_probability)
 
 # %% [markdown]
-# Now an **exact world**: 3 prompts with 12 possible responses each. A [policy](GLOSSARY.md#policy) is
-# a table of probabilities here, and a reward is a table of numbers. Expectations are sums, so nothing
-# needs to be sampled.
+# Now an **exact world**: 3 prompts with 12 possible responses each. A [policy](GLOSSARY.md#policy)
+# is a table of probabilities here, and a reward is a table of numbers. Expectations are sums, so
+# nothing needs to be sampled.
 
 # %%
 world = bandit.make_world()
@@ -258,8 +260,8 @@ claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 # [PPO](GLOSSARY.md#ppo) climbs a clipped surrogate of it, with samples and a value model. The KL
 # divergence, in [nats](GLOSSARY.md#nats), says how far $\pi$ is from $\pi_\mathrm{ref}$, its
 # [reference](GLOSSARY.md#reference). What does that term do? In each of the next 20 worlds a reward
-# model was fitted to only 40 pairs. It is a [proxy](GLOSSARY.md#proxy) for the true reward, and what
-# looks best to it is a response that the reference hardly ever gives.
+# model was fitted to only 40 pairs. It is a [proxy](GLOSSARY.md#proxy) for the true reward, and
+# what looks best to it is a response that the reference hardly ever gives.
 
 # %%
 hacking = predict(
@@ -294,9 +296,9 @@ claim(
 )
 
 # %% [markdown]
-# *The figure: means over 20 worlds; thin lines are the true reward in single worlds. With the KL term
-# off, the proxy keeps climbing, while the true reward rises, turns and falls below where it began.
-# With beta 0.3 it falls less far, and with beta 1 it does not fall.*
+# *The figure: means over 20 worlds; thin lines are the true reward in single worlds. With the KL
+# term off, the proxy keeps climbing, while the true reward rises, turns and falls below where it
+# began. With beta 0.3 it falls less far, and with beta 1 it does not fall.*
 #
 # This is **reward hacking**, also called over-optimisation (Gao et al. 2022,
 # [2210.10760](https://arxiv.org/abs/2210.10760)). So does the KL term protect against it? Draw the
@@ -317,17 +319,17 @@ for b in (0.3, 1.0):
     )
 
 # %% [markdown]
-# *The figure: true reward over KL, means over worlds. The three lines lie on top of one another. Only
-# the dots, which show where each climb ends, are in different places.*
+# *The figure: true reward over KL, means over worlds. The three lines lie on top of one another.
+# Only the dots, which show where each climb ends, are in different places.*
 #
-# The KL term bought nothing that stopping early would not have bought. With a table of probabilities
-# one can see why: each step adds a multiple of the fitted reward $\hat r$ to
-# $\log(\pi/\pi_\mathrm{ref})$, and the KL term shrinks that again. Every climb therefore runs through
-# the policies $\pi_\mathrm{ref}\,e^{c\hat r}/Z$, and beta only decides how far it goes. Gao et al.
-# measured the same with language models: a KL penalty raised the proxy at a given KL but gave no
-# better frontier of true reward against KL. It acted like early stopping, and they warn that this may
-# depend on the settings. So the KL term says where to stop, before the true reward is known. It does
-# not make the reward model right.
+# The KL term bought nothing that stopping early would not have bought. With a table of
+# probabilities one can see why: each step adds a multiple of the fitted reward $\hat r$ to
+# $\log(\pi/\pi_\mathrm{ref})$, and the KL term shrinks that again. Every climb therefore runs
+# through the policies $\pi_\mathrm{ref}\,e^{c\hat r}/Z$, and beta only decides how far it goes. Gao
+# et al. measured the same with language models: a KL penalty raised the proxy at a given KL but
+# gave no better frontier of true reward against KL. It acted like early stopping, and they warn
+# that this may depend on the settings. So the KL term says where to stop, before the true reward is
+# known. It does not make the reward model right.
 #
 # DPO has no reward model to hack, yet it over-optimises in much the same way (Rafailov et al. 2024,
 # [2406.02900](https://arxiv.org/abs/2406.02900)), because its
@@ -335,8 +337,8 @@ for b in (0.3, 1.0):
 #
 # ### Who is in memory? · optional
 #
-# PPO holds four models: policy and value model are trained, reference and reward model are only read.
-# DPO holds two, and with [LoRA](GLOSSARY.md#lora) or [QLoRA](GLOSSARY.md#qlora) only one.
+# PPO holds four models: policy and value model are trained, reference and reward model are only
+# read. DPO holds two, and with [LoRA](GLOSSARY.md#lora) or [QLoRA](GLOSSARY.md#qlora) only one.
 # The table counts what must be there when a whole model is trained in mixed
 # precision: weights and gradients in bf16, Adam's two moments and a master copy of the weights in
 # fp32. QLoRA keeps the frozen weights in 4 bits, but for the embeddings and the head, which stay in 16.
@@ -347,8 +349,8 @@ table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
 table.round(2)
 
 # %% [markdown]
-# How much memory full DPO of a 7B model needs depends on the recipe. A number that is quoted without
-# its recipe says little:
+# How much memory full DPO of a 7B model needs depends on the recipe. A number that is quoted
+# without its recipe says little:
 
 # %%
 recipes = memory.recipe_table(7e9)
@@ -405,9 +407,9 @@ def closed_form(log_reference: torch.Tensor, reward: torch.Tensor, beta: float) 
 closed_form = exercises.closed_form.check(closed_form)
 
 # %% [markdown]
-# Is it the maximiser? We let an optimiser that knows nothing of the formula climb $J$ from the uniform
-# policy, and compare the two by their total variation (half the sum of the absolute differences of
-# their probabilities):
+# Is it the maximiser? We let an optimiser that knows nothing of the formula climb $J$ from the
+# uniform policy, and compare the two by their total variation (half the sum of the absolute
+# differences of their probabilities):
 
 # %%
 beta = 0.5
@@ -463,8 +465,8 @@ claim(spread < 1e-12, f"the reward is recovered up to a constant per prompt (spr
 claim((constant[:, 0] - beta * log_z).abs().max() < 1e-12, "and that constant is beta log Z(x)")
 
 # %% [markdown]
-# **Step 3. The partition function cancels.** $Z(x)$ sums over all possible responses, which no language
-# model can do. But Bradley-Terry needs only a *difference* of rewards at the same prompt:
+# **Step 3. The partition function cancels.** $Z(x)$ sums over all possible responses, which no
+# language model can do. But Bradley-Terry needs only a *difference* of rewards at the same prompt:
 #
 # $$\sigma\big(r(x,y_w) - r(x,y_l)\big) = \sigma\Big(\beta\log\frac{\pi^*(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi^*(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
@@ -483,15 +485,15 @@ claim(
 )
 
 # %% [markdown]
-# **Step 4. The loss.** Put a policy $\pi_\theta$ where $\pi^*$ stood, and maximise the likelihood of
-# the choices (equation 7):
+# **Step 4. The loss.** Put a policy $\pi_\theta$ where $\pi^*$ stood, and maximise the likelihood
+# of the choices (equation 7):
 #
 # $$\mathcal{L}_\mathrm{DPO} = -\mathbb{E}\,\log\sigma\Big(
 # \beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
-# There is no reward model, no sampling and no $Z$. What is left is a classification loss whose logit is
-# the [margin](GLOSSARY.md#margin) of two rewards.
+# There is no reward model, no sampling and no $Z$. What is left is a classification loss whose
+# logit is the [margin](GLOSSARY.md#margin) of two rewards.
 
 # %%
 exercises.dpo_loss.card()
@@ -575,8 +577,8 @@ claim(
 )
 
 # %% [markdown]
-# **Step 6. Training finds the optimum.** With enough pairs, the policy that minimises the loss is also
-# the one that maximises $J$ for the true reward, although the loss has never seen that reward:
+# **Step 6. Training finds the optimum.** With enough pairs, the policy that minimises the loss is
+# also the one that maximises $J$ for the true reward, although the loss has never seen that reward:
 
 # %%
 trained = bandit.fit_dpo(pairs, world.log_reference, beta=1.0)
@@ -603,8 +605,8 @@ claim(correlation > 0.99, f"implicit and true reward correlate at {correlation:.
 # - on the **first gradient**: at the start every margin is 0, so each pair's gradient in
 #   $h = \log\frac{\pi_\theta(y_w)}{\pi_\mathrm{ref}(y_w)} - \log\frac{\pi_\theta(y_l)}{\pi_\mathrm{ref}(y_l)}$
 #   is $-\beta/2$, and a *larger* beta pulls harder;
-# - on the **optimum**: since $\pi^* \propto \pi_\mathrm{ref}\,e^{r/\beta}$, a *smaller* beta lets the
-#   optimum lie further away. Beta is the temperature of that distribution.
+# - on the **optimum**: since $\pi^* \propto \pi_\mathrm{ref}\,e^{r/\beta}$, a *smaller* beta lets
+#   the optimum lie further away. Beta is the temperature of that distribution.
 
 # %%
 further = predict(
@@ -637,8 +639,8 @@ figures.plot_beta(world, grid)
 
 # %% [markdown]
 # *The figure, from left to right: the first gradient grows with beta; the distance of the optimum
-# shrinks with beta; the frontier shows how much expected reward each KL buys, for one beta after the
-# other: each further nat buys less.*
+# shrinks with beta; the frontier shows how much expected reward each KL buys, for one beta after
+# the other: each further nat buys less.*
 #
 # Here is the same for one prompt. Grey is the reference, blue is the optimum:
 
@@ -646,8 +648,8 @@ figures.plot_beta(world, grid)
 figures.plot_optima(world, [10, 1, 0.3, 0.1])
 
 # %% [markdown]
-# *The figure: at beta 10 the optimum is nearly the reference. At beta 0.1 nearly all the probability
-# sits on the few best responses.* Move beta yourself (this needs a running kernel):
+# *The figure: at beta 10 the optimum is nearly the reference. At beta 0.1 nearly all the
+# probability sits on the few best responses.* Move beta yourself (this needs a running kernel):
 
 # %%
 beta_slider(world)
@@ -712,8 +714,8 @@ token_strip(
 
 # %% [markdown]
 # Where a fact can be copied from the prompt, most tokens are nearly certain. Where the orange is
-# stronger, the model might well have written something else. That is where sampling can go wrong, and
-# where preferences can act.
+# stronger, the model might well have written something else. That is where sampling can go wrong,
+# and where preferences can act.
 
 # %%
 exercises.response_logp.card()
@@ -739,9 +741,8 @@ claim(
 # %% [markdown]
 # ### The bugs that most code has
 #
-# Each is easy to write and raises no error. How large is the mistake? (BOS is the token with which a
-# text begins. Many chat templates
-# write it already, so a tokenizer that adds it makes two.)
+# Each is easy to write and raises no error. How large is the mistake? (BOS is the token with which
+# a text begins. Many chat templates write it already, so a tokenizer that adds it makes two.)
 
 
 # %%
@@ -776,11 +777,11 @@ claim(
 )
 
 # %% [markdown]
-# **The boundary** (optional, as is all up to *DPO in five lines*). Without a chat template, prompt and
-# response are plain text, and a token may span both. When the model is *asked*, the prompt is tokenised
-# alone, and the answer follows token by token. If it is trained on prompt and response tokenised
-# *together*, it sees other tokens than when it is asked. The last of the three lines printed first is
-# what [TRL](GLOSSARY.md#trl) does, the library with which session B trains:
+# **The boundary** (optional, as is all up to *DPO in five lines*). Without a chat template, prompt
+# and response are plain text, and a token may span both. When the model is *asked*, the prompt is
+# tokenised alone, and the answer follows token by token. If it is trained on prompt and response
+# tokenised *together*, it sees other tokens than when it is asked. The last of the three lines
+# printed first is what [TRL](GLOSSARY.md#trl) does, the library with which session B trains:
 
 
 # %%
@@ -814,10 +815,11 @@ print(
 )
 
 # %% [markdown]
-# TRL tokenises the prompt alone, and the prompt with its completion. For TRL the completion begins where
-# the two differ, and the rest of the prompt is dropped, with a warning. So it scores the right text, but
-# after a context that the model never sees when it is asked. The remedy is a prompt that ends in
-# something no token spans: the marker of a chat template, or a line break where there is no template.
+# TRL tokenises the prompt alone, and the prompt with its completion. For TRL the completion begins
+# where the two differ, and the rest of the prompt is dropped, with a warning. So it scores the
+# right text, but after a context that the model never sees when it is asked. The remedy is a prompt
+# that ends in something no token spans: the marker of a chat template, or a line break where there
+# is no template.
 
 # %%
 asked, together = tokens_of("cause:\n"), tokens_of("cause:\nunknown")
@@ -827,10 +829,10 @@ claim(
 )
 
 # %% [markdown]
-# **Taking the mean for the sum can change the answer, and so can leaving out the reference.** Take pairs
-# of answers (base against SFT) and ask which of the two "the SFT model prefers": by the sum of its
-# log-probabilities, by their mean, or by the implicit reward (the [log-ratio](GLOSSARY.md#log-ratio) to
-# the base model):
+# **Taking the mean for the sum can change the answer, and so can leaving out the reference.** Take
+# pairs of answers (base against SFT) and ask which of the two "the SFT model prefers": by the sum
+# of its log-probabilities, by their mean, or by the implicit reward (the
+# [log-ratio](GLOSSARY.md#log-ratio) to the base model):
 
 # %%
 tokens = {
@@ -871,11 +873,11 @@ claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:
 # ## 6 · DPO against RLHF, where the truth is known · optional
 #
 # "DPO is RLHF without the reward model": when is that so? We begin with the case in which it is
-# *exactly* so. If the reward model may give each response a reward of its own, its fit and DPO's fit are
-# the same problem in other words, even with few pairs and wrong labels. Both fits maximise the
-# log-likelihood of the pairs minus a **ridge**: 0.1 times the sum of squared weights in one case, of
-# squared implicit rewards in the other. Without a ridge, a pair that always falls the same way would
-# send both fits to infinity. It has to be the same in both:
+# *exactly* so. If the reward model may give each response a reward of its own, its fit and DPO's
+# fit are the same problem in other words, even with few pairs and wrong labels. Both fits maximise
+# the log-likelihood of the pairs minus a **ridge**: 0.1 times the sum of squared weights in one
+# case, of squared implicit rewards in the other. Without a ridge, a pair that always falls the same
+# way would send both fits to infinity. It has to be the same in both:
 
 # %%
 few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)
@@ -889,10 +891,10 @@ apart = bandit.total_variation(stiffer, rlhf_policy).max().item()
 claim(apart > 0.1, f"with ten times the ridge in DPO's fit alone they differ ({apart:.2f})")
 
 # %% [markdown]
-# The two differ as soon as one of them *generalises* in another way than the other. Below, the reward
-# model is linear in three features that do explain the true reward, while DPO has a free logit for each
-# response. The ridge is 0.1 for both: on three weights for the reward model, on 36 implicit rewards for
-# DPO. **Regret** is how far $J$ falls short of its maximum.
+# The two differ as soon as one of them *generalises* in another way than the other. Below, the
+# reward model is linear in three features that do explain the true reward, while DPO has a free
+# logit for each response. The ridge is 0.1 for both: on three weights for the reward model, on 36
+# implicit rewards for DPO. **Regret** is how far $J$ falls short of its maximum.
 
 # %%
 parting = predict(
@@ -929,12 +931,12 @@ claim(advantage("few pairs").low > 0, "with few pairs, a reward model whose feat
 claim(blind.high < 0, "a reward model that cannot express the truth stays wrong; DPO does not")
 
 # %% [markdown]
-# *The figure: regret with 95 % intervals over worlds. With plenty of pairs both are near 0. With few
-# pairs, with flipped labels, or with half of the responses unseen, the reward model is nearer, because
-# it generalises by its features. If it sees only one of the three features, DPO is nearer.*
+# *The figure: regret with 95 % intervals over worlds. With plenty of pairs both are near 0. With
+# few pairs, with flipped labels, or with half of the responses unseen, the reward model is nearer,
+# because it generalises by its features. If it sees only one of the three features, DPO is nearer.*
 #
-# How much of this does the ridge decide? With few pairs it decides a good deal, but not which method is
-# nearer:
+# How much of this does the ridge decide? With few pairs it decides a good deal, but not which
+# method is nearer:
 
 # %%
 little = {"few pairs": bandit.CONDITIONS["few pairs"]}
@@ -948,24 +950,25 @@ claim(all(excess.low > 0 for excess in by_ridge.values()), "with each, the rewar
 claim(by_ridge[0.01].low > by_ridge[0.1].high, "DPO suffers most from a weak ridge")
 
 # %% [markdown]
-# Neither is better as such. DPO learns about a response from the pairs in which it occurs, and from what
-# the network shares between responses. A reward model can score responses that no pair shows. It helps
-# *if* it generalises correctly, and it can be hacked if it does not (section 2).
+# Neither is better as such. DPO learns about a response from the pairs in which it occurs, and from
+# what the network shares between responses. A reward model can score responses that no pair shows.
+# It helps *if* it generalises correctly, and it can be hacked if it does not (section 2).
 
 # %% [markdown]
 # ## 7 · The family
 #
-# There are seven losses in `coursekit.lm.losses`, each a pure function with its paper in the docstring.
+# There are seven losses in `coursekit.lm.losses`, each a pure function with its paper in the
+# docstring.
 
 # %%
 figures.plot_loss_family()
 
 # %% [markdown]
-# *The figure. Left: DPO's loss keeps falling. That of cDPO (DPO with smoothed labels) turns up again
-# where the certainty exceeds the share of right labels. That of robust DPO goes below 0, because its
-# mean over flipped labels has to equal DPO's. IPO's is a parabola around 1/(2 beta). Middle: KTO's
-# losses of one desirable and one undesirable response; both are flat far from z. Right: SimPO's loss,
-# of a difference of means, without a reference.*
+# *The figure. Left: DPO's loss keeps falling. That of cDPO (DPO with smoothed labels) turns up
+# again where the certainty exceeds the share of right labels. That of robust DPO goes below 0,
+# because its mean over flipped labels has to equal DPO's. IPO's is a parabola around 1/(2 beta).
+# Middle: KTO's losses of one desirable and one undesirable response; both are flat far from z.
+# Right: SimPO's loss, of a difference of means, without a reference.*
 #
 # ### IPO: preferences that never vary · optional
 #
@@ -1011,12 +1014,13 @@ for name, target in targets.items():
     claim(abs(margins[name][-1] - target) < 0.05, f"{name} has settled at {target:.2f} nats")
 
 # %% [markdown]
-# *The figure: h over gradient steps, on a logarithmic axis. DPO's h keeps growing, while those of cDPO
-# and IPO bend into the dotted lines.*
+# *The figure: h over gradient steps, on a logarithmic axis. DPO's h keeps growing, while those of
+# cDPO and IPO bend into the dotted lines.*
 #
 # **Sums or means?** The paper writes IPO with sums. TRL divides each log-ratio by the length of its
-# response. A note in its source says that IPO's authors confirmed this, and that the paper's results
-# were obtained in this form. The same beta then asks for another margin: $1/(2\beta)$ *per token*.
+# response. A note in its source says that IPO's authors confirmed this, and that the paper's
+# results were obtained in this form. The same beta then asks for another margin: $1/(2\beta)$ *per
+# token*.
 
 # %%
 length_w, length_l = (
@@ -1035,7 +1039,8 @@ claim(
 # ### KTO: thumbs without pairs · optional
 #
 # Products collect thumbs up and down, not pairs. KTO (Ethayarajh et al. 2024,
-# [2402.01306](https://arxiv.org/abs/2402.01306)) compares each response with a point of reference z.
+# [2402.01306](https://arxiv.org/abs/2402.01306)) compares each response with a point of reference
+# z.
 
 # %%
 exercises.kto_desirable.card()
@@ -1069,10 +1074,11 @@ claim(
 # %% [markdown]
 # ### ORPO and SimPO: no reference · optional
 #
-# ORPO (Hong et al. 2024, [2403.07691](https://arxiv.org/abs/2403.07691)) adds a penalty on the *odds*
-# of the rejected response to the SFT loss, so that one stage takes the place of two. Its p is the
-# **length-normalised** likelihood. SimPO (Meng et al. 2024,
-# [2405.14734](https://arxiv.org/abs/2405.14734)) drops the reference from DPO, and it also uses means.
+# ORPO (Hong et al. 2024, [2403.07691](https://arxiv.org/abs/2403.07691)) adds a penalty on the
+# *odds* of the rejected response to the SFT loss, so that one stage takes the place of two. Its p
+# is the **length-normalised** likelihood. SimPO (Meng et al. 2024,
+# [2405.14734](https://arxiv.org/abs/2405.14734)) drops the reference from DPO, and it also uses
+# means.
 
 # %%
 exercises.log_odds_ratio.card()
@@ -1118,23 +1124,23 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "the penalty is then gone b
 # | a reward that you can compute, and cheap samples | [GRPO](GLOSSARY.md#grpo) or RLOO | they learn from the policy's own samples |
 # | a reward model that you trust | RLOO, GRPO or PPO | they train online and generalise by the reward model |
 #
-# TRL 1.16 has trainers for GRPO and RLOO but none for PPO. KTO's authors argue (section 4.4 of their
-# paper) that KTO can do better than DPO on contradictory pairs, and DPO better where there is little
-# noise. This course does not measure it.
+# TRL 1.16 has trainers for GRPO and RLOO but none for PPO. KTO's authors argue (section 4.4 of
+# their paper) that KTO can do better than DPO on contradictory pairs, and DPO better where there is
+# little noise. This course does not measure it.
 #
-# The conventions differ, and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO take
-# **sums** (but TRL's IPO divides by the length), while ORPO and SimPO take **means**.
+# The conventions differ, and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO
+# take **sums** (but TRL's IPO divides by the length), while ORPO and SimPO take **means**.
 
 # %% [markdown]
 # ## 8 · The landscape · optional
 #
 # ### Constitutional AI: labels from principles
 #
-# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)) write down principles and use them in
-# two stages. First a model criticises and revises its own answers by these principles, and is fine-tuned
-# on the revisions (this is SFT; there are no pairs yet). Then that model gives *two samples* for a
-# prompt, and a model is asked which of them keeps a principle better. Its answer is the preference label
-# (RLAIF, reinforcement learning from AI feedback). Our three principles:
+# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)) write down principles and use
+# them in two stages. First a model criticises and revises its own answers by these principles, and
+# is fine-tuned on the revisions (this is SFT; there are no pairs yet). Then that model gives *two
+# samples* for a prompt, and a model is asked which of them keeps a principle better. Its answer is
+# the preference label (RLAIF, reinforcement learning from AI feedback). Our three principles:
 
 # %%
 # %%needs own
@@ -1166,9 +1172,9 @@ claim(
 )
 
 # %% [markdown]
-# In stage 2 each prompt gets two samples. The one that breaks fewer principles is preferred; where both
-# break equally many, there is no pair. (We skip the fine-tuning between the stages, so both samples come
-# from the SFT model.)
+# In stage 2 each prompt gets two samples. The one that breaks fewer principles is preferred; where
+# both break equally many, there is no pair. (We skip the fine-tuning between the stages, so both
+# samples come from the SFT model.)
 
 # %%
 # %%needs own
@@ -1200,16 +1206,17 @@ claim(
 )
 
 # %% [markdown]
-# **What this shows** is how principles become SFT targets and pairs without a human label. **What it
-# does not show** is that a model would criticise as well as this. Here the rules of the rubric take the
-# critic's place, and they know the truth. A real critic misses faults, finds faults where there are
-# none, and has a taste for length.
+# **What this shows** is how principles become SFT targets and pairs without a human label. **What
+# it does not show** is that a model would criticise as well as this. Here the rules of the rubric
+# take the critic's place, and they know the truth. A real critic misses faults, finds faults where
+# there are none, and has a taste for length.
 #
 # ### GRPO in one figure
 #
-# Sample a group of answers to one prompt and score each. Push up those above the group's mean, and push
-# down those below it (Shao et al. 2024, [2402.03300](https://arxiv.org/abs/2402.03300)). This needs no
-# pairs and no value model, but a reward that can be computed, and sampling while it trains.
+# Sample a group of answers to one prompt and score each. Push up those above the group's mean, and
+# push down those below it (Shao et al. 2024, [2402.03300](https://arxiv.org/abs/2402.03300)). This
+# needs no pairs and no value model, but a reward that can be computed, and sampling while it
+# trains.
 
 # %%
 # %%needs truth
@@ -1227,15 +1234,15 @@ group_scores = score_responses(task, [rows[spoiled]] * 8, {"SFT": group})["overa
 figures.plot_group_advantages(group_scores.tolist())
 
 # %% [markdown]
-# *The figure: left, the rewards of eight answers to one prompt, with their mean. Right, the advantage of
-# each answer: above the mean it is pushed up, below the mean it is pushed down. If all eight score
-# alike, nothing is learnt.*
+# *The figure: left, the rewards of eight answers to one prompt, with their mean. Right, the
+# advantage of each answer: above the mean it is pushed up, below the mean it is pushed down. If all
+# eight score alike, nothing is learnt.*
 #
 # ## 9 · Notes, quiz, reading
 #
 # Write your notes in two files, which are made from templates in the artifacts folder and never
-# overwritten. Those on DPO are core; those on InstructGPT are optional. Run the cell again to see how
-# many words you have written.
+# overwritten. Those on DPO are core; those on InstructGPT are optional. Run the cell again to see
+# how many words you have written.
 
 # %%
 for kind in ("dpo", "instructgpt"):
@@ -1245,8 +1252,8 @@ for kind in ("dpo", "instructgpt"):
 quiz(exercises.QUIZ)
 
 # %% [markdown]
-# **Reading list** · optional. To go on to session B you need none of it. Of all these, read the first
-# one first: its sections 3 and 4 are what sections 2 and 3 of this session did in cells.
+# **Reading list** · optional. To go on to session B you need none of it. Of all these, read the
+# first one first: its sections 3 and 4 are what sections 2 and 3 of this session did in cells.
 #
 # | paper | sections | minutes |
 # |---|---|---|

@@ -23,16 +23,17 @@
 # 2. train an SFT model on imperfect demonstrations (or bring your own) and measure its vices,
 # 3. sample pairs of responses, have a judge pick the better one, and save at least 500 preference
 #    [triples](GLOSSARY.md#triple),
-# 4. audit them for doubles, leaks and [confounds](GLOSSARY.md#confound), and read and write the formats
-#    that others use,
-# 5. run the checklist, and train with DPO while you watch more than the [margin](GLOSSARY.md#margin),
+# 4. audit them for doubles, leaks and [confounds](GLOSSARY.md#confound), and read and write the
+#    formats that others use,
+# 5. run the checklist, and train with DPO while you watch more than the
+#    [margin](GLOSSARY.md#margin),
 # 6. see how far the [policy](GLOSSARY.md#policy) has moved from its
 #    [reference](GLOSSARY.md#reference) ([KL](GLOSSARY.md#kl)), and what it says now,
 # 7. choose beta and learning rate from evidence, and measure what a careless judge costs.
 #
 # **Your time.** The core takes about four hours. It leaves out what is marked *optional*, and the
-# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the same,
-# because later cells use their results. Estimates in minutes, exercises included:
+# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the
+# same, because later cells use their results. Estimates in minutes, exercises included:
 #
 # | section | core | optional |
 # |---|---|---|
@@ -47,11 +48,12 @@
 # | 9 · A judge can be wrong | 20 | 25 |
 # | together | 240 | 110 |
 #
-# On the `tiny` profile the cells compute for about three minutes on two quiet CPU cores, more than half
-# of that in the last two sections. The same cells train a real model with `COURSE_PROFILE=gpu`.
+# On the `tiny` profile the cells compute for about three minutes on two quiet CPU cores, more than
+# half of that in the last two sections. The same cells train a real model with
+# `COURSE_PROFILE=gpu`.
 #
-# Exercises never stop the notebook: a stub that you leave as it is counts as *not attempted*, and later
-# cells use the course's own function.
+# Exercises never stop the notebook: a stub that you leave as it is counts as *not attempted*, and
+# later cells use the course's own function.
 
 # %%
 import math
@@ -134,17 +136,18 @@ print(f"task {task.name}, profile {profile.name}, base model {profile.base_model
 # %% [markdown]
 # ## 1 · The task, and what a good report is
 #
-# In the course's own task an alert comes in, and a report of eight lines goes out. A report is good if
-# it keeps the **format**, gives the **severity** that the team's written rules give, is **faithful** to
-# the alert (it says that the cause is unknown where the alert names none), and names a **useful** next
-# step without padding.
+# In the course's own task an alert comes in, and a report of eight lines goes out. A report is good
+# if it keeps the **format**, gives the **severity** that the team's written rules give, is
+# **faithful** to the alert (it says that the cause is unknown where the alert names none), and
+# names a **useful** next step without padding.
 #
-# The facts of each alert are known here, so a program can score a report. That program stands in for a
-# strong judge. On your own task there may be no program that knows the truth.
+# The facts of each alert are known here, so a program can score a report. That program stands in
+# for a strong judge. On your own task there may be no program that knows the truth.
 #
-# (With `COURSE_TASK=my_task`, everything below runs on the prompts and the rubric in that folder; `python
-# -m coursekit new my_task` makes such a folder for you to fill. A cell that begins with `%%needs` names
-# what a task must have for the cell to run. Where a task lacks it, the cell says so and is left out.)
+# (With `COURSE_TASK=my_task`, everything below runs on the prompts and the rubric in that folder;
+# `python -m coursekit new my_task` makes such a folder for you to fill. A cell that begins with
+# `%%needs` names what a task must have for the cell to run. Where a task lacks it, the cell says so
+# and is left out.)
 #
 # A rubric is made of clauses, and each of them pays for something. Write the clause on causes.
 
@@ -163,8 +166,8 @@ def cause_clause(change: str | None, cause: str) -> float:
 cause_clause = exercises.cause_clause.check(cause_clause)
 
 # %% [markdown]
-# Does such a clause reward honesty? Take an alert that names no change. A policy that says *unknown*
-# earns the full point, and one that guesses earns nothing:
+# Does such a clause reward honesty? Take an alert that names no change. A policy that says
+# *unknown* earns the full point, and one that guesses earns nothing:
 
 # %%
 # %%needs own
@@ -196,11 +199,11 @@ written.groupby("model").mean().drop(columns="row").round(2)
 # ## 2 · The SFT model
 #
 # The SFT model is one [LoRA](GLOSSARY.md#lora) [adapter](GLOSSARY.md#adapter), trained on the
-# demonstrations with `SFTTrainer` of the library [TRL](GLOSSARY.md#trl). The loss counts only the tokens
-# of the response. The workspace trains the adapter, keeps it with a record of what it was made from, and
-# trains it again if any of that changes. If you have an SFT model from an earlier week, put its folder in
-# the first line: a whole model, or an adapter that names its base model. Session C then evaluates that
-# one too.
+# demonstrations with `SFTTrainer` of the library [TRL](GLOSSARY.md#trl). The loss counts only the
+# tokens of the response. The workspace trains the adapter, keeps it with a record of what it was
+# made from, and trains it again if any of that changes. If you have an SFT model from an earlier
+# week, put its folder in the first line: a whole model, or an adapter that names its base model.
+# Session C then evaluates that one too.
 
 # %%
 my_sft = None  # or "path/to/your/sft"
@@ -208,10 +211,11 @@ sft_folder = workspace.use_sft(my_sft)
 tokenizer = load_tokenizer(sft_folder)
 
 # %% [markdown]
-# Measure a model before you build on it, whoever trained it. We give it 300 prompts (or as many as there
-# are) that no training text contains, twice. First we use [greedy decoding](GLOSSARY.md#greedy-decoding)
-# and count the facts that it copies correctly, which shows whether it *can* copy them. Then we sample at
-# temperature 0.7, as the team would use it, and score the answers.
+# Measure a model before you build on it, whoever trained it. We give it 300 prompts (or as many as
+# there are) that no training text contains, twice. First we use [greedy
+# decoding](GLOSSARY.md#greedy-decoding) and count the facts that it copies correctly, which shows
+# whether it *can* copy them. Then we sample at temperature 0.7, as the team would use it, and score
+# the answers.
 
 # %%
 evaluation = workspace.rows("evaluation")
@@ -279,13 +283,13 @@ claim(
 )
 
 # %% [markdown]
-# The model is capable and still wrong. Here are the first three *sampled* SFT answers that have a fault
-# (or simply the first three, where no program can tell). Most of what is wrong is what the
+# The model is capable and still wrong. Here are the first three *sampled* SFT answers that have a
+# fault (or simply the first three, where no program can tell). Most of what is wrong is what the
 # demonstrations got wrong, because the model does what it was shown. A wrong fact, such as another
-# service than the alert's, does not contradict the claim above. That claim is about greedy decoding,
-# which takes the likeliest token each time, and it is about most answers, not all. A sample sometimes
-# takes a less likely token, and in a name one such token is enough. The cell below the answers says how
-# often that happens:
+# service than the alert's, does not contradict the claim above. That claim is about greedy
+# decoding, which takes the likeliest token each time, and it is about most answers, not all. A
+# sample sometimes takes a less likely token, and in a name one such token is enough. The cell below
+# the answers says how often that happens:
 
 # %%
 faulty = with_faults(task, evaluation, sampled["SFT"])[:3]
@@ -308,9 +312,10 @@ claim(
 # %% [markdown]
 # ## 3 · Preference triples
 #
-# A triple is `{prompt, chosen, rejected}`. For each of many new prompts the SFT model answers several
-# times, and a judge compares the answers. The judge is asked about every pair **in both orders**, because
-# many judges like whichever answer stands first. How do two answers make one verdict?
+# A triple is `{prompt, chosen, rejected}`. For each of many new prompts the SFT model answers
+# several times, and a judge compares the answers. The judge is asked about every pair **in both
+# orders**, because many judges like whichever answer stands first. How do two answers make one
+# verdict?
 
 # %%
 exercises.ask_in_both_orders.card()
@@ -325,9 +330,9 @@ def ask_in_both_orders(ask, one: str, other: str) -> float:
 ask_in_both_orders = exercises.ask_in_both_orders.check(ask_in_both_orders)
 
 # %% [markdown]
-# **The design.** Each prompt gets two samples at temperature 0.7 and two at 1.0. All pairs of them are
-# judged. At most three pairs with a winner are kept for each prompt, and a tie makes no triple. Before
-# you see the result:
+# **The design.** Each prompt gets two samples at temperature 0.7 and two at 1.0. All pairs of them
+# are judged. At most three pairs with a winner are kept for each prompt, and a tie makes no triple.
+# Before you see the result:
 
 # %%
 cooler = predict(
@@ -336,8 +341,8 @@ cooler = predict(
 )
 
 # %% [markdown]
-# Samples and verdicts are saved as they are made. If you stop the next cell and run it again, it goes on
-# where it stopped.
+# Samples and verdicts are saved as they are made. If you stop the next cell and run it again, it
+# goes on where it stopped.
 
 # %%
 judge, truth = workspace.judge, workspace.truth
@@ -359,8 +364,8 @@ claim(not shared, "train and validation share no prompt")
 claim(not {row["prompt"] for row in triples} & set(prompts), "none is an evaluation prompt")
 
 # %% [markdown]
-# What does a triple teach? Chosen and rejected differ in only a few places, and these differences are
-# what DPO will see.
+# What does a triple teach? Chosen and rejected differ in only a few places, and these differences
+# are what DPO will see.
 
 # %%
 side_by_side(
@@ -368,8 +373,8 @@ side_by_side(
 )
 
 # %% [markdown]
-# Each row also says **where it came from**. Without these columns nobody could find out later what is
-# wrong with a data set.
+# Each row also says **where it came from**. Without these columns nobody could find out later what
+# is wrong with a data set.
 
 # %%
 provenance = [name for name in triples[0] if name not in ("prompt", "chosen", "rejected", "facts")]
@@ -378,14 +383,14 @@ pd.DataFrame(triples[:4])[provenance].T
 # %% [markdown]
 # ### Other designs · optional
 #
-# Two temperatures are one way to get two different answers. The following ways are as common, and each
-# has its own price or risk:
+# Two temperatures are one way to get two different answers. The following ways are as common, and
+# each has its own price or risk:
 #
-# - several samples *ranked*, the best against the worst: the labels are clear, but the judge has to be
-#   asked many questions;
+# - several samples *ranked*, the best against the worst: the labels are clear, but the judge has to
+#   be asked many questions;
 # - *two system prompts*: whatever the prompts change is learnt;
-# - a written *reference* answer against a sample: the chosen answer may be one that the policy hardly
-#   ever gives.
+# - a written *reference* answer against a sample: the chosen answer may be one that the policy
+#   hardly ever gives.
 #
 # One function makes them all, here on 60 prompts each.
 
@@ -425,17 +430,17 @@ written_won = audit(made["reference against sample"][0]).shares["'reference' won
 claim(written_won.value == 1, f"the written reference never loses: it won {written_won}")
 
 # %% [markdown]
-# The line on system prompts is worth a thought. The tiny model was never taught to obey a system prompt,
-# so the two do to it whatever such words happen to do. If neither wins more often, the design is just
-# *two samples* under a grander name. If one wins more often, look at what else it has changed (the last
-# columns) before you say that it made the model careful. A real model will show other numbers, so measure
-# them.
+# The line on system prompts is worth a thought. The tiny model was never taught to obey a system
+# prompt, so the two do to it whatever such words happen to do. If neither wins more often, the
+# design is just *two samples* under a grander name. If one wins more often, look at what else it
+# has changed (the last columns) before you say that it made the model careful. A real model will
+# show other numbers, so measure them.
 
 # %% [markdown]
 # ## 4 · The audit
 #
-# Nobody looks at hundreds of pairs, and training does not complain about bad ones. So a program looks. One
-# of its checks you can write yourself: does the longer response win?
+# Nobody looks at hundreds of pairs, and training does not complain about bad ones. So a program
+# looks. One of its checks you can write yourself: does the longer response win?
 
 # %%
 exercises.longer_wins.card()
@@ -459,8 +464,8 @@ claim(won < 0.4, "padding is a vice here, so the shorter one wins more often, an
 
 # %% [markdown]
 # LLM judges lean the other way: they like long answers
-# ([2404.04475](https://arxiv.org/abs/2404.04475)). In either case the policy will learn it, so you should
-# know it before you train.
+# ([2404.04475](https://arxiv.org/abs/2404.04475)). In either case the policy will learn it, so you
+# should know it before you train.
 #
 # Another check asks whether something has leaked:
 
@@ -481,8 +486,8 @@ spoilt = leaked([row["prompt"] for row in train], prompts)
 claim(spoilt == 0, f"{spoilt:.0%} of the evaluation prompts are training prompts")
 
 # %% [markdown]
-# Now all checks run in one call. A second judge, who errs in one of ten pairs, is asked about some of the
-# pairs as well.
+# Now all checks run in one call. A second judge, who errs in one of ten pairs, is asked about some
+# of the pairs as well.
 
 # %%
 second = FlawedJudge(truth, "a second judge", error_rate=0.1, seed=5)
@@ -493,9 +498,10 @@ findings(report)
 plot_audit(report)
 
 # %% [markdown]
-# *The figure: above left, how many rows have a fault. Above right, how often the longer, the cooler and
-# the first-shown response won, with 95 % [intervals](GLOSSARY.md#interval); a diamond marks a share that
-# chance explains poorly. Below, how far chosen and rejected differ in length and in the judge's score.*
+# *The figure: above left, how many rows have a fault. Above right, how often the longer, the cooler
+# and the first-shown response won, with 95 % [intervals](GLOSSARY.md#interval); a diamond marks a
+# share that chance explains poorly. Below, how far chosen and rejected differ in length and in the
+# judge's score.*
 
 # %%
 measured = report.shares["the cooler won"]
@@ -507,11 +513,11 @@ held(
 )
 
 # %% [markdown]
-# **The confound.** The cooler sample makes fewer errors, so part of what these triples teach is "sound as
-# if sampled at a low temperature". That sharpens the policy. It is not the fault of single rows, so
-# dropping rows cannot mend it. If you cannot live with it, compare samples of *one* temperature. But what
-# [win rate](GLOSSARY.md#win-rate) would sharpness alone earn? SFT can be made as sharp as possible without
-# any training: let its greedy answers compete with its own samples.
+# **The confound.** The cooler sample makes fewer errors, so part of what these triples teach is
+# "sound as if sampled at a low temperature". That sharpens the policy. It is not the fault of
+# single rows, so dropping rows cannot mend it. If you cannot live with it, compare samples of *one*
+# temperature. But what [win rate](GLOSSARY.md#win-rate) would sharpness alone earn? SFT can be made
+# as sharp as possible without any training: let its greedy answers compete with its own samples.
 
 # %%
 sharper = win_rate(evaluation, greedy, sampled["SFT"], truth)
@@ -520,8 +526,8 @@ print("SFT, greedy, against SFT, sampled:", sharper)
 # %% [markdown]
 # Compare this number with DPO's win rate in session C: what goes beyond it is more than sharpness.
 #
-# **The rows that look truncated.** The audit flags them (✗), so they have to be looked at. It only sees
-# that a response ends unlike the others. Whether that hurts depends on which response it is:
+# **The rows that look truncated.** The audit flags them (✗), so they have to be looked at. It only
+# sees that a response ends unlike the others. Whether that hurts depends on which response it is:
 
 # %%
 # %%needs own
@@ -530,14 +536,16 @@ whole = sum(train[row]["chosen"].splitlines()[-1].startswith("next: ") for row i
 print(f"{len(cut)} triples are flagged; in {whole} of them the chosen report has its last line")
 
 # %% [markdown]
-# If the *rejected* report lacks its last line and the chosen one has it, the judge saw the flaw and marked
-# it down. Such a pair teaches the policy to finish its reports, so the course keeps it and trains on it.
-# If a *chosen* report lacked its end, the pair would teach the policy to stop early, and it would have to
-# go (`report.without_faults(train)` drops every row that is flagged). And if responses were cut because
-# `max_new_tokens` was too small, the remedy is to sample again with more tokens.
+# If the *rejected* report lacks its last line and the chosen one has it, the judge saw the flaw and
+# marked it down. Such a pair teaches the policy to finish its reports, so the course keeps it and
+# trains on it. If a *chosen* report lacked its end, the pair would teach the policy to stop early,
+# and it would have to go (`report.without_faults(train)` drops every row that is flagged). And if
+# responses were cut because `max_new_tokens` was too small, the remedy is to sample again with more
+# tokens.
 #
-# Does the audit find what is wrong? Spoil a copy of the triples and see. Some rows are doubled, some pairs
-# get the same text twice, some labels are swapped, and some prompts are taken from the evaluation.
+# Does the audit find what is wrong? Spoil a copy of the triples and see. Some rows are doubled,
+# some pairs get the same text twice, some labels are swapped, and some prompts are taken from the
+# evaluation.
 
 # %%
 rng = random.Random(0)
@@ -572,8 +580,8 @@ claim(
 #
 # ### How far do two judges agree?
 #
-# The share of pairs on which they agree says little: where one label is common, they would agree on most
-# pairs by chance. Cohen's [kappa](GLOSSARY.md#kappa) takes that chance out.
+# The share of pairs on which they agree says little: where one label is common, they would agree on
+# most pairs by chance. Cohen's [kappa](GLOSSARY.md#kappa) takes that chance out.
 
 # %%
 exercises.kappa.card()
@@ -593,8 +601,9 @@ display(table.table.rename_axis(index="the judge", columns="the second judge"))
 print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says: {table}")
 
 # %% [markdown]
-# **And you?** Label some pairs yourself: which of the two reports is better? You can unfold the rubric
-# below them. Every label is saved at once, so stop when you like, and run the cell again to go on.
+# **And you?** Label some pairs yourself: which of the two reports is better? You can unfold the
+# rubric below them. Every label is saved at once, so stop when you like, and run the cell again to
+# go on.
 
 # %%
 mine = pairs[:: max(1, len(pairs) // 30)][:30]
@@ -613,8 +622,8 @@ else:
 # %% [markdown]
 # ### Files that others have made · optional
 #
-# Preference data come in many layouts. A reader recognises each layout by its columns and returns triples.
-# What it cannot read it refuses, and it names the row, the column and the remedy.
+# Preference data come in many layouts. A reader recognises each layout by its columns and returns
+# triples. What it cannot read it refuses, and it names the row, the column and the remedy.
 
 
 # %%
@@ -654,10 +663,10 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# `load_triples` reads the same layouts from JSON Lines, JSON, CSV, Parquet, a folder that `datasets`
-# saved, or the hub: `load_triples("owner/name", split="train", revision="<commit>")`. The revision is
-# required, because a result is worth little if its data set can change afterwards. `write_triples` writes
-# what TRL reads, for DPO or (as thumbs) for KTO.
+# `load_triples` reads the same layouts from JSON Lines, JSON, CSV, Parquet, a folder that
+# `datasets` saved, or the hub: `load_triples("owner/name", split="train", revision="<commit>")`.
+# The revision is required, because a result is worth little if its data set can change afterwards.
+# `write_triples` writes what TRL reads, for DPO or (as thumbs) for KTO.
 
 # %%
 for layout in ("plain", "conversational", "thumbs"):
@@ -667,12 +676,14 @@ for layout in ("plain", "conversational", "thumbs"):
 claim(len(back) > len(train), "read back, the thumbs give more triples than there were")
 
 # %% [markdown]
-# There are more because each liked answer to a prompt is paired with each disliked one. A response that
-# won one pair and lost another has a thumb up and a thumb down. What a layout cannot express is lost.
+# There are more because each liked answer to a prompt is paired with each disliked one. A response
+# that won one pair and lost another has a thumb up and a thumb down. What a layout cannot express
+# is lost.
 #
 # ### The data card
 #
-# The card is written from the data, so that it cannot contradict them. You add what the data do not tell.
+# The card is written from the data, so that it cannot contradict them. You add what the data do not
+# tell.
 
 # %%
 card = data_card(train, validation, report, title=task.title, pairs=pairs, model="the SFT model")
@@ -684,8 +695,9 @@ print(f"the whole card: {path.parent.name}/{path.name}")
 # %% [markdown]
 # ## 5 · Before training: the checklist
 #
-# A DPO run that is set up wrongly rarely stops with an error. It trains something else. The commonest slip
-# concerns the **reference**, which must be the SFT model. What does the first step tell you about it?
+# A DPO run that is set up wrongly rarely stops with an error. It trains something else. The
+# commonest slip concerns the **reference**, which must be the SFT model. What does the first step
+# tell you about it?
 
 # %%
 exercises.reference_is.card()
@@ -700,8 +712,8 @@ def reference_is(first_loss: float, log_ratio: float) -> float:
 reference_is = exercises.reference_is.check(reference_is)
 
 # %% [markdown]
-# The checklist looks at what `train_dpo` will really use: the triples as the tokenizer renders them, the
-# trainer with its reference, the layers that the adapter changes, and the machine.
+# The checklist looks at what `train_dpo` will really use: the triples as the tokenizer renders
+# them, the trainer with its reference, the layers that the adapter changes, and the machine.
 
 # %%
 ready = preflight(sft_folder, train, profile, validation=validation, evaluation=prompts)
@@ -734,17 +746,19 @@ for name in ("lengths", "splits", "learning rate"):
 # $$\mathcal{L} = -\log\sigma\Big(\beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
-# Each of the two terms is an [implicit reward](GLOSSARY.md#implicit-reward), and their difference is the margin.
+# Each of the two terms is an [implicit reward](GLOSSARY.md#implicit-reward), and their difference
+# is the margin.
 #
-# TRL logs the loss, the rewards and their margin, but no KL. The `Monitor` adds what tells a good run from
-# a bad one: every few steps the policy answers some prompts at temperature 1, and both policy and
-# reference score the answers. The mean of their [log-ratios](GLOSSARY.md#log-ratio) estimates the KL, in
-# [nats](GLOSSARY.md#nats).
+# TRL logs the loss, the rewards and their margin, but no KL. The `Monitor` adds what tells a good
+# run from a bad one: every few steps the policy answers some prompts at temperature 1, and both
+# policy and reference score the answers. The mean of their [log-ratios](GLOSSARY.md#log-ratio)
+# estimates the KL, in [nats](GLOSSARY.md#nats).
 #
-# **That estimate can come out below zero, though no KL is negative.** A response to which the policy gives
-# less probability than the reference does has a negative log-ratio, and the policy samples such responses
-# too (section 7 counts them). Only the *expectation* of the log-ratio is the KL and never negative. The
-# mean of a few samples scatters around it, so a value just below zero means: too near to zero to tell.
+# **That estimate can come out below zero, though no KL is negative.** A response to which the
+# policy gives less probability than the reference does has a negative log-ratio, and the policy
+# samples such responses too (section 7 counts them). Only the *expectation* of the log-ratio is the
+# KL and never negative. The mean of a few samples scatters around it, so a value just below zero
+# means: too near to zero to tell.
 
 # %%
 rises = predict(
@@ -762,10 +776,10 @@ dpo_run = train_dpo(
 )
 
 # %% [markdown]
-# *The figure, redrawn during training. Above: the margin on training and held-out triples; the implicit
-# rewards of chosen and rejected; the KL from the reference by the two estimators [k1](GLOSSARY.md#k1) and
-# [k3](GLOSSARY.md#k3). Below: the log-ratio of held-out responses per token; the
-# [entropy](GLOSSARY.md#entropy) of the policy; the length of its responses.*
+# *The figure, redrawn during training. Above: the margin on training and held-out triples; the
+# implicit rewards of chosen and rejected; the KL from the reference by the two estimators
+# [k1](GLOSSARY.md#k1) and [k3](GLOSSARY.md#k3). Below: the log-ratio of held-out responses per
+# token; the [entropy](GLOSSARY.md#entropy) of the policy; the length of its responses.*
 
 # %%
 first = dpo_run.history[0]["loss"]
@@ -791,8 +805,9 @@ claim(
 )
 
 # %% [markdown]
-# What did the policy say on the way? Here are three of the watched prompts, answered at each measurement.
-# The answers are sampled at temperature 1, so a wrong fact may turn up in one step and be gone in the next:
+# What did the policy say on the way? Here are three of the watched prompts, answered at each
+# measurement. The answers are sampled at temperature 1, so a wrong fact may turn up in one step and
+# be gone in the next:
 
 # %%
 said = pd.read_json(dpo_run.folder / "samples.jsonl", lines=True).groupby("step")["response"]
@@ -801,11 +816,11 @@ side_by_side(task, watched[:3], {f"step {step}": list(texts) for step, texts in 
 # %% [markdown]
 # ### Red flags
 #
-# A [red flag](GLOSSARY.md#red-flag) is raised by a rule that reads the recorded metrics, per token and
-# relative to the run's own start, and names what is wrong. Two of the names need a word of explanation. *KL
-# running away* means that the policy has moved too far from the reference.
-# [Likelihood displacement](GLOSSARY.md#likelihood-displacement) means that the chosen responses, too, have
-# become less likely.
+# A [red flag](GLOSSARY.md#red-flag) is raised by a rule that reads the recorded metrics, per token
+# and relative to the run's own start, and names what is wrong. Two of the names need a word of
+# explanation. *KL running away* means that the policy has moved too far from the reference.
+# [Likelihood displacement](GLOSSARY.md#likelihood-displacement) means that the chosen responses,
+# too, have become less likely.
 
 # %%
 metrics = load_metrics(dpo_run.folder)
@@ -817,10 +832,11 @@ claim(all(flag.harmless for flag in raised), "no red flag, or only harmless ones
 print(f"watching took {monitor.seconds:.1f} s")
 
 # %% [markdown]
-# Now four runs that were recorded beforehand, from the same SFT model. Each was changed in one way, which its
-# name tells (*many epochs* also had twice the learning rate). Read the curves before you read on. One change
-# may raise several flags: a policy that learns too few triples by heart, or that writes longer and longer,
-# also moves away from the reference. So the question is what was changed.
+# Now four runs that were recorded beforehand, from the same SFT model. Each was changed in one way,
+# which its name tells (*many epochs* also had twice the learning rate). Read the curves before you
+# read on. One change may raise several flags: a policy that learns too few triples by heart, or
+# that writes longer and longer, also moves away from the reference. So the question is what was
+# changed.
 
 # %%
 recorded = load_recorded()
@@ -828,9 +844,9 @@ cases = mystery_cases(recorded)
 plot_cases({letter: run.metrics for letter, run in cases.items()})
 
 # %% [markdown]
-# *The figure: four runs, a column each. From top to bottom: the margin, and the share of triples ranked
-# right, on training triples (line) and held-out triples (dots); the KL from the reference; entropy and length
-# of the policy's responses, relative to the start.*
+# *The figure: four runs, a column each. From top to bottom: the margin, and the share of triples
+# ranked right, on training triples (line) and held-out triples (dots); the KL from the reference;
+# entropy and length of the policy's responses, relative to the start.*
 
 # %%
 changes = sorted(run.condition.name for run in cases.values())
@@ -843,8 +859,8 @@ for letter, run in cases.items():
     held(guesses[letter], run.condition.name, f"flags: {evidence}")
 
 # %% [markdown]
-# Do the rules hold beyond these four runs? Their thresholds were set on runs with seeds 0 and 1, so only
-# runs with other seeds can tell:
+# Do the rules hold beyond these four runs? Their thresholds were set on runs with seeds 0 and 1, so
+# only runs with other seeds can tell:
 
 # %%
 unseen = [run for run in recorded if run.seed not in TUNED_SEEDS]
@@ -864,10 +880,11 @@ claim(
 )
 
 # %% [markdown]
-# Some lines have no disease that a rule could name. Their settings cost wins, or cost nothing, while all
-# curves look as they should. The most instructive one is DPO without SFT first. Its KL *from the base model*
-# is small, so it stays near the base model, and section 2 measured how seldom that keeps the format. Rules
-# read only numbers, so read answers too. Here are these runs on all recorded seeds:
+# Some lines have no disease that a rule could name. Their settings cost wins, or cost nothing,
+# while all curves look as they should. The most instructive one is DPO without SFT first. Its KL
+# *from the base model* is small, so it stays near the base model, and section 2 measured how seldom
+# that keeps the format. Rules read only numbers, so read answers too. Here are these runs on all
+# recorded seeds:
 
 # %%
 nameless = [run for run in recorded if not run.condition.disease]
@@ -885,9 +902,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## 7 · What has changed?
 #
-# A growing [gap](GLOSSARY.md#gap) between chosen and rejected is necessary, but it proves little. Two
-# questions are better: how far has the policy moved, and what does it say? The distance is the KL divergence
-# from the SFT model, estimated from the policy's own samples.
+# A growing [gap](GLOSSARY.md#gap) between chosen and rejected is necessary, but it proves little.
+# Two questions are better: how far has the policy moved, and what does it say? The distance is the
+# KL divergence from the SFT model, estimated from the policy's own samples.
 
 # %%
 exercises.kl_from_samples.card()
@@ -902,7 +919,8 @@ def kl_from_samples(policy_logps, reference_logps, mask):
 kl_from_samples = exercises.kl_from_samples.check(kl_from_samples)
 
 # %% [markdown]
-# We estimate it on the evaluation prompts, with the adapter that was saved: what we look at is what we keep.
+# We estimate it on the evaluation prompts, with the adapter that was saved: what we look at is what
+# we keep.
 
 # %%
 dpo = workspace.load(dpo_run.folder)
@@ -933,18 +951,18 @@ print(
 )
 
 # %% [markdown]
-# **Two estimators** (optional, up to the next text). Both estimate the same number. $k_1$ is the mean
-# log-ratio. With $d$ for the log-ratio of one token, $k_3$ adds $e^{-d} - 1$ for each token, a term whose
-# expectation is zero. The term is meant to steady the estimate, and it does so where the probabilities of
-# *every* token are nearly those of the reference.
+# **Two estimators** (optional, up to the next text). Both estimate the same number. $k_1$ is the
+# mean log-ratio. With $d$ for the log-ratio of one token, $k_3$ adds $e^{-d} - 1$ for each token, a
+# term whose expectation is zero. The term is meant to steady the estimate, and it does so where the
+# probabilities of *every* token are nearly those of the reference.
 #
-# It is large for tokens that the reference would say and the policy hardly ever samples. Most samples miss
-# such tokens, and then $k_3$ comes out too low. Now and then a sample has one, and then $k_3$ jumps, together
-# with its standard error. A small KL per response does not rule this out, because one token on which the
-# models disagree is enough. The standard error of $k_3$ does not tell either, because it has not seen what
-# the samples missed. But both estimators are unbiased. So where they differ by several standard errors, one
-# of them has missed its tail. Here is this policy, and two between it and SFT, which are made by scaling the
-# adapter down:
+# It is large for tokens that the reference would say and the policy hardly ever samples. Most
+# samples miss such tokens, and then $k_3$ comes out too low. Now and then a sample has one, and
+# then $k_3$ jumps, together with its standard error. A small KL per response does not rule this
+# out, because one token on which the models disagree is enough. The standard error of $k_3$ does
+# not tell either, because it has not seen what the samples missed. But both estimators are
+# unbiased. So where they differ by several standard errors, one of them has missed its tail. Here
+# is this policy, and two between it and SFT, which are made by scaling the adapter down:
 
 # %%
 from peft.helpers import rescale_adapter_scale
@@ -976,8 +994,8 @@ for part, row in both.iterrows():
     )
 
 # %% [markdown]
-# Is the adapter on the disk the one that was trained? A process that has never had it in memory loads it and
-# answers:
+# Is the adapter on the disk the one that was trained? A process that has never had it in memory
+# loads it and answers:
 
 # %%
 warm_up()  # meanwhile the processes of section 8 get ready
@@ -995,9 +1013,9 @@ side_by_side(
 )
 
 # %% [markdown]
-# These three prompts were picked because SFT had failed on them, so they flatter DPO; and three prompts
-# should convince nobody anyway. Session C asks all three models the same evaluation prompts and says, with
-# intervals, what has changed.
+# These three prompts were picked because SFT had failed on them, so they flatter DPO; and three
+# prompts should convince nobody anyway. Session C asks all three models the same evaluation prompts
+# and says, with intervals, what has changed.
 
 # %% [markdown]
 # Until then, page through more answers:
@@ -1008,9 +1026,10 @@ slider = pager(task, evaluation[:50], {name: texts[:50] for name, texts in sampl
 # %% [markdown]
 # ## 8 · Which beta, which learning rate?
 #
-# We make short runs, each with one setting changed, and judge each against SFT on validation prompts. To
-# choose on the evaluation prompts would flatter the choice. (The KL of a run that has hardly moved may come
-# out just below zero, because it is the mean of a few log-ratios: see section 6.)
+# We make short runs, each with one setting changed, and judge each against SFT on validation
+# prompts. To choose on the evaluation prompts would flatter the choice. (The KL of a run that has
+# hardly moved may come out just below zero, because it is the mean of a few log-ratios: see section
+# 6.)
 
 # %%
 matters = predict(
@@ -1029,9 +1048,9 @@ sweep[columns].sort_values(["learning_rate", "beta"]).round(4)
 plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
 
 # %% [markdown]
-# *The figure: the win rate against SFT, on the left over the KL that was paid for it, on the right over the
-# gap that the run showed (its margin without the factor beta). In blue runs beta was changed, in red runs the
-# learning rate.*
+# *The figure: the win rate against SFT, on the left over the KL that was paid for it, on the right
+# over the gap that the run showed (its margin without the factor beta). In blue runs beta was
+# changed, in red runs the learning rate.*
 
 # %%
 by_rate = sweep[sweep["beta"] == profile.dpo.beta].sort_values("learning_rate")
@@ -1094,25 +1113,25 @@ for name, n, settings in (
     )
 
 # %% [markdown]
-# Why does section 6 not train with that choice? Because the choice was made for runs as short as these. With
-# Adam, a step moves each weight by about the learning rate, so a rate that is best for few steps is too much
-# for many. The README tells of a seed on which a slightly higher rate than the profile's did much worse.
-# Choose on runs that are as long as the one you mean to make.
+# Why does section 6 not train with that choice? Because the choice was made for runs as short as
+# these. With Adam, a step moves each weight by about the learning rate, so a rate that is best for
+# few steps is too much for many. The README tells of a seed on which a slightly higher rate than
+# the profile's did much worse. Choose on runs that are as long as the one you mean to make.
 #
-# The chosen rate may also lie outside the range that the checklist calls usual (section 5). That is no
-# contradiction. The checklist does not know how long a run is; it warns whoever carries a rate from short runs
-# over to a long one. A rate that it marks is not forbidden, but it needs a reason like the one here: what the
-# policy says, and how far it has moved.
+# The chosen rate may also lie outside the range that the checklist calls usual (section 5). That is
+# no contradiction. The checklist does not know how long a run is; it warns whoever carries a rate
+# from short runs over to a long one. A rate that it marks is not forbidden, but it needs a reason
+# like the one here: what the policy says, and how far it has moved.
 #
-# And beta? With Adam, which divides gradients by their size, a run as short as these hardly feels it. Beta
-# decides where a run ends if it goes on for ever (session A drew both sides).
+# And beta? With Adam, which divides gradients by their size, a run as short as these hardly feels
+# it. Beta decides where a run ends if it goes on for ever (session A drew both sides).
 
 # %% [markdown]
 # ## 9 · A judge can be wrong
 #
-# So far the judge was the program that knows the truth (or an LLM, if you set `COURSE_JUDGE`). Real judges
-# make errors, prefer what stands first, and prefer what is long. Here are four judges on the pairs of section
-# 3, beside the truth:
+# So far the judge was the program that knows the truth (or an LLM, if you set `COURSE_JUDGE`). Real
+# judges make errors, prefer what stands first, and prefer what is long. Here are four judges on the
+# pairs of section 3, beside the truth:
 
 # %%
 judges = [
@@ -1142,11 +1161,11 @@ print(
 )
 
 # %% [markdown]
-# The first two lines follow from how these judges are made. The taste of the first judge turns with the
-# order, so its wrong verdicts contradict themselves. The errors of the second depend on the pair, so asking in
-# the other order does not give them away. Real judges do both. What has to be measured is the price, which is
-# the pairs that are lost. Note also that only the *labels* are mended. A win rate counts a contradiction as a
-# tie, and is therefore pulled towards one half:
+# The first two lines follow from how these judges are made. The taste of the first judge turns with
+# the order, so its wrong verdicts contradict themselves. The errors of the second depend on the
+# pair, so asking in the other order does not give them away. Real judges do both. What has to be
+# measured is the price, which is the pairs that are lost. Note also that only the *labels* are
+# mended. A win rate counts a contradiction as a tie, and is therefore pulled towards one half:
 
 # %%
 contest = partial(win_rate, evaluation, sampled["SFT+DPO"], sampled["SFT"])
@@ -1163,11 +1182,12 @@ claim(
 )
 
 # %% [markdown]
-# Asking in both orders does not mend a wrong opinion or a taste for length either. What do wrong labels cost?
+# Asking in both orders does not mend a wrong opinion or a taste for length either. What do wrong
+# labels cost?
 #
-# The next cells label the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs, train on
-# each set of labels with several seeds, and compare each run with SFT by the *truth* on the validation
-# prompts. Where the share of wrong labels is largest, **robust DPO**
+# The next cells label the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs,
+# train on each set of labels with several seeds, and compare each run with SFT by the *truth* on
+# the validation prompts. Where the share of wrong labels is largest, **robust DPO**
 # ([2403.00409](https://arxiv.org/abs/2403.00409)) runs beside DPO. Its loss is told the error rate:
 #
 # $$\mathcal{L}_\varepsilon = \frac{(1-\varepsilon)\,\mathcal{L}(y_w, y_l) -
@@ -1207,10 +1227,10 @@ noise = noise_table(noisy_runs)
 plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 
 # %% [markdown]
-# *The figure. Left: the win rate against SFT falls as more labels are wrong, with 95 % intervals over prompts
-# and a grey dot for each seed; robust DPO stands beside it where most labels are wrong. Right: how hard each
-# loss pulls at a pair, over the margin that the pair has; the grey band shows where these runs were on
-# average.*
+# *The figure. Left: the win rate against SFT falls as more labels are wrong, with 95 % intervals
+# over prompts and a grey dot for each seed; robust DPO stands beside it where most labels are
+# wrong. Right: how hard each loss pulls at a pair, over the margin that the pair has; the grey band
+# shows where these runs were on average.*
 
 # %%
 # %%needs truth
@@ -1250,12 +1270,12 @@ claim(
 )
 
 # %% [markdown]
-# **What happens in a long training** (optional, to the end). Why do the two losses hardly differ *here*? Look
-# at the right-hand picture. Near margin zero, every such loss pulls equally hard at all pairs. The losses
-# differ only in scale, by $1/(1-2\varepsilon)$, and Adam divides a gradient by its size. Runs as short as
-# these stay near margin zero. What would happen at the end of a long training? Take one pair whose order is
-# right with probability 0.9 and whose label is wrong in 30 % of the cases, and minimise both losses over its
-# margin:
+# **What happens in a long training** (optional, to the end). Why do the two losses hardly differ
+# *here*? Look at the right-hand picture. Near margin zero, every such loss pulls equally hard at
+# all pairs. The losses differ only in scale, by $1/(1-2\varepsilon)$, and Adam divides a gradient
+# by its size. Runs as short as these stay near margin zero. What would happen at the end of a long
+# training? Take one pair whose order is right with probability 0.9 and whose label is wrong in 30 %
+# of the cases, and minimise both losses over its margin:
 
 # %%
 right, rate = 0.9, 0.3
@@ -1285,9 +1305,10 @@ claim(
 )
 
 # %% [markdown]
-# So symmetric errors do not teach DPO the wrong order. They do two things: they make it timid, as a larger
-# beta would, and they bury the signal in noise. The robust loss undoes the first but not the second. What
-# would more pairs from the same judge do? Label this pair again and again, and fit DPO's margin to the labels:
+# So symmetric errors do not teach DPO the wrong order. They do two things: they make it timid, as a
+# larger beta would, and they bury the signal in noise. The robust loss undoes the first but not the
+# second. What would more pairs from the same judge do? Label this pair again and again, and fit
+# DPO's margin to the labels:
 
 # %%
 torch.manual_seed(0)
