@@ -876,8 +876,8 @@ claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:
 # *exactly* so. If the reward model may give each response a reward of its own, its fit and DPO's
 # fit are the same problem in other words, even with few pairs and wrong labels. Both fits maximise
 # the log-likelihood of the pairs minus a **ridge**: 0.1 times the sum of squared weights in one
-# case, of squared implicit rewards in the other. Without a ridge, a pair that always falls the same
-# way would send both fits to infinity. It has to be the same in both:
+# case, of squared implicit rewards in the other. Without a ridge, pairs of which the same
+# response always wins would send both fits to infinity. It has to be the same in both:
 
 # %%
 few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)

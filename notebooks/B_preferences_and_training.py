@@ -951,10 +951,10 @@ print(
 )
 
 # %% [markdown]
-# **Two estimators** (optional, up to the next text). Both estimate the same number. $k_1$ is the
-# mean log-ratio. With $d$ for the log-ratio of one token, $k_3$ adds $e^{-d} - 1$ for each token, a
-# term whose expectation is zero. The term is meant to steady the estimate, and it does so where the
-# probabilities of *every* token are nearly those of the reference.
+# **Two estimators** (optional, down to the check of the saved adapter). Both estimate the same
+# number. $k_1$ is the mean log-ratio. With $d$ for the log-ratio of one token, $k_3$ adds $e^{-d} -
+# 1$ for each token, a term whose expectation is zero. The term is meant to steady the estimate, and
+# it does so where the probabilities of *every* token are nearly those of the reference.
 #
 # It is large for tokens that the reference would say and the policy hardly ever samples. Most
 # samples miss such tokens, and then $k_3$ comes out too low. Now and then a sample has one, and

@@ -22,7 +22,7 @@
 # **You will**
 # 1. run the three models on 30 prompts, then on 300, and say what each number can show,
 # 2. compare them metric by metric with paired intervals, and response against response,
-# 3. compare them at equal length, since most judges have a taste for length,
+# 3. compare them at equal length, because judges often have a taste for length,
 # 4. put other judges beside the truth: careless ones, a reward model, an LLM if you have a key,
 # 5. find out when the reward [gap](GLOSSARY.md#gap) misleads, and what DPO cost elsewhere,
 # 6. recognise runs that went wrong by their curves and answers,
@@ -134,8 +134,8 @@ models = workspace.models()  # base, SFT, SFT+DPO
 
 # %% [markdown]
 # Thirty prompts are what a team begins with. `answers` asks every model, at temperature 0.7, and
-# keeps each answer under the *contents* of the model's files. Run the cell again, and nothing is
-# generated. Train again, and everything is.
+# stores each answer under a key made from the *contents* of the model's files. Run the cell again,
+# and nothing is generated. Train again, and everything is.
 #
 # Which prompts? The settings with which session B trains were found by trying several on evaluation
 # alerts (the README says how). A result on those alerts would flatter the choice. So these prompts
@@ -624,7 +624,7 @@ for text in (
 #
 # **What does a judge's error do to the result?** Take a judge who is right in 85 % of the pairs.
 # Errors that go both ways pull a win rate towards one half: a share $\varepsilon$ of the wins
-# become losses and of the losses become wins, while ties stay ties.
+# become losses, the same share of the losses become wins, and ties stay ties.
 
 # %%
 careless = FlawedJudge(truth, "right in 85 %", error_rate=0.15)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 
 import jupytext
@@ -49,7 +50,8 @@ def unlinked_first_uses(cells) -> list[str]:
     pieces = list(shown(cells))
     found = []
     for term in TERMS:
-        word = re.compile(rf"\b{term.removesuffix('s')}s?\b", re.IGNORECASE)
+        words = term.removesuffix("s").replace(" ", r"\s+")
+        word = re.compile(rf"\b{words}s?\b", re.IGNORECASE)
         first = next(((text, to) for text, to in pieces if word.search(text)), None)
         if first and first[1] != anchor(term):
             found.append(f"{term}: {' '.join(first[0].split())}")
@@ -105,3 +107,13 @@ def test_a_use_before_its_link_is_found():
     )
     found = [line.split(":")[0] for line in unlinked_first_uses(notebook.cells)]
     assert found == ["nats", "proxy"]
+
+
+def test_executed_copies_have_it_beside_them(tmp_path, monkeypatch):
+    from coursekit.week import run_course
+
+    monkeypatch.setenv("COURSE_ARTIFACTS", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["run_course", "--only", "no session"])
+    assert run_course.main() == 0
+    (copy,) = tmp_path.rglob("GLOSSARY.md")
+    assert copy.read_text(encoding="utf-8") == GLOSSARY
