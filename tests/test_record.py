@@ -15,6 +15,7 @@ from coursekit.week.record import (
     SHUFFLED,
     Costs,
     controls,
+    curve_of,
     load_week,
     peak_memory,
     record_week,
@@ -65,7 +66,7 @@ def test_controls_are_judged_by_the_truth(week):
     assert (found["low"] <= found["win rate"]).all() and (found["win rate"] <= found["high"]).all()
 
 
-def test_curves_are_drawn_over_their_share_of_the_steps(week):
+def test_curves_are_drawn_over_their_share_of_the_steps(week, tmp_path):
     figure = plot_weeks({"one": week.curves, "other": week.curves})
     loss, margin, right = figure.axes
     assert all(len(axes.get_lines()) >= 2 for axes in (loss, margin, right))
@@ -75,6 +76,8 @@ def test_curves_are_drawn_over_their_share_of_the_steps(week):
     held = [line for line in margin.get_lines() if line.get_marker() == "o"]
     expected = [e["held/margins"] for e in week.curves["SFT+DPO"] if "held/margins" in e]
     assert [y for y in held[0].get_ydata() if y == y] == expected and expected
+    brought = plot_weeks({"brought": {"SFT": curve_of(tmp_path), "SFT+DPO": week.curves[SHUFFLED]}})
+    assert [len(axes.get_lines()) > 0 for axes in brought.axes] == [False, True, True]
 
 
 def test_the_record_says_nothing_of_where_it_was_made(week, workspace):

@@ -301,9 +301,15 @@ def _audit(workspace: Workspace) -> list[str]:
 
 
 def curve_of(folder: str | Path) -> list[dict[str, float]]:
-    """What was logged at each step, and where validation was measured that as `held/...`."""
-    from ..training import load_run
+    """What was logged at each step, and where validation was measured that as `held/...`.
 
+    Nothing for a model that no run has left there.
+    """
+    from ..training import load_run
+    from ..training.run import is_finished
+
+    if not is_finished(folder):
+        return []
     curve = []
     for entry in load_run(folder).history:
         held = {

@@ -448,6 +448,8 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
             for (model, curves), colour in zip(
                 weeks.items(), (BLUE, VERMILION, GREEN), strict=False
             ):
+                if not curves[stage]:
+                    continue  # a model that came as it is
                 entries = pd.DataFrame(curves[stage])
                 share = entries["step"] / entries["step"].max()
                 values = entries[name].dropna()
