@@ -44,9 +44,10 @@
 # | 7 · Does the reward gap predict the win? | 15 | |
 # | 8 · What did it cost elsewhere? | 10 | |
 # | 9 · The failure gallery | 15 | |
-# | 10 · Reflect, and publish | 30 | 10 |
-# | 11 · Can you answer these? | 10 | |
-# | together | 180 | 70 |
+# | 10 · The same week on a real model | | 15 |
+# | 11 · Reflect, and publish | 30 | 10 |
+# | 12 · Can you answer these? | 10 | |
+# | together | 180 | 85 |
 
 # %%
 import json
@@ -1006,13 +1007,14 @@ print(", ".join(letter for letter in lost if letter in looks_fine) or "none")
 claim(len(lost) >= 2, f"{len(lost)} of {len(cases)} runs are worse than no DPO at all")
 
 # %% [markdown]
-# ## 10 · The same week on a real model
+# ## 10 · The same week on a real model · optional
 #
-# All of this was a model of under a million weights that had seen nothing but alerts. What of it holds for
-# one that has read the internet? The same task, rubric and commands on Gemma 3 270M: pretrained, without a
-# chat template, on a CPU, with fewer prompts. Its answers are recorded, its weights are not. What follows
-# evaluates these answers here, by the functions from above; `COURSE_PROFILE=laptop python -m coursekit
-# record` repeats it (the README tells how).
+# So far everything was shown on a model of fewer than a million weights that has seen nothing but
+# alerts. How much of it holds for a model that has read the internet? Here are the same task,
+# rubric and commands with Gemma 3 270M, which is pretrained and has no chat template, on a CPU and
+# with fewer prompts. Its answers are recorded; its weights are not. The cells below evaluate these
+# answers with the functions from above. `COURSE_PROFILE=laptop python -m coursekit record` repeats
+# the recording (the README says how).
 
 # %%
 real = load_week("gemma-3-270m")
@@ -1029,8 +1031,8 @@ pd.DataFrame(
 ).round(1)
 
 # %% [markdown]
-# Without a chat template, prompt and response can grow together in one token (session B's checklist). Did
-# they?
+# Without a chat template, a token may span the end of the prompt and the start of the response
+# (session B's checklist counts such rows). Did that happen?
 
 # %%
 claim(
@@ -1049,8 +1051,8 @@ ours = {name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")}
 plot_weeks({"ours": ours, real.title.split(",")[0]: real.curves})
 
 # %% [markdown]
-# *The figure: left, the SFT loss; then DPO's reward margin and the share of pairs ranked right, each over the
-# share of its steps. Dots: held-out pairs.*
+# *The figure, from left to right: the SFT loss, DPO's reward margin and the share of pairs ranked
+# right, each over the share of its steps. Dots are held-out pairs.*
 
 # %%
 three = {name: real.answers[name] for name in ("base", "SFT", "SFT+DPO")}
@@ -1071,9 +1073,10 @@ held(
 )
 
 # %% [markdown]
-# **What else could explain it?** That the model was trained some more: DPO on the same responses, but a coin
-# says which is the better one. Or that DPO's model only samples cooler, and cool answers are better: then
-# SFT at temperature 0 would do as well, and at temperature 0 there would be nothing left to win.
+# **What else could explain it?** Perhaps it is only that the model was trained some more. The
+# control for that is DPO on the same responses, where a coin says which one is better. Or perhaps
+# the DPO model only samples as if at a lower temperature, and such answers are better. Then SFT at
+# temperature 0 would do as well, and at temperature 0 there would be nothing left to win.
 
 # %%
 styled(controls(real)).format("{:.1%}", subset=["win rate", "low", "high"])
