@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import copy
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def main() -> int:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)  # the sessions link to it
     for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
         target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
         if not run_notebook(source, target, folder / f"{source.stem}.html"):
