@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..common.made_from import fingerprint, plain, versions
 from ..common.statistics import Estimate
 from ..workspace import Workspace
+from .gallery import RECORDED_RUNS, flipped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Made = TypeVar("Made")
-WEEKS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded_weeks"
+WEEKS = RECORDED_RUNS.parent / "recorded_weeks"
 CURVES = ("step", "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 SHUFFLED = "SFT+DPO, labels at random"
 GREEDY = {"SFT": "SFT, greedy", "SFT+DPO": "SFT+DPO, greedy"}
@@ -227,7 +228,6 @@ def _shuffled(workspace: Workspace) -> Path:
     same. The validation triples keep their labels.
     """
     from ..training import train_dpo
-    from .gallery import flipped
 
     train, held = workspace.triples()
     train, _ = flipped(0.5)(train, held, random.Random(workspace.seed))
