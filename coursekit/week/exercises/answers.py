@@ -167,12 +167,8 @@ def shown(value: Any) -> str:
     if isinstance(value, Tensor):
         if value.numel() > 24:
             return f"a tensor of shape {tuple(value.shape)}"
-        half = "" if value.dtype == torch.float64 or not value.is_floating_point() else value.dtype
-        return f"{_rounded(value.tolist())}{f' ({half})' if half else ''}"
-    return getattr(value, "__name__", None) or repr(value)
-
-
-def _rounded(values: Any) -> str:
-    if isinstance(values, list):
-        return f"[{', '.join(map(_rounded, values))}]"
-    return f"{values:.6g}"
+        in_full = value.dtype == torch.float64 or not value.is_floating_point()
+        return shown(value.tolist()) + ("" if in_full else f" ({value.dtype})")
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)

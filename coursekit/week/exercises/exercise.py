@@ -12,7 +12,6 @@ import ast
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,19 +85,21 @@ class Exercise:
 
     def code(self) -> str:
         """The solution as it can be pasted over the stub: the function, after what it imports."""
-        lines = textwrap.dedent(inspect.getsource(self.solution)).splitlines()
-        (function,) = ast.parse("\n".join(lines)).body
+        source = inspect.getsource(sys.modules[self.solution.__module__])
+        statements = ast.parse(source).body
+        name = self.solution.__name__
+        function = next(node for node in statements if getattr(node, "name", None) == name)
+        lines = source.splitlines()[function.lineno - 1 : function.end_lineno]
+        function.decorator_list = []  # what the exercise itself needs
         names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-        module = ast.parse(inspect.getsource(sys.modules[self.solution.__module__]))
         imports = [
             ast.unparse(type(node)(**{**vars(node), "names": [alias]}))
-            for node in module.body
+            for node in statements
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for alias in node.names
             if (alias.asname or alias.name) in names
         ]
-        body = lines[function.lineno - 1 :]  # without the decorator
-        return "\n".join([*imports, *["", ""] * bool(imports), *body])
+        return "\n".join([*imports, *["", ""] * bool(imports), *lines])
 
     def check(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Print the outcome; return `answer` if it is correct, else the course's own function."""
@@ -116,7 +117,7 @@ class Exercise:
 
     def judge(self, answer: Callable[..., Any], seed: int = 0) -> Outcome:
         """The outcome of `answer` on the inputs drawn with `seed`, without printing."""
-        cases = self._cases(seed)
+        cases = self.inputs(seed)
         given = [self._ask(answer, case) for case in cases]
         if any(isinstance(each.error, NotImplementedError) for each in given):
             return Outcome("not attempted", f"not attempted yet. {GOES_ON}")
@@ -146,8 +147,8 @@ class Exercise:
             or general_mistake(given, wanted)
         )
 
-    def _cases(self, seed: int) -> list[dict[str, Any]]:
-        """The inputs, each by the names of the arguments."""
+    def inputs(self, seed: int = 0) -> list[dict[str, Any]]:
+        """The inputs drawn with `seed`, each by the names of the arguments."""
         names = inspect.signature(self.solution).parameters
         return [dict(zip(names, case, strict=True)) for case in self.cases(Draw(seed))]
 

@@ -200,6 +200,10 @@ def closed_form(log_reference: torch.Tensor, reward: torch.Tensor, beta: float) 
             "the ratio is of probabilities: in logarithms that is a difference.",
         ),
         Mistake(
+            lambda policy, ref, beta: beta * torch.log(policy / ref),
+            "these are logarithms already: the logarithm of a ratio is their *difference*.",
+        ),
+        Mistake(
             lambda policy, ref, beta: beta * (policy.exp() - ref.exp()),
             "these are differences of probabilities; the reward is a difference of *logarithms*.",
         ),
@@ -295,6 +299,11 @@ _FOUR = (
         Mistake(
             lambda pw, pl, rw, rl, beta: -F.logsigmoid(beta * ((pw - rw) + (pl - rl))),
             "the two rewards are added: the margin is their difference.",
+        ),
+        Mistake(
+            lambda pw, pl, rw, rl, beta: -F.logsigmoid(beta * (pw - rw - pl - rl)),
+            "a bracket is missing: minus (log pi - log pi_ref) of the rejected response *adds* its "
+            "reference.",
         ),
         Mistake(
             lambda pw, pl, rw, rl, beta: F.logsigmoid(beta * ((pw - rw) - (pl - rl))),
@@ -676,7 +685,7 @@ def ipo_loss(
     difficulty=3,
     importance=3,
     minutes=10,
-    hint="`mismatched_log_ratio.mean().clamp(min=0)`, in this order; and `.detach()`.",
+    hint="`mismatched_log_ratio.mean()` comes first; then clamp(min=0), and detach().",
     cases=lambda draw: [
         (numbers(1.0, -2.0), numbers(0.5, 2.5, -0.3), 0.5),
         (numbers(1.0, -2.0), numbers(-4.0, 1.0), 0.5),

@@ -449,7 +449,7 @@ def _k3(policy: Tensor, reference: Tensor) -> Tensor:
             numbers(-1.5, -0.4, -2.5, -0.9, -1.0, -1.0).reshape(2, 3),
             numbers(1, 1, 1, 1, 1, 0).reshape(2, 3),
         ),
-        *[_sampled(draw, above) for above in (0.5, 0.5, 0.0, -0.5)],
+        *[_sampled(draw, above) for above in (0.5, 0.5, 0.0, -1.0)],
         tuple(each.float() for each in _sampled(draw, 0.5)),
     ],
     mistakes=[
@@ -566,7 +566,7 @@ def _first_steps(draw: Draw) -> list[tuple[float, float]]:
     losses = [
         _LN_2 + side * off
         for side in (-1, 1)
-        for off in (0.0, draw.uniform(0.006, 0.0095), draw.uniform(0.0105, 0.014), 0.1)
+        for off in (0.0, draw.uniform(0.008, 0.0095), draw.uniform(0.0105, 0.014), 0.1)
     ]
     ratios = [
         side * off
@@ -676,11 +676,10 @@ def _unpaired(points: Tensor, kls: Tensor) -> int:
     return int(kls.where(points.mean(1) >= low, torch.inf).argmin())
 
 
-def _within(points: Tensor, kls: Tensor, standard_errors: float, root: bool = True) -> int:
-    """The least KL among the runs behind the best by at most so many standard errors."""
+def _as_good(points: Tensor, deviations: float) -> Tensor:
+    """Which runs are behind the best by at most so many deviations over the square root of N."""
     behind = points[points.mean(1).argmax()] - points
-    error = behind.std(1) / (points.shape[1] ** 0.5 if root else 1)
-    return int(kls.where(behind.mean(1) <= standard_errors * error, torch.inf).argmin())
+    return behind.mean(1) <= deviations * behind.std(1) / points.shape[1] ** 0.5
 
 
 def _runs(*shares: tuple[int, int, int]) -> Tensor:
@@ -752,13 +751,15 @@ def _sweep(draw: Draw) -> tuple[Tensor, Tensor]:
             "win rate per nat: half a nat less is not worth any number of lost comparisons.",
         ),
         Mistake(
-            lambda points, kls: int((points.mean(1) - kls).argmax()),
-            "win rate minus KL: a nat and a share of comparisons have no common unit.",
-        ),
-        Mistake(
-            lambda points, kls: _within(points, kls, 1.96, root=False),
+            lambda points, kls: int(
+                kls.where(_as_good(points, 1.96 * points.shape[1] ** 0.5), torch.inf).argmin()
+            ),
             "the standard deviation of the differences tells how single prompts spread; their "
             "*mean's* standard error is that divided by the square root of N.",
+        ),
+        Mistake(
+            lambda points, kls: int(kls[_as_good(points, 1.96)].argmin()),
+            "the index counts among the runs that are left: asked for is the one in points.",
         ),
         Mistake(
             lambda points, kls: int(kls.where(points.mean(1) > 0.5, torch.inf).argmin()),

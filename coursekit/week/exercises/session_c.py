@@ -59,6 +59,11 @@ _ENDS = numbers(0.025, 0.975)
             "5 % at either end leave 90 % between them: 2.5 % each for 95 %.",
         ),
         Mistake(
+            lambda values, picks: torch.quantile(values[picks].mean(-1), _ENDS.to(values) / 100),
+            "these are the quantiles of 0.025 and 0.975 per cent: percentile wants 2.5 and 97.5, "
+            "quantile 0.025 and 0.975.",
+        ),
+        Mistake(
             lambda values, picks: torch.quantile(values[picks].mean(0), _ENDS.to(values)),
             "the mean is taken over the resamples (first axis): one number a *place*. Take it over "
             "the N values of each resample (last axis).",
@@ -291,6 +296,10 @@ _GAIN = torch.tensor([0.05, 0.1, 0.0, 0.05, 0.1] * 4, dtype=torch.float64)
         Mistake(
             lambda ours, theirs: _paired(ours - theirs, 1.645),
             "1.645 standard errors cover 90 %: 1.96 for 95 %.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired(ours - theirs, 2.0),
+            "2 standard errors are a rule of thumb: 1.96 for 95 %.",
         ),
         Mistake(
             lambda ours, theirs: _paired(theirs - ours, 1.96),
