@@ -358,7 +358,7 @@ Markdown(to_markdown(table))
 # verdicts and missing ones?
 
 # %%
-exercises.win_rate.card()
+exercises.win_rate_of.card()
 
 
 # %%
@@ -367,7 +367,7 @@ def win_rate_of(preferences: list) -> float:
     raise NotImplementedError
 
 
-win_rate_of = exercises.win_rate.check(win_rate_of)
+win_rate_of = exercises.win_rate_of.check(win_rate_of)
 
 # %%
 result = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], judge)
