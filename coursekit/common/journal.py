@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,7 @@ def _read(path: Path) -> tuple[str, list[list[dict[str, Any]]], int]:
     groups: list[list[dict[str, Any]]] = []
     group: list[dict[str, Any]] = []
     read = whole = 0
-    # The last piece is nothing, or half a line.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_whole_lines(path), start=1):
         try:
             row = json.loads(line)
             *place, seal = row.pop("journal")
@@ -136,10 +135,16 @@ def _read(path: Path) -> tuple[str, list[list[dict[str, Any]]], int]:
             raise ValueError(f"line {number} is damaged, or of another kind of file") from None
         if place != [of, len(groups), rows] or seal != fingerprint(place, len(group), row):
             raise ValueError(f"line {number} was edited or moved, or one before it is missing")
-        read += len(line) + 1
+        read += len(line)
         if rows:
             group.append(row)
         if len(group) == rows:
             groups.append(group)
             group, whole = [], read
     return of, groups, whole
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines with their ends; half a line at the end of the file is none."""
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))

@@ -78,7 +78,7 @@ def write_files(folder: Path, n: int, *words: int) -> int:
 
     from ..tasks.new import make_task
 
-    size, task = 0, make_task(folder / "task")
+    task = make_task(folder / "task")
     rows = made_up_rows(n, *words)
     first = next(rows)
     schema = RecordBatch.from_pylist([first]).schema
@@ -94,9 +94,9 @@ def write_files(folder: Path, n: int, *words: int) -> int:
             columns.write_batch(RecordBatch.from_pylist(batch, schema))
             cells.writerows(batch)
             for row in batch:
-                size += lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
                 prompts.write(json.dumps({"prompt": row["prompt"]}) + "\n")
-    return size
+    return (folder / "rows.jsonl").stat().st_size
 
 
 def _batches(first: Row, rows: Iterator[Row], size: int = 10_000) -> Iterator[list[Row]]:
