@@ -150,6 +150,9 @@ def test_a_file_that_was_cut_says_so_whatever_its_last_line_says(tmp_path):
             path.write_bytes(cut)
             with pytest.raises(ValueError, match=r"has [34] rows, and 5 were saved|skip_bad"):
                 load_triples(path)
+        path.write_bytes(content[:-20] + b"\xff" + content[-20:])
+        with pytest.raises(ValueError, match="not text in UTF-8"):
+            load_triples(path)
         path.write_bytes(content)
         assert len(load_triples(path)) == 5
 
@@ -290,6 +293,14 @@ def test_what_takes_long_says_how_far_it_is(tmp_path, clock, capsys, name):
     said = capsys.readouterr().err
     assert f"reading {name}: " in said and " s left" in said
     assert re.search(r": 5[01] (rows|lines) in \d", said)
+
+
+def test_a_list_is_read_to_its_last_line(tmp_path, clock, capsys):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(list(made_up_rows(5, 5, 5)), indent=1) + "\n", encoding="utf-8")
+    clock.step = 1.0
+    load_triples(path)
+    assert "reading rows.json: 42 lines in" in capsys.readouterr().err
 
 
 def test_the_audit_and_writing_say_it_too(tmp_path, clock, capsys):

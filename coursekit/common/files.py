@@ -199,15 +199,19 @@ def shorten(text: str, most: int) -> str:
 
 
 class Counted:
-    """Items that come one by one, and how many have come so far: `n`."""
+    """Items that come one by one, `n` so far; `broken` if a ValueError keeps the rest back."""
 
     def __init__(self, items: Iterable[Any]) -> None:
-        self._items, self.n = iter(items), 0
+        self._items, self.n, self.broken = iter(items), 0, False
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._items:
-            self.n += 1
-            yield item
+        try:
+            for item in self._items:
+                self.n += 1
+                yield item
+        except ValueError:
+            self.broken = True
+            raise
 
     def count_all(self) -> int:
         """How many there are: the rest is passed over."""

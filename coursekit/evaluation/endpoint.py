@@ -139,7 +139,7 @@ def respond(
         "sampling code": code_version(sys.modules[__name__]),
     }
     path = folder and Path(folder) / f"{fingerprint(made_from)}.jsonl"
-    keys = [fingerprint(*ask) for ask in asks]
+    keys = [fingerprint(written_out(tokenizer, ask.prompt), *ask[1:]) for ask in asks]
     with Journal(path, made_from) as journal, progress(label, len(asks), "requests") as advance:
         known = {group[0]["ask"]: group for group in journal.done}
         missing = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in known}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist
@@ -161,12 +161,7 @@ def audit(
         findings = [
             *(done(check(triples)) for check in _OF_RESPONSES),
             *_of_prompts(triples, held_out, evaluation, advance),
-            done(_length(triples, shares)),
-            done(_lopsided(triples)),
-            done(_openings(triples)),
-            done(_temperature(triples, shares)),
-            done(_source(triples, shares)),
-            done(_position(triples, pairs, shares)),
+            *map(done, _of_sides(triples, pairs, shares)),
         ]
     findings += [
         _against_scores(margins),
@@ -187,6 +182,16 @@ def _steps(triples: Rows, held_out: Sequence[Prompt], evaluation: Sequence[Promp
     """How much is to be done: a step a row and check, two for each comparison of prompts."""
     comparisons = 1 + bool(held_out) + bool(evaluation)  # see `near_duplicates`
     return len(triples) * (len(_OF_RESPONSES) + 6 + 2 * comparisons)
+
+
+def _of_sides(triples: Rows, pairs: Rows, shares: dict[str, Share]) -> Iterator[Finding]:
+    """What tells the chosen from the rejected responses, beside their content."""
+    yield _length(triples, shares)
+    yield _lopsided(triples)
+    yield _openings(triples)
+    yield _temperature(triples, shares)
+    yield _source(triples, shares)
+    yield _position(triples, pairs, shares)
 
 
 def _told(advance: Callable[[int], None], n: int, finding: Finding) -> Finding:

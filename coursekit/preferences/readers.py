@@ -97,7 +97,8 @@ def load_triples(
         try:
             triples = parse_rows(rows, str(source), allow_empty=allow_empty, skip_bad=skip_bad)
         except ValueError:
-            if path.is_file():  # of a file that was cut, the last row says something else
+            # Of a file that was cut, the last row says something else.
+            if path.is_file() and not rows.broken:
                 check_count(path, rows.count_all())
             raise
         if path.is_file():
@@ -414,25 +415,23 @@ def _file(path: Path) -> Source:
         return _parquet(path)
     if not any(line.strip() for line in lines_of(path)):
         raise ValueError(f"{path} is empty: it should hold one triple a line")
-    if suffix in (".csv", ".tsv"):
-        delimiter = "\t" if suffix == ".tsv" else ","
-        return _line_count(path), "lines", partial(_csv, path, delimiter)
-    return _line_count(path), "lines", partial(_json, path)
-
-
-def _line_count(path: Path) -> int:
     with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
+        lines = sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
+    if suffix in (".csv", ".tsv"):
+        return lines, "lines", partial(_csv, path, "\t" if suffix == ".tsv" else ",")
+    return lines, "lines", partial(_json, path, lines)
 
 
-def _json(path: Path, advance: Advance) -> Iterator[Any]:
+def _json(path: Path, lines: int, advance: Advance) -> Iterator[Any]:
     rows = rows_of(path)
     first = list(islice(rows, 2))
     if len(first) == 1 and isinstance(first[0], dict) and _holds_rows(first[0]):
         raise ValueError(
             f"{path} holds one object ({_names(first[0])}), not rows: save the list of rows alone"
         )
-    yield from told(chain(first, rows), advance)
+    read = Counted(chain(first, rows))
+    yield from told(read, advance)
+    advance(max(0, lines - read.n))  # blank ones, and those of a list that is written on several
 
 
 def _holds_rows(found: Row) -> bool:
@@ -477,6 +476,7 @@ def _csv(path: Path, delimiter: str, advance: Advance) -> Iterator[Any]:
             else:
                 names = list(map(sys.intern, cells))
                 _check_names(names, path)
+        advance(lines.line_num - read)
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num}, is no table ({error}): put each text with commas, "

@@ -8,12 +8,14 @@ and rows included. `--short` makes rows of a line in place of rows of two or thr
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,6 @@ def made_up_rows(n: int, prompt_words: int, response_words: int, seed: int = 0) 
 
 def write_files(folder: Path, n: int, *words: int) -> int:
     """The same rows in each format, and their prompts as a task; bytes of the JSON Lines."""
-    import csv
-
     from pyarrow import RecordBatch, parquet
 
     from ..tasks.new import make_task
@@ -90,7 +90,7 @@ def write_files(folder: Path, n: int, *words: int) -> int:
     ):
         cells = csv.DictWriter(table, list(first))
         cells.writeheader()
-        for batch in _batches(first, rows):
+        for batch in _batches(chain([first], rows)):
             columns.write_batch(RecordBatch.from_pylist(batch, schema))
             cells.writerows(batch)
             for row in batch:
@@ -99,14 +99,8 @@ def write_files(folder: Path, n: int, *words: int) -> int:
     return (folder / "rows.jsonl").stat().st_size
 
 
-def _batches(first: Row, rows: Iterator[Row], size: int = 10_000) -> Iterator[list[Row]]:
-    batch = [first]
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+def _batches(rows: Iterator[Row], size: int = 10_000) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, size)):
         yield batch
 
 
