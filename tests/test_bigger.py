@@ -334,3 +334,27 @@ def test_made_up_rows_are_a_data_set_to_audit():
     found = audit(rows)
     assert 10 < len(found["repeated prompts"].rows) < 60
     assert 20 < len(found["near-duplicate prompts"].rows) < 120
+
+
+def test_a_journal_waits_for_the_disk_once_a_second(tmp_path, monkeypatch):
+    from coursekit.common import journal as module
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self):
+            return self.now
+
+    clock, synced = Clock(), []
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module.os, "fsync", synced.append)
+    with module.Journal(tmp_path / "x.jsonl", {}) as journal:
+        for number in range(50):
+            journal.append([{"number": number}])
+            # On the disk or not, whoever reads the file sees it: this process may be killed.
+            assert len(module.read_journal(tmp_path / "x.jsonl")) == number + 1
+        assert len(synced) == 1
+        clock.now += 1
+        journal.append([])
+        assert len(synced) == 2
+    assert len(synced) == 3  # whatever came last
