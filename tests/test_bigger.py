@@ -50,7 +50,7 @@ def many(tmp_path_factory):
 
 
 @pytest.fixture()
-def clock(monkeypatch):
+def clock(monkeypatch, capsys):
     """A clock of which every look costs as many seconds as `clock.step`, and a terminal to see."""
 
     class Clock:
@@ -109,7 +109,7 @@ def test_an_audit_takes_little_beside_the_rows(many):
     rows = load_triples(many / "rows.jsonl")
     found, peak, _ = peak_of(lambda: audit(rows))
     assert found["near-duplicate prompts"].rows
-    assert peak < 30e6
+    assert peak < 60e6
 
 
 def test_to_columns_in_batches_is_as_all_at_once(monkeypatch):
@@ -133,12 +133,9 @@ def test_every_format_gives_the_same_rows(tmp_path):
     rows_in_files(tmp_path, 60, 8, 6)
     first = load_triples(tmp_path / "rows.jsonl")
     assert first == list(made_up_rows(60, 8, 6)) == load_triples(tmp_path / "rows.parquet")
-    table = load_triples(tmp_path / "rows.csv")
-    assert [{**row, "prompt_id": str(row["prompt_id"])}["chosen"] for row in first] == [
-        row["chosen"] for row in table
-    ]
-    saved = load_triples(tmp_path / "saved")
-    assert [row["rejected"] for row in saved] == [row["rejected"] for row in first]
+    for name in ("rows.csv", "saved"):
+        for one, other in zip(load_triples(tmp_path / name), first, strict=True):
+            assert all(one[column] == other[column] for column in triples.COLUMNS)
 
 
 def test_a_file_that_was_cut_says_so_whatever_its_last_line_says(tmp_path):
@@ -146,9 +143,10 @@ def test_a_file_that_was_cut_says_so_whatever_its_last_line_says(tmp_path):
     for name in ("rows.jsonl", "rows.csv"):
         path = write_triples(rows, tmp_path / name)
         content = path.read_bytes()
-        for cut in (content[:-20], content[: content.rindex(b"\n", 0, -1) + 1]):
+        end = content.rindex(b"\n", 0, -1) + 1
+        for cut in (content[:end], content[: end - 10]):  # after a line; in the midst of one
             path.write_bytes(cut)
-            with pytest.raises(ValueError, match=r"has [34] rows, and 5 were saved|skip_bad"):
+            with pytest.raises(ValueError, match="has 4 rows, and 5 were saved: it was cut"):
                 load_triples(path)
         path.write_bytes(content[:-20] + b"\xff" + content[-20:])
         with pytest.raises(ValueError, match="not text in UTF-8"):
@@ -244,9 +242,9 @@ def test_telltale_openings_are_counted_right():
 
 
 def test_near_duplicates_in_small_portions_are_the_same(monkeypatch):
-    texts = [" ".join(row["prompt"].split()) for row in made_up_rows(1500, 10, 3, seed=1)]
+    texts = [" ".join(row["prompt"].split()) for row in made_up_rows(1500, 25, 3, seed=1)]
     whole = list(near_duplicates(texts)), list(near_duplicates(texts[:700], texts[700:]))
-    assert whole[0] == sorted(whole[0]) and min(map(len, whole)) > 10
+    assert whole[0] == sorted(whole[0]) and min(map(len, whole)) > 5
     original = similar._portions
     told = []
     monkeypatch.setattr(similar, "_portions", lambda sizes: original(sizes, most=40))
@@ -262,7 +260,7 @@ def test_portions_are_whole_and_small():
     sizes = np.array([3, 1, 1, 9, 0, 0, 2, 2, 7])
     found = list(similar._portions(sizes, most=4))
     assert [place for part in found for place in range(part.start, part.stop)] == list(range(9))
-    assert max(sizes[part].sum() for part in found if part.stop - part.start > 1) <= 8
+    assert all(sizes[part].sum() <= 4 + sizes[part].max() for part in found) and len(found) == 5
     assert list(similar._portions(sizes, most=100)) == [slice(0, 9)]
 
 

@@ -63,15 +63,17 @@ def _by_rarity(texts: Iterable[str], count: int, advance: Callable[[int], None])
     numbers: dict[str, int] = {}
     words, ends = array("i"), array("q", [0])
     for text in texts:
-        known = ["^", *normalised(text).split(), "$"]
-        words.extend([numbers.setdefault(word, len(numbers)) for word in known])
+        said = ["^", *normalised(text).split(), "$"]
+        words.extend([numbers.setdefault(word, len(numbers)) for word in said])
         ends.append(len(words))
         if len(ends) <= count + 1:
             advance(1)
-    starts = np.array(ends) - np.arange(len(ends))  # a text has a shingle less than it has words
-    left = np.delete(np.array(words, dtype=np.int64), np.array(ends[1:]) - 1)
-    right = np.delete(np.array(words, dtype=np.int64), np.array(ends[:-1]))
-    _, column = np.unique(left << 32 | right, return_inverse=True)
+    known, ends = np.array(words), np.array(ends)
+    shingles = np.delete(known, ends[1:] - 1).astype(np.int64)  # the first word of each
+    shingles <<= 32
+    shingles |= np.delete(known, ends[:-1])  # and the second
+    _, column = np.unique(shingles, return_inverse=True)
+    starts = ends - np.arange(len(ends))  # a text has a shingle less than it has words
     found = csr_array((np.ones(len(column), dtype=np.int32), column.astype(np.int32), starts))
     found.sum_duplicates()
     found.data[:] = 1

@@ -154,6 +154,8 @@ def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
     from datasets import Dataset
     from pyarrow import Table, concat_tables
 
+    if not triples:
+        return Dataset.from_list([])
     row_of = partial(trl_row, chat=True) if chat else _plain_row
     with progress("to columns", len(triples), "rows", after=2) as advance:
         tables = []
