@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
+from itertools import count as count_from
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -60,11 +62,11 @@ def _by_rarity(texts: Iterable[str], count: int, advance: Callable[[int], None])
 
     Rare by the number of texts that have it. `advance` is told of the first `count`.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = defaultdict(count_from(0).__next__)  # a new word, a new number
     words, ends = array("i"), array("q", [0])
     for text in texts:
         said = ["^", *normalised(text).split(), "$"]
-        words.extend([numbers.setdefault(word, len(numbers)) for word in said])
+        words.extend(map(numbers.__getitem__, said))
         ends.append(len(words))
         if len(ends) <= count + 1:
             advance(1)
