@@ -25,6 +25,7 @@ COMMANDS = {
     "lab": "open the notebooks in JupyterLab",
     "bench": "measure speed on this machine, side by side",
     "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
+    "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
@@ -117,17 +118,20 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
 def run(python: Path, command: str, rest: list[str]) -> int:
     """Run `command` with the environment's Python; returns its exit code."""
     arguments = {
-        "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
+        "test": ["-m", "pytest", "--nbval-lax", *_side_by_side(), "tests", "notebooks", *rest],
         "lab": ["-m", "jupyterlab", str(ROOT / "notebooks"), *rest],
         "model": ["-m", "coursekit.tasks.triage.base_model", *rest],
         "notebooks": ["-m", "coursekit.week.run_course", "--in-place", *rest],
         "course": ["-m", "coursekit.week.run_course", *rest],
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
+        "record": ["-m", "coursekit.week.record", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
+    if command == "test" and _side_by_side():
+        variables.setdefault("OMP_THREAD_LIMIT", "1")  # two workers of two threads each crawl
     if os.name == "posix":
         # This process becomes the command: who ends it, by whatever signal, ends the command.
         os.chdir(ROOT)
@@ -138,6 +142,12 @@ def run(python: Path, command: str, rest: list[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             pass  # the command has received it too, and says what becomes of it
+
+
+def _side_by_side() -> list[str]:
+    """How pytest is told to use the machine's cores: a worker each, at most four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ["-n", str(min(cores or 1, 4)), "--dist", "loadgroup"] if (cores or 1) > 1 else []
 
 
 def _variables(python: Path) -> dict[str, str]:

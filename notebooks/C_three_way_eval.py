@@ -58,6 +58,7 @@ from coursekit.evaluation import (
 )
 from coursekit.evaluation.judges import (
     FlawedJudge,
+    ProgramJudge,
     Question,
     build_prompt,
     calibration,
@@ -65,7 +66,7 @@ from coursekit.evaluation.judges import (
     parse_answer,
 )
 from coursekit.lm.loading import load_tokenizer
-from coursekit.tasks import load_rubric
+from coursekit.tasks import load_rubric, load_task
 from coursekit.training import KL_A_TOKEN
 from coursekit.training.release import (
     base_of,
@@ -85,17 +86,23 @@ from coursekit.training.reward_model import (
 from coursekit.training.sweep import kept_trials
 from coursekit.week.deliverables import portfolio, reflection
 from coursekit.week.exercises import session_c as exercises
-from coursekit.week.figures.results import plot_comparison, plot_gap_and_win, plot_intervals
+from coursekit.week.figures.results import (
+    plot_comparison,
+    plot_gap_and_win,
+    plot_intervals,
+    plot_weeks,
+)
 from coursekit.week.gallery import contest_rows, exhibition, load_recorded
 from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
 from coursekit.week.needs import heed_needs
+from coursekit.week.record import controls, curve_of, load_week
 from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
 from coursekit.workspace import Workspace
 
 workspace = Workspace()
 profile, task, runs = workspace.profile, workspace.task, workspace.folder
 heed_needs(workspace)
-tokenizer = load_tokenizer(profile.base_model)
+tokenizer = load_tokenizer(profile.base_model, profile)
 
 
 def percent(estimate, sign=""):
@@ -938,7 +945,83 @@ print(", ".join(letter for letter in lost if letter in looks_fine) or "none")
 claim(len(lost) >= 2, f"{len(lost)} of {len(cases)} runs are worse than no DPO at all")
 
 # %% [markdown]
-# ## 10 · Reflect, and publish
+# ## 10 · The same week on a real model
+#
+# All of this was a model of under a million weights that had seen nothing but alerts. What of it holds for
+# one that has read the internet? The same task, rubric and commands on Gemma 3 270M: pretrained, without a
+# chat template, on a CPU, with fewer prompts. Its answers are recorded, its weights are not. What follows
+# evaluates these answers here, by the functions from above; `COURSE_PROFILE=laptop python -m coursekit
+# record` repeats it (the README tells how).
+
+# %%
+real = load_week("gemma-3-270m")
+real_task = load_task(real.task)
+real_truth = ProgramJudge(real_task)
+print(f"{real.title}: {real.weights / 1e6:.0f} million weights. {real.machine}.")
+print(", ".join(f"{n} {what}" for what, n in real.counts.items() if what != "spanning"))
+spent = pd.DataFrame(real.costs).T
+pd.DataFrame(
+    {
+        "minutes": spent["seconds"].astype(float) / 60,
+        "peak memory, GiB": spent["peak"].astype(float),
+    }
+).round(1)
+
+# %% [markdown]
+# Without a chat template, prompt and response can grow together in one token (session B's checklist). Did
+# they?
+
+# %%
+claim(
+    real.counts["spanning"] == 0,
+    f"{real.counts['spanning']} responses share a token with their prompt: a line break lies between",
+)
+
+# %%
+carries = predict(
+    "On the real model, SFT+DPO against SFT: what do you expect?",
+    ["it wins, the whole interval above 50 %", "no difference is shown", "it loses"],
+)
+
+# %%
+ours = {name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")}
+plot_weeks({"ours": ours, real.title.split(",")[0]: real.curves})
+
+# %% [markdown]
+# *The figure: left, the SFT loss; then DPO's reward margin and the share of pairs ranked right, each over the
+# share of its steps. Dots: held-out pairs.*
+
+# %%
+three = {name: real.answers[name] for name in ("base", "SFT", "SFT+DPO")}
+real_scores = score_responses(real_task, real.rows, three, judge=real_truth, against="SFT")
+real_table = comparison_table(real_scores, task=real_task, candidate="SFT+DPO", baseline="SFT")
+comparison(real_table)
+
+# %%
+real_wins = win_rate(real.rows, three["SFT+DPO"], three["SFT"], real_truth)
+print("SFT+DPO against SFT:", real_wins)
+print(f"KL from SFT: {real.kl} nats a response")
+held(
+    carries,
+    carries.options[
+        0 if real_wins.estimate.low > 0.5 else 2 if real_wins.estimate.high < 0.5 else 1
+    ],
+    percent(real_wins.estimate),
+)
+
+# %% [markdown]
+# **What else could explain it?** That the model was trained some more: DPO on the same responses, but a coin
+# says which is the better one. Or that DPO's model only samples cooler, and cool answers are better: then
+# SFT at temperature 0 would do as well, and at temperature 0 there would be nothing left to win.
+
+# %%
+styled(controls(real)).format("{:.1%}", subset=["win rate", "low", "high"])
+
+# %%
+side_by_side(real_task, real.rows[:2], {name: texts[:2] for name, texts in three.items()})
+
+# %% [markdown]
+# ## 11 · Reflect, and publish
 #
 # First the results are saved: the table for the terminal, for your reflection, and for the model card.
 
@@ -1000,7 +1083,7 @@ except (RuntimeError, ValueError) as error:
 styled(portfolio(workspace)).set_properties(**{"text-align": "left"})
 
 # %% [markdown]
-# ## 11 · Can you answer these?
+# ## 12 · Can you answer these?
 #
 # Aloud, then unfold.
 

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import NATS
+from transformers import PreTrainedConfig
 
+from coursekit.lm import logprobs
 from coursekit.lm.logprobs import (
     EncodedPair,
     check_lengths,
@@ -168,16 +170,18 @@ def test_a_row_may_fill_the_context_and_not_exceed_it():
 class Counting(torch.nn.Module):
     """A stand-in for a model: its logits are the token ids, and it remembers its batches."""
 
-    device, config = torch.device("cpu"), SimpleNamespace()
+    device = torch.device("cpu")
 
-    def __init__(self):
+    def __init__(self, vocabulary=16):
         super().__init__()
-        self.batches = []
+        self.config = PreTrainedConfig(vocab_size=vocabulary)
+        self.batches, self.kept = [], []
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids, attention_mask, logits_to_keep):
         self.batches.append(input_ids.tolist())
+        self.kept.append(logits_to_keep)
         assert not self.training and not torch.is_grad_enabled()
-        return SimpleNamespace(logits=input_ids)
+        return SimpleNamespace(logits=input_ids[:, -logits_to_keep:])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -188,10 +192,20 @@ def test_scores_are_of_the_responses_tokens_in_the_order_given(training):
     assert [row.tolist() for row in rows] == [[2, 3, 4], [6], [9]]
     assert model.batches == [[[5, 6, 0], [7, 8, 9]], [[1, 2, 3, 4]]]
     assert model.training == training
+    assert model.kept == [3, 4]  # the prompt of two tokens begins one before
     many = [EncodedPair([1], [2])] * 65
     model.batches.clear()
     assert len(score_tokens(model, many, lambda logits, ids: logits[:, 1:])) == 65
     assert [len(batch) for batch in model.batches] == [64, 1]
+
+
+def test_a_large_vocabulary_makes_small_batches():
+    model = Counting(vocabulary=logprobs._MOST // 10)  # room for ten positions
+    pairs = [EncodedPair([1, 2], [3]), EncodedPair([4] * 9, [5] * 20), EncodedPair([6, 7], [8, 9])]
+    rows = score_tokens(model, pairs * 2, lambda logits, ids: logits[:, 1:])
+    assert [row.tolist() for row in rows] == [[3], [5] * 20, [8, 9]] * 2
+    assert [len(batch) for batch in model.batches] == [3, 1, 1, 1]
+    assert model.kept == [3, 3, 21, 21]
 
 
 def test_scores_of_another_number_of_rows_are_refused():

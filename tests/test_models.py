@@ -165,7 +165,7 @@ def test_profiles(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "gpu")
     assert load_profile().dtype == "bfloat16"
     assert load_profile("colab").four_bit
-    with pytest.raises(ValueError, match=r"unknown profile 'huge': .* tiny, colab, gpu"):
+    with pytest.raises(ValueError, match=r"unknown profile 'huge': .* tiny, laptop, colab, gpu"):
         load_profile("huge")
 
 

@@ -216,7 +216,7 @@ WRONG = [  # text; the line; what is said of it
     ("beta = 0.3", 1, "beta = 0.3: no such key: it belongs below [sft] or [dpo]"),
     ("[dpo]\nthreads = 2", 2, "dpo.threads = 2: no such key: it belongs to the top, above"),
     ("[dpo]\nbase = 'gpu'", 2, "dpo.base = 'gpu': no such key: it belongs to the top, above"),
-    ("base = 'huge'", 1, "base = 'huge': write a shipped profile: tiny, colab or gpu"),
+    ("base = 'huge'", 1, "base = 'huge': write a shipped profile: tiny, laptop, colab or gpu"),
     ("base = 3", 1, "base = 3: write a shipped profile"),
     ("name = 'a/b'", 1, "name = 'a/b': write letters, digits, _, - and dots, but no"),
     ("name = '..'", 1, "name = '..': write letters, digits, _, - and dots, but no"),
@@ -307,7 +307,7 @@ def test_a_model_that_a_file_names_and_that_is_not_there(written, at_course):
 
 
 def test_an_unknown_name_says_that_a_file_would_do():
-    with pytest.raises(ValueError, match=r"'huge': .* tiny, colab, gpu, or to a file .* \.toml"):
+    with pytest.raises(ValueError, match=r"'huge': .* laptop, colab, gpu, or to a file .* \.toml"):
         load_profile("huge")
 
 

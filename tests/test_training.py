@@ -16,11 +16,13 @@ from conftest import NATS, ROOT, frozen_copy
 
 from coursekit.common.profile import load_profile
 from coursekit.lm.loading import load_model, merge_adapter
-from coursekit.lm.logprobs import sequence_logps
+from coursekit.lm.logprobs import encode_pair, sequence_logps
 from coursekit.lm.losses import dpo_loss
+from coursekit.lm.trl_compat import first_batch
 from coursekit.preferences import to_trl
 from coursekit.tasks.triage import TRIAGE
 from coursekit.training import ReferenceError, load_run, train_dpo, train_sft
+from coursekit.training.arguments import lora_config
 from coursekit.training.one_batch import one_batch_trainer
 from coursekit.training.reference import assert_reference
 
@@ -252,6 +254,46 @@ def test_padding_side_of_the_tokenizer_does_not_matter_to_dpo(model, tokenizer, 
     assert histories[0][0] != histories[0][-1]
 
 
+def test_only_tokens_with_a_label_are_scored(quick, sft_folder, triples, tokenizer, tmp_path):
+    """TRL's head on a CPU: the same loss and gradients from a third of the positions."""
+    from trl.trainer import utils
+
+    def step(name):
+        asked = []
+        head = utils._ChunkedLogProbFunction
+
+        class Counting(head):
+            @staticmethod
+            def forward(ctx, hidden, *arguments):
+                asked.append(len(hidden))
+                return head.forward(ctx, hidden, *arguments)
+
+        adapter = lora_config(quick.dpo)
+        model = merge_adapter(load_model(sft_folder, quick))
+        torch.manual_seed(0)
+        trainer = one_batch_trainer(
+            tokenizer, triples[:4], tmp_path / name, {"beta": 0.1}, model=model, peft_config=adapter
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(utils, "_ChunkedLogProbFunction", Counting)
+            if name == "all":
+                patch.setattr(utils, "_use_triton", lambda device: False)
+            loss = trainer.compute_loss(trainer.model, first_batch(trainer))
+        loss.backward()
+        return asked[0], loss, [p.grad for p in trainer.model.parameters() if p.requires_grad]
+
+    (every, loss, gradients), (few, same, alike) = step("all"), step("labels")
+    pairs = [
+        encode_pair(tokenizer, row["prompt"], row[side])
+        for row in triples[:4]
+        for side in ("chosen", "rejected")
+    ]
+    assert few == sum(len(pair.response_ids) for pair in pairs) < every / 2
+    torch.testing.assert_close(loss, same)
+    torch.testing.assert_close(gradients, alike)
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+
+
 # The traps.
 
 
@@ -259,7 +301,7 @@ def test_trap_four_bit_weights_lose_their_gradients_after_an_evaluation(
     quick, sft_folder, triples, tokenizer
 ):
     """Gradients through 4-bit weights are the same before and after a pass in evaluation mode."""
-    from coursekit.lm.logprobs import encode_pair, pad_right, token_logps
+    from coursekit.lm.logprobs import pad_right, token_logps
 
     policy = load_model(sft_folder, replace(quick, four_bit=True), trainable=True)
     input_ids, attention_mask, _ = pad_right(
@@ -417,7 +459,7 @@ def test_saved_adapter_gives_the_same_in_a_fresh_process(
     code = """
 import json, sys
 from coursekit.lm.loading import load_model, load_tokenizer
-from coursekit.lm.logprobs import sequence_logps
+from coursekit.lm.logprobs import encode_pair, sequence_logps
 rows = json.load(sys.stdin)
 model, tokenizer = load_model(sys.argv[1]), load_tokenizer(sys.argv[1])
 values = sequence_logps(model, tokenizer, [r["prompt"] for r in rows], [r["chosen"] for r in rows])

@@ -103,6 +103,17 @@ def _profiles() -> dict[str, Profile]:
         generation_batch=512,
         threads=2,
     )
+    laptop = Profile(
+        name="laptop",
+        base_model="google/gemma-3-270m",
+        sft=TrainingSettings(3e-4, epochs=1, batch_size=8),
+        dpo=TrainingSettings(4e-5, epochs=2, batch_size=4, accumulation=2),
+        max_new_tokens=96,
+        generation_batch=50,
+        demonstrations=400,
+        preference_prompts=96,
+        evaluation_prompts=100,
+    )
     colab = Profile(
         name="colab",
         base_model="HuggingFaceTB/SmolLM2-360M-Instruct",
@@ -123,7 +134,7 @@ def _profiles() -> dict[str, Profile]:
         four_bit=False,
         generation_batch=128,
     )
-    return {profile.name: profile for profile in (tiny, colab, gpu)}
+    return {profile.name: profile for profile in (tiny, laptop, colab, gpu)}
 
 
 def load_profile(name: str | Path | None = None) -> Profile:
@@ -247,7 +258,10 @@ _BY_KIND: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 # or, where that says too little, by its name.
 _BY_NAME: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "base": ("a shipped profile: tiny, colab or gpu", lambda value: value in list(_profiles())),
+    "base": (
+        "a shipped profile: tiny, laptop, colab or gpu",
+        lambda value: value in list(_profiles()),
+    ),
     "name": ("letters, digits, _, - and dots, but no shipped profile's name", _is_own_name),
     "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in DTYPES),
     "threads": ("a whole number, 0 for as torch chooses", lambda value: _is_whole(value, least=0)),

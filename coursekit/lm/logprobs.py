@@ -25,6 +25,8 @@ from ..common.prompts import Prompt, as_messages, plain_prompt, plain_response
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_MOST = 2**27  # logits of a forward pass: half a GiB in float32
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -32,6 +34,9 @@ class EncodedPair:
 
     prompt_ids: list[int]
     response_ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -117,12 +122,12 @@ def pad_right(pairs: Sequence[EncodedPair], pad_id: int) -> tuple[Tensor, Tensor
     Padding goes to the right: causal attention never looks there, so positions stay right without
     position ids. `response_mask` is 1 on the response's tokens.
     """
-    width = max(len(pair.prompt_ids) + len(pair.response_ids) for pair in pairs)
+    width = max(map(len, pairs))
     input_ids = torch.full((len(pairs), width), pad_id)  # (B, T)
     attention_mask = torch.zeros_like(input_ids)
     response_mask = torch.zeros_like(input_ids)
     for row, pair in enumerate(pairs):
-        start, stop = len(pair.prompt_ids), len(pair.prompt_ids) + len(pair.response_ids)
+        start, stop = len(pair.prompt_ids), len(pair)
         input_ids[row, :stop] = torch.tensor(pair.prompt_ids + pair.response_ids)
         attention_mask[row, :stop] = 1
         response_mask[row, start:stop] = 1
@@ -203,26 +208,58 @@ def score_tokens(
     """`score(logits, input_ids)`, (B, T - 1, ...), at the tokens of each pair's response.
 
     N tensors, (response tokens, ...), in the order given, on the CPU. The model is evaluated
-    without dropout and left in the mode it was in.
+    without dropout and left in the mode it was in. What `score` sees begins one token before the
+    batch's first response: of a prompt's tokens nobody asks, and their logits are the most of what
+    a large vocabulary costs.
+
+    batch_size: rows a forward pass, at most: fewer where their logits would be more than `_MOST`.
 
     Raises ValueError for a row longer than the context.
     """
-    lengths = [len(pair.prompt_ids) + len(pair.response_ids) for pair in pairs]
+    lengths = [len(pair) for pair in pairs]
     check_lengths(model, lengths, "prompt and response")
     order = sorted(range(len(pairs)), key=lengths.__getitem__)
+    room = _MOST // model.config.get_text_config().vocab_size
     rows: dict[int, Tensor] = {}
     with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in _batches(pairs, order, batch_size, room):
+            asked = [pairs[row] for row in batch]
             input_ids, attention_mask, response_mask = (
-                tensor.to(model.device)
-                for tensor in pad_right([pairs[row] for row in batch], pad_id)
+                tensor.to(model.device) for tensor in pad_right(asked, pad_id)
             )
-            logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
-            values = score(logits, input_ids).cpu()  # (B, T - 1, ...)
-            for row, value, mask in zip(batch, values, response_mask[:, 1:].cpu(), strict=True):
-                rows[row] = value[mask.bool()]
+            kept = _kept(asked)
+            logits = model(
+                input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=kept
+            ).logits
+            values = score(logits, input_ids[:, -kept:]).cpu()  # (B, kept - 1, ...)
+            masks = response_mask[:, 1 - kept :].cpu().bool()
+            for row, value, mask in zip(batch, values, masks, strict=True):
+                rows[row] = value[mask]
     return [rows[row] for row in range(len(pairs))]
+
+
+def _kept(pairs: Sequence[EncodedPair]) -> int:
+    """How many positions, from the end of the padded batch, predict its responses' tokens."""
+    return max(map(len, pairs)) - min(len(pair.prompt_ids) for pair in pairs) + 1
+
+
+def _batches(
+    pairs: Sequence[EncodedPair], order: Sequence[int], most: int, room: int
+) -> Iterator[list[int]]:
+    """`order` in batches of at most `most` rows, and of no more positions than there is room for.
+
+    A single row is a batch, whatever room it takes.
+    """
+    batch: list[int] = []
+    for row in order:
+        longer = [*batch, row]
+        positions = len(longer) * _kept([pairs[member] for member in longer])
+        if batch and (len(longer) > most or positions > room):
+            yield batch
+            longer = [row]
+        batch = longer
+    if batch:
+        yield batch
 
 
 @contextmanager

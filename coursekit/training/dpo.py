@@ -20,6 +20,7 @@ from ..common.profile import Profile, TrainingSettings
 from ..common.quiet import quiet
 from ..lm.identity import model_identity
 from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapter
+from ..lm.trl_compat import score_labels_alone
 from ..preferences import check_triples, to_trl
 from .arguments import lora_config, run_arguments, validation_arguments
 from .loop import run_training
@@ -224,4 +225,5 @@ def dpo_trainer(*, options: dict[str, Any], **parts: Any) -> DPOTrainer:
     """TRL's trainer. `options`: fields of its `DPOConfig`."""
     from trl import DPOConfig, DPOTrainer
 
+    score_labels_alone()
     return DPOTrainer(args=DPOConfig(**options), **parts)

@@ -13,6 +13,7 @@ from ..common.profile import Profile, TrainingSettings
 from ..common.quiet import quiet
 from ..lm.identity import model_identity
 from ..lm.loading import load_model, load_tokenizer
+from ..lm.trl_compat import score_labels_alone
 from ..preferences.triples import sft_row
 from .arguments import lora_config, run_arguments
 from .loop import run_training
@@ -76,6 +77,7 @@ def _sft_trainer(
     chat = bool(tokenizer.chat_template)
     rows = [sft_row(row, chat) for row in demonstrations]
     check_rows_fit(model, tokenizer, demonstrations, ("response",), settings.max_length)
+    score_labels_alone()
     with quiet():
         return SFTTrainer(
             model=model,

@@ -428,3 +428,36 @@ def plot_cases(cases: Mapping[str, pd.DataFrame]) -> Figure:
         grid[3, 0].legend()
     plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure
+
+
+def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
+    """Training of several models beside each other, each over its own share of the steps.
+
+    weeks: by the model's name the curves of its stages `SFT` and `SFT+DPO`, an entry a step, with
+    TRL's names (see `week.record.curve_of`). Left SFT's loss, then DPO's reward margin and the
+    share of pairs ranked right, as a running mean over a tenth of the steps; a dot: held out.
+    """
+    panels = (
+        ("SFT", "loss", "SFT: loss, nats a token"),
+        ("SFT+DPO", "rewards/margins", "DPO: reward margin"),
+        ("SFT+DPO", "rewards/accuracies", "DPO: ranked right"),
+    )
+    with plt.rc_context(STYLE):
+        figure, row = plt.subplots(1, len(panels), figsize=(9.5, 3))
+        for axes, (stage, name, label) in zip(row, panels, strict=True):
+            for (model, curves), colour in zip(
+                weeks.items(), (BLUE, VERMILION, GREEN), strict=False
+            ):
+                if not curves[stage]:
+                    continue  # a model that came as it is
+                entries = pd.DataFrame(curves[stage])
+                share = entries["step"] / entries["step"].max()
+                values = entries[name].dropna()
+                smooth = values.rolling(max(1, len(values) // 10), min_periods=1).mean()
+                axes.plot(share[values.index], smooth, color=colour, label=model)
+                if (held := name.replace("rewards/", "held/")) in entries:
+                    axes.plot(share, entries[held], "o", color=colour, markersize=5)
+            axes.set(xlabel="share of the steps", title=label)
+        row[0].legend()
+    plt.close(figure)  # a cell that ends in the figure would show it twice
+    return figure

@@ -1,0 +1,326 @@
+"""The week on one model, written down: `python -m coursekit record`.
+
+SFT, preference pairs, DPO, answers and two controls, for the task, model and profile that the
+environment names. What is finished is kept, a stopped run goes on. What comes out is one JSON file
+with the curves, every answer, what it was made with and what it cost, but no weights: enough to
+evaluate it again, as session C does with the one that comes with the course.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..common.made_from import fingerprint, plain, versions
+from ..common.statistics import Estimate
+from ..workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Made = TypeVar("Made")
+WEEKS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded_weeks"
+CURVES = ("step", "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
+SHUFFLED = "SFT+DPO, labels at random"
+GREEDY = {"SFT": "SFT, greedy", "SFT+DPO": "SFT+DPO, greedy"}
+
+
+@dataclass(frozen=True)
+class RecordedWeek:
+    """What the week left on one model.
+
+    title: the model, for readers; weights: how many parameters it has. settings: the profile's
+    fields. machine, versions: what it ran on. costs: for each step its `seconds` and the `peak`
+    memory of the process, GiB. counts: rows of each kind; `spanning` of them have a token that lies
+    in prompt and response. audit: a line a finding. curves: what the trainers logged, by stage.
+    rows: the evaluation's; answers: of each model to these, at temperature 0.7 where no other is
+    told; kl: of SFT+DPO from SFT, nats a response.
+    """
+
+    title: str
+    weights: int
+    task: str
+    settings: Mapping[str, Any]
+    machine: str
+    versions: Mapping[str, str]
+    costs: Mapping[str, Mapping[str, float]]
+    counts: Mapping[str, int]
+    audit: Sequence[str]
+    curves: Mapping[str, Sequence[Mapping[str, float]]]
+    rows: Sequence[Mapping[str, Any]]
+    answers: Mapping[str, Sequence[str]]
+    kl: Estimate
+
+
+def load_week(week: str | Path) -> RecordedWeek:
+    """A recorded week: one that comes with the course, by its name, or a file.
+
+    Raises FileNotFoundError if there is none, ValueError for a file that is damaged.
+    """
+    path = WEEKS / f"{week}.json" if (WEEKS / f"{week}.json").is_file() else Path(week)
+    try:
+        said = json.loads(Path(path).read_text(encoding="utf-8"))
+        return RecordedWeek(**said | {"kl": Estimate(**said["kl"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): get it again from the course") from error
+
+
+def controls(week: RecordedWeek) -> pd.DataFrame:
+    """What else could explain that SFT+DPO beats SFT? A line a comparison, judged by the truth.
+
+    Columns: `against`, `win rate`, `low`, `high`.
+    """
+    import pandas as pd
+
+    from ..evaluation import win_rate
+    from ..evaluation.judges import ProgramJudge
+    from ..tasks import load_task
+
+    judge = ProgramJudge(load_task(week.task))
+    lines = []
+    for candidate, baseline in (
+        ("SFT+DPO", "SFT"),
+        (SHUFFLED, "SFT"),
+        (GREEDY["SFT"], "SFT"),
+        (GREEDY["SFT+DPO"], GREEDY["SFT"]),
+    ):
+        won = win_rate(week.rows, week.answers[candidate], week.answers[baseline], judge).estimate
+        lines.append(
+            {"model": candidate, "against": baseline}
+            | {"win rate": won.value, "low": won.low, "high": won.high}
+        )
+    return pd.DataFrame(lines).set_index("model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--title", help="what the model is, for readers (default: its name)")
+    parser.add_argument("--out", type=Path, help="the file (default: week.json beside the runs)")
+    options = parser.parse_args()
+    try:
+        workspace = Workspace()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    title = options.title or Path(workspace.profile.base_model).name
+    week = record_week(workspace, title)
+    path = options.out or workspace.folder / "week.json"
+    path.write_text(json.dumps(asdict(week), indent=1) + "\n", encoding="utf-8")
+    print(path)
+
+
+def record_week(workspace: Workspace, title: str) -> RecordedWeek:
+    """Run what is not there yet, and give back what came out.
+
+    Raises ValueError for a task whose truth no program knows.
+    """
+    if not workspace.task.knows_truth:
+        raise ValueError(f"no program knows the truth of {workspace.task.name}: nothing to record")
+    costs = Costs(workspace)
+    models = {"base": workspace.profile.base_model}
+    models["SFT"] = costs.of("SFT", workspace.sft)
+    costs.of("preference pairs", workspace.pairs)
+    models["SFT+DPO"] = costs.of("DPO", workspace.dpo)
+    models[SHUFFLED] = costs.of("control: DPO on labels at random", lambda: _shuffled(workspace))
+    rows = workspace.rows("evaluation")
+    answers = costs.of("answers", lambda: workspace.answers(models, rows))
+    coolest = {GREEDY[name]: models[name] for name in GREEDY}
+    answers |= costs.of(
+        "control: greedy answers", lambda: workspace.answers(coolest, rows, temperature=0.0)
+    )
+    kl = costs.of("KL", lambda: _kl(workspace, models, rows))
+    return RecordedWeek(
+        title=title,
+        weights=_weights(workspace),
+        task=workspace.task.name,
+        settings=_settings(workspace),
+        machine=_machine(),
+        versions=versions(),
+        costs=costs.noted,
+        counts=_counts(workspace),
+        audit=_audit(workspace),
+        curves={name: curve_of(models[name]) for name in ("SFT", "SFT+DPO", SHUFFLED)},
+        rows=rows,
+        answers=answers,
+        kl=kl,
+    )
+
+
+class Costs:
+    """Seconds and peak memory of each step, kept beside the runs: a step that is resumed adds up.
+
+    Noted for these settings: with others the count begins anew. A step that was finished costs
+    nothing when it is asked for again, and keeps what is noted.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        settings = _settings(workspace)
+        made_from = fingerprint(settings, workspace.task.identity, workspace.seed)
+        self._path = workspace.folder / f"costs-{made_from}.json"
+        self.noted: dict[str, dict[str, float]] = {}
+        if self._path.is_file():
+            self.noted = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def of(self, step: str, make: Callable[[], Made]) -> Made:
+        """What `make` gives."""
+        before = self.noted.get(step, {"seconds": 0.0, "peak": 0.0, "finished": False})
+        start, finished = time.monotonic(), before["finished"]
+        with peak_memory() as peak:
+            try:
+                made = make()
+                finished = True
+            finally:
+                if not before["finished"]:
+                    self.noted[step] = {
+                        "seconds": round(before["seconds"] + time.monotonic() - start, 1),
+                        "peak": round(max(before["peak"], peak()), 2),
+                        "finished": finished,
+                    }
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    self._path.write_text(json.dumps(self.noted, indent=1), encoding="utf-8")
+        print(f"{step}: {self.noted[step]['seconds']:.0f} s, {self.noted[step]['peak']:.1f} GiB")
+        return made
+
+
+@contextmanager
+def peak_memory(every: float = 0.1) -> Iterator[Callable[[], float]]:
+    """Yields what tells the peak so far, GiB: of the GPU's memory, or else of the process's.
+
+    The latter is looked at `every` so many seconds, and counts all that the process holds.
+    """
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        yield lambda: torch.cuda.max_memory_allocated() / 2**30
+        return
+    process, ended, seen = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not ended.wait(every):
+            seen[0] = max(seen[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(seen[0], process.memory_info().rss) / 2**30
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _shuffled(workspace: Workspace) -> Path:
+    """DPO as ever, but a coin has said which response of a training triple is the better one.
+
+    What this model can do, training alone has done: the steps, the rate and the responses are the
+    same. The validation triples keep their labels.
+    """
+    from ..training import train_dpo
+    from .gallery import flipped
+
+    train, held = workspace.triples()
+    train, _ = flipped(0.5)(train, held, random.Random(workspace.seed))
+    folder, profile = workspace.folder / "dpo_shuffled", workspace.profile
+    run = train_dpo(workspace.sft(), train, folder, profile, validation=held, seed=workspace.seed)
+    return run.folder
+
+
+def _kl(
+    workspace: Workspace, models: Mapping[str, str | Path], rows: Sequence[Mapping[str, Any]]
+) -> Estimate:
+    from ..evaluation import kl_from_reference
+    from ..lm.loading import load_tokenizer
+
+    profile = workspace.profile
+    policy, reference = (workspace.load(models[name]) for name in ("SFT+DPO", "SFT"))
+    return kl_from_reference(
+        policy,
+        reference,
+        load_tokenizer(profile.base_model, profile),
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        batch_size=profile.generation_batch,
+        seed=workspace.seed,
+    )
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    """The profile's fields, but for where this machine keeps its files."""
+    settings = plain(asdict(workspace.profile))
+    for name in ("artifacts", "threads"):
+        del settings[name]
+    return settings | {"base_model": Path(settings["base_model"]).name, "seed": workspace.seed}
+
+
+def _machine() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{device}, {os.cpu_count()} cores, {torch.get_num_threads()} of them used"
+
+
+def _weights(workspace: Workspace) -> int:
+    return workspace.load(workspace.profile.base_model).num_parameters()
+
+
+def _counts(workspace: Workspace) -> dict[str, int]:
+    from ..lm.loading import load_tokenizer
+    from ..lm.logprobs import spans_boundary
+
+    tokenizer = load_tokenizer(workspace.profile.base_model, workspace.profile)
+    demonstrations = workspace.rows("demonstrations")
+    train, held = workspace.triples()
+    pairs = [(row["prompt"], row["response"]) for row in demonstrations]
+    pairs += [(row["prompt"], row[side]) for row in train for side in ("chosen", "rejected")]
+    return {
+        "demonstrations": len(demonstrations),
+        "preference prompts": len({row["prompt"] for row in (*train, *held)}),
+        "training triples": len(train),
+        "validation triples": len(held),
+        "evaluation prompts": workspace.profile.evaluation_prompts,
+        "spanning": sum(spans_boundary(tokenizer, *pair) for pair in pairs),
+    }
+
+
+def _audit(workspace: Workspace) -> list[str]:
+    from ..preferences import audit
+
+    train, held = workspace.triples()
+    return [f"{item.check}: {item.found}" for item in audit(train, validation=held).problems]
+
+
+def curve_of(folder: str | Path) -> list[dict[str, float]]:
+    """What was logged at each step, and where validation was measured that as `held/...`.
+
+    Nothing for a model that no run has left there.
+    """
+    from ..training import load_run
+    from ..training.run import is_finished
+
+    if not is_finished(folder):
+        return []
+    curve = []
+    for entry in load_run(folder).history:
+        held = {
+            f"held/{name.removeprefix('rewards/')}": entry[f"eval_{name}"]
+            for name in ("rewards/margins", "rewards/accuracies")
+            if f"eval_{name}" in entry
+        }
+        logged = {name: entry[name] for name in CURVES if name in entry}
+        curve.append({**logged, **held})
+    return curve
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The week written down: what the file holds, and that a second run makes nothing."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+
+from coursekit.evaluation import score_responses
+from coursekit.tasks import load_task
+from coursekit.week import record
+from coursekit.week.figures.results import plot_weeks
+from coursekit.week.record import (
+    GREEDY,
+    SHUFFLED,
+    Costs,
+    controls,
+    curve_of,
+    load_week,
+    peak_memory,
+    record_week,
+)
+from coursekit.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(quick, tmp_path_factory):
+    few = replace(
+        quick,
+        demonstrations=96,
+        preference_prompts=12,
+        evaluation_prompts=6,
+        artifacts=tmp_path_factory.mktemp("week"),
+    )
+    return Workspace(few)
+
+
+@pytest.fixture(scope="module")
+def week(workspace):
+    return record_week(workspace, "a tiny one")
+
+
+def test_the_record_holds_what_an_evaluation_needs(week, workspace):
+    assert list(week.answers) == ["base", "SFT", "SFT+DPO", SHUFFLED, *GREEDY.values()]
+    assert {len(answers) for answers in week.answers.values()} == {6} == {len(week.rows)}
+    scores = score_responses(load_task(week.task), week.rows, week.answers)
+    assert scores.groupby("model")["overall"].mean().notna().all()
+    assert week.answers["SFT"] != week.answers["SFT, greedy"]
+    assert week.kl.low <= week.kl.value <= week.kl.high
+    losses = {
+        name: [e["loss"] for e in curve if "loss" in e] for name, curve in week.curves.items()
+    }
+    assert len(losses["SFT"]) == 6 and losses["SFT"][-1] < losses["SFT"][0]
+    assert losses["SFT+DPO"][0] == pytest.approx(losses[SHUFFLED][0], abs=1e-3)  # ln 2, both
+    assert losses["SFT+DPO"] != losses[SHUFFLED]
+    assert any("held/margins" in entry for entry in week.curves["SFT+DPO"])
+    assert week.counts["demonstrations"] == 96 and week.counts["spanning"] == 0
+    assert week.weights == workspace.load(workspace.profile.base_model).num_parameters()
+
+
+def test_controls_are_judged_by_the_truth(week):
+    found = controls(week)
+    assert list(found["against"]) == ["SFT", "SFT", "SFT", GREEDY["SFT"]]
+    same = replace(week, answers=week.answers | {"SFT+DPO": week.answers["SFT"]})
+    assert controls(same).loc["SFT+DPO", "win rate"] == 0.5
+    assert (found["low"] <= found["win rate"]).all() and (found["win rate"] <= found["high"]).all()
+
+
+def test_curves_are_drawn_over_their_share_of_the_steps(week, tmp_path):
+    figure = plot_weeks({"one": week.curves, "other": week.curves})
+    loss, margin, right = figure.axes
+    assert all(len(axes.get_lines()) >= 2 for axes in (loss, margin, right))
+    assert [line.get_label() for line in loss.get_lines()] == ["one", "other"]
+    for axes in (loss, margin, right):
+        assert all(0 < x <= 1 for line in axes.get_lines() for x in line.get_xdata())
+    held = [line for line in margin.get_lines() if line.get_marker() == "o"]
+    expected = [e["held/margins"] for e in week.curves["SFT+DPO"] if "held/margins" in e]
+    assert [y for y in held[0].get_ydata() if y == y] == expected and expected
+    brought = plot_weeks({"brought": {"SFT": curve_of(tmp_path), "SFT+DPO": week.curves[SHUFFLED]}})
+    assert [len(axes.get_lines()) > 0 for axes in brought.axes] == [False, True, True]
+
+
+def test_the_record_says_nothing_of_where_it_was_made(week, workspace):
+    text = json.dumps(asdict(week))
+    assert str(workspace.folder) not in text and str(workspace.profile.artifacts) not in text
+    assert workspace.profile.base_model not in text
+
+
+def test_a_second_time_nothing_is_made_and_costs_stay(week, workspace, capsys):
+    again = record_week(Workspace(workspace.profile), week.title)
+    assert again == week
+    assert set(week.costs) >= {"SFT", "preference pairs", "DPO", "answers", "KL"}
+    assert all(cost["seconds"] > 0 and cost["finished"] for cost in week.costs.values())
+
+
+def test_a_stopped_step_adds_up(workspace, tmp_path, monkeypatch):
+    clock = iter([0.0, 5.0, 100.0, 107.0, 200.0, 300.0])
+    monkeypatch.setattr(record.time, "monotonic", lambda: next(clock))
+    workspace = Workspace(workspace.profile, folder=tmp_path)
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Costs(workspace).of("SFT", stopped)
+    assert (
+        Costs(workspace).noted["SFT"]["seconds"] == 5
+        and not Costs(workspace).noted["SFT"]["finished"]
+    )
+    assert Costs(workspace).of("SFT", lambda: "made") == "made"
+    assert Costs(workspace).noted["SFT"]["seconds"] == 12
+    Costs(workspace).of("SFT", lambda: "found")
+    assert Costs(workspace).noted["SFT"]["seconds"] == 12
+    assert not Costs(Workspace(workspace.profile, folder=tmp_path, seed=1)).noted
+
+
+def test_the_peak_is_of_what_was_held_meanwhile():
+    with peak_memory(every=0.001) as peak:
+        before = peak()
+        held = bytearray(b"x") * 2**30  # written to, so that the system has given it
+        during = peak()
+        del held
+        assert during - before > 0.5 and peak() >= during
+
+
+def test_the_command_writes_a_file_that_can_be_read(week, workspace, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(record, "Workspace", lambda: workspace)
+    monkeypatch.setattr(record, "record_week", lambda workspace, title: replace(week, title=title))
+    path = tmp_path / "week.json"
+    monkeypatch.setattr(sys, "argv", ["record", "--title", "named", "--out", str(path)])
+    record.main()
+    assert load_week(path) == replace(week, title="named") and str(path) in capsys.readouterr().out
+    path.write_text(path.read_text(encoding="utf-8").replace('"kl"', '"kk"'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"week\.json is damaged"):
+        load_week(path)
+
+
+def test_a_task_without_truth_is_refused(profile):
+    class Unknown:
+        name, knows_truth, identity = "unknown", False, "0"
+
+    with pytest.raises(ValueError, match="no program knows the truth of unknown"):
+        record_week(Workspace(profile, Unknown()), "")
