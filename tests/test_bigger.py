@@ -10,6 +10,8 @@ import sys
 import time
 import tracemalloc
 from collections import Counter, defaultdict
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,20 +52,17 @@ def many(tmp_path_factory):
 
 
 @pytest.fixture()
-def clock(monkeypatch, capsys):
-    """A clock of which every look costs as many seconds as `clock.step`, and a terminal to see."""
+def slow(monkeypatch):
+    """`slow(seconds)`: from now on every look at the clock costs so many, and a terminal sees it."""
 
-    class Clock:
-        now, step = 0.0, 0.0
+    def slow(seconds):
+        looks = count()
+        clock = SimpleNamespace(monotonic=lambda: next(looks) * seconds)
+        monkeypatch.setattr(progress_module, "time", clock)
+        # Here and not in the fixture: a test has another stderr than its fixtures.
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
-        def monotonic(self):
-            self.now += self.step
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    return clock
+    return slow
 
 
 # Memory.
@@ -280,30 +279,30 @@ def test_a_fingerprint_is_that_of_the_whole_text():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_takes_long_says_how_far_it_is(tmp_path, clock, capsys, name):
+def test_what_takes_long_says_how_far_it_is(tmp_path, slow, capsys, name):
     rows_in_files(tmp_path, 50, 5, 5)
     capsys.readouterr()
-    clock.step = 0.001
+    slow(0.001)
     load_triples(tmp_path / name)
     assert capsys.readouterr().err == ""  # done before two seconds
-    clock.step = 1.0
+    slow(1.0)
     load_triples(tmp_path / name)
     said = capsys.readouterr().err
     assert f"reading {name}: " in said and " s left" in said
     assert re.search(r": 5[01] (rows|lines) in \d", said)
 
 
-def test_a_list_is_read_to_its_last_line(tmp_path, clock, capsys):
+def test_a_list_is_read_to_its_last_line(tmp_path, slow, capsys):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(list(made_up_rows(5, 5, 5)), indent=1) + "\n", encoding="utf-8")
-    clock.step = 1.0
+    slow(1.0)
     load_triples(path)
     assert "reading rows.json: 42 lines in" in capsys.readouterr().err
 
 
-def test_the_audit_and_writing_say_it_too(tmp_path, clock, capsys):
+def test_the_audit_and_writing_say_it_too(tmp_path, slow, capsys):
     train, validation = split_by_prompt(list(made_up_rows(60, 5, 5)))
-    clock.step = 1.0
+    slow(1.0)
     audit(train, validation=validation, evaluation=["Why?"])
     said = capsys.readouterr().err
     steps = len(train) * (5 + 6 + 2 * 3)
