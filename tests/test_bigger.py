@@ -53,7 +53,7 @@ def many(tmp_path_factory):
 
 @pytest.fixture()
 def slow(monkeypatch):
-    """`slow(seconds)`: from now on every look at the clock costs so many, and a terminal sees it."""
+    """`slow(seconds)`: every look at the clock costs so many from now on; stderr is a terminal."""
 
     def slow(seconds):
         looks = count()
