@@ -24,6 +24,7 @@ import torch
 from ..common.profile import Profile, load_profile
 from ..tasks import load_task
 from ..workspace import Workspace
+from .bench_rows import print_table
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,7 +38,14 @@ def main() -> None:
         "--model", help="base model to measure in place of the profile's (a folder)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default 5)")
+    parser.add_argument(
+        "--rows", type=int, help="measure reading, audit and split of so many rows instead"
+    )
+    parser.add_argument("--short", action="store_true", help="with --rows: rows of one line")
     options = parser.parse_args()
+    if options.rows:
+        print_table(options.rows, options.short)
+        return
     profile = load_profile()
     if options.model:
         profile = replace(profile, base_model=options.model)
