@@ -353,5 +353,7 @@ def test_one_setting_sends_a_workspace_to_the_server(small, server, tmp_path, mo
     assert (
         "base: generated here, as the server that COURSE_SAMPLER names" in capsys.readouterr().out
     )
-    record = json.loads((workspace.folder / "candidates.made_from.json").read_text("utf-8"))
+    record = json.loads(
+        (workspace.folder / "candidates.made_from.json").read_text(encoding="utf-8")
+    )
     assert record["model"]["served"]["id"] == "SFT"
