@@ -368,9 +368,7 @@ cooler = predict(
 # %%
 judge, truth = workspace.judge, workspace.truth
 preference_rows = workspace.rows("preferences")
-triples, pairs = make_triples(
-    sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs, scorer=truth
-)
+triples, pairs = workspace.pairs()  # four answers of SFT to each prompt, judged two by two
 train, validation = split_by_prompt(triples)
 ties = sum(pair["winner"] == "tie" for pair in pairs)
 print(
