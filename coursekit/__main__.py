@@ -28,6 +28,7 @@ COMMANDS = {
     "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
+    "drift": "execute the notebooks and say what changed since they were shipped",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
     "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
 }
@@ -121,7 +122,8 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "test": ["-m", "pytest", "--nbval-lax", *_side_by_side(), "tests", "notebooks", *rest],
         "lab": ["-m", "jupyterlab", str(ROOT / "notebooks"), *rest],
         "model": ["-m", "coursekit.tasks.triage.base_model", *rest],
-        "notebooks": ["-m", "coursekit.week.run_course", "--in-place", *rest],
+        "notebooks": ["-m", "coursekit.week.regenerate", *rest],
+        "drift": ["-m", "coursekit.week.drift", *rest],
         "course": ["-m", "coursekit.week.run_course", *rest],
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],

@@ -24,6 +24,7 @@ import torch
 from ..common.profile import Profile, load_profile
 from ..tasks import load_task
 from ..workspace import Workspace
+from .cell_bench import print_cells
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,7 +38,12 @@ def main() -> None:
         "--model", help="base model to measure in place of the profile's (a folder)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default 5)")
+    parser.add_argument("--cells", action="store_true", help="only the cells' times, no measuring")
+    parser.add_argument("--fresh", action="store_true", help="execute the notebooks for them")
     options = parser.parse_args()
+    print_cells(options.fresh)
+    if options.cells:
+        return
     profile = load_profile()
     if options.model:
         profile = replace(profile, base_model=options.model)
