@@ -23,20 +23,21 @@ from .run_course import NOTEBOOKS, execute, or_stopped
 from .saved import settle
 
 
-def main() -> int:
+def main(notebooks: Path = NOTEBOOKS) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--only", default="", help="save the notebooks whose names begin so; those before run too"
     )
     options = parser.parse_args()
+    wanted = chosen(options.only, notebooks)
     folder = artifacts_folder() / "regenerated"
-    if not rerun(folder, options.only):
+    if not rerun(folder, options.only, notebooks=notebooks):
         print(f"Nothing is saved. The notebooks as far as they ran: {folder}", file=sys.stderr)
         return 1
-    for source in chosen(options.only):
-        shutil.copy(folder / f"{source.stem}.ipynb", NOTEBOOKS)
-    cell_times.write(NOTEBOOKS, cell_times.latest(folder))
-    print(f"Saved: {', '.join(source.stem for source in chosen(options.only))}, times.json")
+    for source in wanted:
+        shutil.copy(folder / f"{source.stem}.ipynb", notebooks)
+    cell_times.write(notebooks, cell_times.latest(folder))
+    print(f"Saved: {', '.join(source.stem for source in wanted)}, {cell_times.FILE}")
     return 0
 
 

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 _VARIES = (
     # The end of a progress line, and of lines that say what something took.
     (re.compile(r"( in| took) [\d,]+(\.\d+)? s$", re.MULTILINE), r"\1 … s"),
+    (re.compile(r"\b[\d.]+ GiB free\b"), "… GiB free"),
     (re.compile(r" at 0x[0-9a-fA-F]+"), ""),
     # Of the clone that the notebooks are executed in; by then a notebook before has changed it.
     (re.compile(r"\bcommit [0-9a-f]{7,40}\b"), "commit …"),

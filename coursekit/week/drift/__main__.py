@@ -21,7 +21,7 @@ from .compare import Comparison, compare, slower
 from .page import in_short, page
 
 
-def main() -> int:
+def main(notebooks: Path = NOTEBOOKS) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--only",
@@ -37,9 +37,9 @@ def main() -> int:
     )
     options = parser.parse_args()
     executed = options.executed or artifacts_folder() / "drift"
-    if not options.executed and not rerun(executed, options.only, keep_going=True):
+    if not options.executed and not rerun(executed, options.only, True, notebooks):
         return 2
-    comparisons = compare_folders(NOTEBOOKS, executed, options.only, options.exact)
+    comparisons = compare_folders(notebooks, executed, options.only, options.exact)
     out = options.out or artifacts_folder() / "drift.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(comparisons), encoding="utf-8")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from typing import Any
 
 from nbformat import NotebookNode
@@ -44,7 +45,6 @@ KINDS = {
     "cell": "cells that were added, removed or edited",
     "time": "cells that slowed",
 }
-_MARKS = ("✓", "✗", "→")  # of claims, and of what came of a prediction
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,13 @@ def _in_cell(before: Said, after: Said, moves: list[Move]) -> Iterator[Finding]:
 def _paired(
     before: Sequence[Line], after: Sequence[Line]
 ) -> Iterator[tuple[Line | None, Line | None]]:
-    """Lines that say the same but for their numbers; of the others, in their order."""
+    """Lines that say the same but for their numbers; others in their order, claim to claim."""
     keys = [_key(line) for line in before], [_key(line) for line in after]
     for _, i, i_end, j, j_end in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
-        for index in range(max(i_end - i, j_end - j)):
-            yield (
-                before[i + index] if i + index < i_end else None,
-                after[j + index] if j + index < j_end else None,
-            )
+        for claims in (True, False):
+            old = [line for line in before[i:i_end] if _is_claim(line) == claims]
+            new = [line for line in after[j:j_end] if _is_claim(line) == claims]
+            yield from zip_longest(old, new)
 
 
 def _key(line: Line) -> str:
@@ -155,27 +154,26 @@ def _key(line: Line) -> str:
 
 
 def _is_claim(line: Line) -> bool:
-    return line.printed and line.text.lstrip().startswith(_MARKS)
+    """A ✓ or ✗ at the beginning, of a claim or in a checklist; or what came of a prediction."""
+    return line.text.lstrip().startswith(("✓", "✗", "→") if line.printed else ("✓", "✗"))
 
 
 def _in_line(old: Line | None, new: Line | None, moves: list[Move]) -> Iterator[Finding]:
     was, now = old.text.strip() if old else "", new.text.strip() if new else ""
-    claimed = any(map(_is_claim, filter(None, (old, new))))
+    kind = "claim" if _is_claim(old or new) else "text"
     if not old or not new or _key(old) != _key(new):
-        # A response of a model differs by a word where a weight differs in its last bit.
-        printed = any(line.printed for line in (old, new) if line)
-        yield Finding("claim" if claimed else "text", "", was, now, noise=not printed)
+        # A model's response, displayed, differs by a word where a weight differs in its last bit.
+        response = bool(old and new) and kind == "text" and not (old.printed or old.measured)
+        yield Finding(kind, "", was, now, noise=response)
         return
-    if claimed and was[0] != now[0]:
+    if kind == "claim" and was[0] != now[0]:
         yield Finding("claim", "", was, now)
-    for move in _moves(was, now):
-        moves.append(move)
-        if move.before.text != move.after.text:
+    here = [Move(*pair) for pair in zip(numbers_in(was), numbers_in(now), strict=True)]
+    moves += here
+    told = any(is_drift(move) for move in here if not move.before.is_end)
+    for move in here:
+        if move.before.text != move.after.text and not (told and move.before.is_end):
             yield Finding("number", "", was, now, str(move), noise=not is_drift(move))
-
-
-def _moves(was: str, now: str) -> list[Move]:
-    return [Move(*pair) for pair in zip(numbers_in(was), numbers_in(now), strict=True)]
 
 
 def is_drift(move: Move) -> bool:

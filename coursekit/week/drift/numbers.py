@@ -81,6 +81,11 @@ def pattern_of(line: str) -> str:
     return " ".join(_NUMBERS.sub("#", line).split())
 
 
+def is_numeric(text: str) -> bool:
+    """Whether the text is a number, an interval or both, and nothing else."""
+    return "#" in pattern_of(text) and not pattern_of(text).replace("to", "").strip("[](#), ±")
+
+
 def numbers_in(line: str) -> list[Number]:
     """The numbers of a line in their order.
 

@@ -24,25 +24,32 @@ figure { margin: 0 }
 
 def in_short(comparison: Comparison) -> str:
     """What drifted, a line for each of the first of its kind; one line if nothing did."""
-    counts = ", ".join(f"{n} {what}" for what, n in comparison.counts.items())
+    counts = _counts(comparison)
     drift, noise = comparison.drift, len(comparison.findings) - len(comparison.drift)
     if not drift:
-        said = f"nothing but noise ({noise} small differences)" if noise else "as shipped"
+        said = f"nothing but noise (small differences: {noise})" if noise else "as shipped"
         return f"{comparison.session}: {said}; compared: {counts}"
     lines = [f"{comparison.session}: DRIFT; compared: {counts}"]
     for kind, title in KINDS.items():
         found = [finding for finding in drift if finding.kind == kind]
         if found:
-            lines.append(f"  {len(found)} {title}")
+            lines.append(f"  {title}: {len(found)}")
             lines += [f"    {_line(finding)}" for finding in found[:SHOWN]]
             lines += [f"    and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return "\n".join(lines)
+
+
+def _counts(comparison: Comparison) -> str:
+    parts = (f"{n} {what if n != 1 else what[:-1]}" for what, n in comparison.counts.items())
+    return ", ".join(parts)
 
 
 def _line(finding: Finding) -> str:
     was, now = _first(finding.before), _first(finding.after)
     if finding.kind == "number" and finding.note:  # it has both numbers
         what = f"{finding.note}: {now}" if now else finding.note
+    elif finding.kind == "cell":
+        what = f"{finding.note}: {now or was}"
     elif was or now:
         what = f"{was or '(nothing)'}  →  {now or '(nothing)'}"
         what += f"  ({finding.note})" if finding.note else ""
@@ -68,17 +75,16 @@ def page(comparisons: Sequence[Comparison]) -> str:
 
 
 def _session(comparison: Comparison) -> Iterator[str]:
-    counts = ", ".join(f"{n} {what}" for what, n in comparison.counts.items())
-    yield f"<h2>{escape(comparison.session)}</h2><p>Compared: {counts}.</p>"
+    yield f"<h2>{escape(comparison.session)}</h2><p>Compared: {_counts(comparison)}.</p>"
     drift = comparison.drift
     for kind, title in KINDS.items():
         if found := [finding for finding in drift if finding.kind == kind]:
-            yield f"<h3>{len(found)} {title}</h3>" + "".join(map(_finding, found))
+            yield f"<h3>{title.capitalize()}: {len(found)}</h3>" + "".join(map(_finding, found))
     noise = [finding for finding in comparison.findings if finding.noise]
     if not drift:
         yield "<p>Nothing but noise.</p>" if noise else "<p>As shipped.</p>"
     if noise:
-        yield f"<details><summary>{len(noise)} small differences, taken for noise</summary>"
+        yield f"<details><summary>Small differences, taken for noise: {len(noise)}</summary>"
         yield "".join(map(_finding, noise)) + "</details>"
 
 

@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 
 from nbformat import NotebookNode
 
+from .numbers import is_numeric
+
 _PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 _OBJECT = re.compile(r"<[\w. ]+(object|Styler|Axes|with \d+ Axes)>")
 _UNSHOWN = "✗ This run does not show it: "  # how `claim` begins what does not hold
@@ -20,6 +22,12 @@ class Line:
 
     text: str
     printed: bool
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is a row of a table that holds mostly numbers, and not somebody's words."""
+        cells = self.text.split(" | ")
+        return len(cells) > 1 and 2 * sum(map(is_numeric, cells)) >= len(cells)
 
 
 @dataclass
