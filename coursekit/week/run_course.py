@@ -127,7 +127,7 @@ def execute(
         allow_errors=keep_going,
         extra_arguments=["--log-level=CRITICAL"],  # no warning that a local kernel is local
     )
-    failed = _failure(lambda: client.execute(env=os.environ if env is None else env))
+    failed = _failure(lambda: client.execute(env=dict(os.environ) if env is None else env))
     result = "failed" if failed else f"{done} cells"
     print(f"\r{name}: {result} in {time.monotonic() - start:.0f} s", flush=True)
     return failed
