@@ -184,8 +184,12 @@ def is_drift(move: Move) -> bool:
 
 
 def _together(moves: Sequence[Move]) -> list[Finding]:
-    """Many numbers that have each moved a little: the sign of another seed or other data."""
-    moved = [m.ses for m in moves if m.ses and not m.before.is_end and not m.is_rounding]
+    """Many numbers that have each moved a little: the sign of another seed or other data.
+
+    Those that are drift by themselves are told already, and left out.
+    """
+    estimates = [m for m in moves if not (m.before.is_end or m.is_rounding or is_drift(m))]
+    moved = [move.ses for move in estimates if move.ses]
     if len(moved) < AT_LEAST:
         return []
     size = (sum(ses * ses for ses in moved) / len(moved)) ** 0.5

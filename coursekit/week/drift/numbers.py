@@ -60,8 +60,8 @@ class Move:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether it is at most one in the last digit that both print."""
-        unit = max(self.before.unit, self.after.unit)
+        """Whether it is at most one in the last digit that is printed, of the finer of the two."""
+        unit = min(self.before.unit, self.after.unit)
         return abs(self.after.value - self.before.value) <= unit * 1.001
 
     def __str__(self) -> str:
