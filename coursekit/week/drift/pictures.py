@@ -41,10 +41,9 @@ def _beyond(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _pixels(png: bytes) -> np.ndarray:
     """Colours (height, width, 3) from 0 to 1, on white where the picture is transparent."""
-    import numpy as np
-    from PIL import Image
+    from matplotlib.image import imread
 
-    image = Image.open(BytesIO(png)).convert("RGBA")
-    page = Image.new("RGBA", image.size, "white")
-    page.alpha_composite(image)
-    return np.asarray(page.convert("RGB"), dtype=np.float32) / 255
+    image = imread(BytesIO(png), format="png")  # (height, width), or with 3 or 4 channels
+    colours = image[:, :, :3] if image.ndim == 3 else image[:, :, None].repeat(3, axis=2)
+    opacity = image[:, :, 3:] if image.ndim == 3 and image.shape[2] == 4 else 1.0
+    return colours * opacity + (1.0 - opacity)
