@@ -178,7 +178,8 @@ def test_the_notebooks_are_saved_by_the_command(source):
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     settled = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     settle(settled)
-    assert notebook == settled
+    same = notebook == settled
+    assert same, "saved by another way: run `python -m coursekit notebooks`"
     assert source.stem in cell_times.latest(ROOT / "notebooks")
 
 
