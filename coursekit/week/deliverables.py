@@ -160,8 +160,8 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
         "data card": ("session B, section 4", lambda: _data_card(runs)),
         "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
         "three-way evaluation": ("session C", lambda: _evaluation(workspace)),
-        "reflection": ("session C, section 10", lambda: _reflection(runs)),
-        "release": ("session C, section 10", lambda: _release(runs)),
+        "reflection": ("session C, section 11", lambda: _reflection(runs)),
+        "release": ("session C, section 11", lambda: _release(runs)),
     }
     lines = []
     for name, (where, check) in checks.items():

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def main() -> int:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)  # the sessions link to it
     for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
         if not run_notebook(source, folder):
             return 1

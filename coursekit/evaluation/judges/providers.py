@@ -296,9 +296,17 @@ def _sdk(name: str) -> Any:
 
 
 def _client(sdk: Any, kind: type, key: Key, base_url: str | None, timeout: float) -> Any:
-    """An SDK's client of this kind, within our limits. Asking again is the judge's to decide."""
+    """An SDK's client of this kind, within our limits. Asking again is the judge's to decide.
+
+    Raises ImportError for an SDK (Colab's, for one) whose client is older than our limits know.
+    """
     from . import limits
 
+    if not issubclass(sdk.DefaultHttpxClient, limits.httpx2.Client):
+        raise ImportError(
+            f"{sdk.__name__} {sdk.__version__} is older than the course's (see the README, Choose "
+            f"your judge): pip install --upgrade {sdk.__name__}, then restart"
+        )
     return kind(
         api_key=key.reveal(),
         base_url=base_url,

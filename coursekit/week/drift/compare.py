@@ -85,7 +85,7 @@ def compare(session: str, shipped: NotebookNode, fresh: NotebookNode) -> Compari
         counts["claims"] += sum(map(_is_claim, before.lines))
         findings += [replace(found, where=where) for found in _in_cell(before, after, moves)]
     counts["numbers"] = len(moves)
-    findings += _together(moves)
+    findings = _together(moves) + findings  # the first of the numbers
     order = list(KINDS)
     return Comparison(session, sorted(findings, key=lambda found: order.index(found.kind)), counts)
 
