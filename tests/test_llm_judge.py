@@ -615,9 +615,7 @@ def test_a_batch_that_fails_leaves_no_verdict(server, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_batch_is_handed_over_with_patience(server, protocol, monkeypatch):
-    monkeypatch.setattr(
-        "coursekit.evaluation.judges.llm_judge.random.uniform", lambda low, high: 0.01
-    )
+    monkeypatch.setattr("coursekit.evaluation.judges.pacing.random.uniform", lambda low, high: 0.01)
     server.set(refuse_batches=2)
     judge = asking(provider(server, protocol), attempts=3)
     judge.prepare(numbered(5), batch=True, poll_seconds=0.01, label=None)

@@ -156,7 +156,7 @@ CASES = [
     (WIDE, Plan("full", FP32, True, True, 2, 64)),
     (WIDE, Plan("LoRA", SIXTEEN_BIT, True, False, 2, 96, rank=4)),
     (WIDE, Plan("QLoRA", SIXTEEN_BIT, True, False, 2, 96)),
-    (WORDS, Plan("full", FP32, True, False, 1, 24)),
+    (WORDS, Plan("full", FP32, True, False, 1, 48)),
     (WORDS, Plan("LoRA", SIXTEEN_BIT, True, True, 1, 48)),
     (GEMMA, Plan("full", FP32, False, True, 4, 64)),
     (QWEN_3, Plan("LoRA", FP32, False, True, 4, 64)),
