@@ -93,7 +93,7 @@ def test_commands_say_what_they_do():
         [sys.executable, "-m", "coursekit", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for command in ("course", "test", "lab", "bench", "seeds", "model", "notebooks"):
+    for command in ("course", "test", "lab", "bench", "seeds", "model", "notebooks", "drift"):
         assert command in result.stdout
         assert re.search(rf"^[a-z ]*\b{command}\b[a-z ]*:$", makefile, flags=re.MULTILINE)
 

@@ -25,6 +25,7 @@ from ..common.profile import Profile, load_profile
 from ..tasks import load_task
 from ..workspace import Workspace
 from .bench_rows import print_table
+from .cell_bench import print_cells
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,9 +43,14 @@ def main() -> None:
         "--rows", type=int, help="measure reading, audit and split of so many rows instead"
     )
     parser.add_argument("--short", action="store_true", help="with --rows: rows of one line")
+    parser.add_argument("--cells", action="store_true", help="only the cells' times, no measuring")
+    parser.add_argument("--fresh", action="store_true", help="execute the notebooks for them")
     options = parser.parse_args()
     if options.rows:
         print_table(options.rows, options.short)
+        return
+    print_cells(options.fresh)
+    if options.cells:
         return
     profile = load_profile()
     if options.model:
