@@ -6,15 +6,16 @@ goes into `CALLS.RANK`. And how to start it: `run_processes`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import psutil
 from transformers import TrainerCallback
 
 from coursekit.common.ranks import from_main, wait_for_everyone
@@ -29,26 +30,29 @@ def run_processes(command: list[str], until: str, seconds: float = 120, **option
     work done: they are killed. Raises AssertionError, with the last lines, if no line has it.
     """
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        start_new_session=True,
-        **options,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", **options
     )
-    clock = Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+    clock = Timer(seconds, _kill, (process,))
     clock.start()
     printed = ""
     for line in process.stdout:
         printed += line
         if until in line:
             clock.cancel()
-            clock = Timer(10, os.killpg, (process.pid, signal.SIGKILL))
+            clock = Timer(10, _kill, (process,))
             clock.start()
     process.wait()
     clock.cancel()
     assert until in printed, printed
     return printed
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """It and all that it has started: torchrun's workers lead sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in psutil.Process(process.pid).children(recursive=True):
+            each.kill()
+    process.kill()
 
 
 class StopsAfter(TrainerCallback):
