@@ -50,9 +50,10 @@ def run_processes(command: list[str], until: str, seconds: float = 120, **option
 def _kill(process: subprocess.Popen) -> None:
     """It and all that it has started: torchrun's workers lead sessions of their own."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        for each in psutil.Process(process.pid).children(recursive=True):
-            each.kill()
-    process.kill()
+        started = psutil.Process(process.pid)
+        for each in (*started.children(recursive=True), started):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 class StopsAfter(TrainerCallback):
