@@ -530,7 +530,7 @@ exercises.kappa.card()
 
 
 # %%
-def kappa(counts):
+def kappa(counts: torch.Tensor) -> torch.Tensor:
     """(observed - expected) / (1 - expected), from counts (L, L)."""
     raise NotImplementedError
 
@@ -831,7 +831,9 @@ exercises.kl_from_samples.card()
 
 
 # %%
-def kl_from_samples(policy_logps, reference_logps, mask):
+def kl_from_samples(
+    policy_logps: torch.Tensor, reference_logps: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
     """k1 in nats a response, from (N, T) log-probabilities of sampled tokens."""
     raise NotImplementedError
 

@@ -301,7 +301,7 @@ Markdown(to_markdown(table))
 # prompt, in both orders. What is the win rate when there are ties, doubtful verdicts, and none at all?
 
 # %%
-exercises.win_rate.card()
+exercises.win_rate_of.card()
 
 
 # %%
@@ -310,7 +310,7 @@ def win_rate_of(preferences: list) -> float:
     raise NotImplementedError
 
 
-win_rate_of = exercises.win_rate.check(win_rate_of)
+win_rate_of = exercises.win_rate_of.check(win_rate_of)
 
 # %%
 result = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], judge)

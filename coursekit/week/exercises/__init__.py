@@ -1,5 +1,6 @@
-"""Exercises: a card, a stub, a check that can fail, a hint, a solution."""
+"""Exercises: a card, a stub, a check that can fail, a hint, a solution, the mistakes it knows."""
 
-from .exercise import Exercise, Mistake
+from .diagnosis import Mistake
+from .exercise import Exercise, exercise
 
-__all__ = ["Exercise", "Mistake"]
+__all__ = ["Exercise", "Mistake", "exercise"]

@@ -8,166 +8,162 @@ own if not, so that later cells can use it.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-import textwrap
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from .answers import Answer, answer_of, difference, shown
+from .diagnosis import Mistake, general_mistake, ignored_arguments, known_mistake
+from .draw import Draw
+
 if TYPE_CHECKING:
     from IPython.display import HTML
-    from torch import Tensor
+    from IPython.utils.capture import CapturedIO
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer that people give: a function that makes it, and what to tell them."""
-
-    answer: Callable[..., Any]
-    message: str
+GOES_ON = "The notebook goes on with the course's own function."
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `check` found: `correct`, `wrong` or `not attempted`, and a sentence."""
+    """What `check` found.
+
+    state: `correct`, `wrong` or `not attempted`; message: what is wrong, in a sentence; evidence:
+    the input that shows it, a line each; printed: what the function printed on that input.
+    """
 
     state: str
     message: str
+    evidence: tuple[str, ...] = ()
+    printed: CapturedIO | None = None
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise whose answer is a function.
+    """An exercise whose answer is a function; made by `@exercise(...)` above the course's own.
 
-    title, task: what is asked, in plain text; difficulty, importance: 1 to 5; minutes: to plan
-    with; hint: a nudge; solution: the course's own answer, shown from its source; cases: argument
-    tuples on which both are run; mistakes: wrong answers to recognise; compare_gradients: the
-    answer's gradient counts as well as its value.
+    solution: the course's own answer, shown from its source; title, task: what is asked, in plain
+    text; difficulty, importance: 1 to 5; minutes: to plan with; hint: a nudge, code in backticks;
+    cases: draws the inputs, tuples of arguments, on which both are run (the first one small and
+    readable); mistakes: wrong answers to recognise; gradients: arguments with respect to which the
+    answer's gradient has to be right as well as its value.
     """
 
+    solution: Callable[..., Any]
     title: str
     task: str
     difficulty: int
     importance: int
     minutes: int
     hint: str
-    solution: Callable[..., Any]
-    cases: Sequence[tuple[Any, ...]]
+    cases: Callable[[Draw], Sequence[tuple[Any, ...]]]
     mistakes: Sequence[Mistake]
-    compare_gradients: bool = False
+    gradients: tuple[str, ...] = ()
 
     def card(self) -> HTML:
         """The task with its difficulty, importance and minutes; hint and solution fold away."""
         from IPython.display import HTML
 
-        source = textwrap.dedent(inspect.getsource(self.solution))
-        task = re.sub(r"\*(\w[\w ]*)\*", r"<em>\1</em>", escape(self.task))
         dots = {n: "●" * n + "○" * (5 - n) for n in range(6)}
+        code = f'<pre style="text-align:left;white-space:pre-wrap">{escape(self.code())}</pre>'
         folded = "".join(
             f'<details style="margin-top:4px"><summary>{name}</summary>{content}</details>'
-            for name, content in (
-                ("Hint", f"<p>{escape(self.hint)}</p>"),
-                (
-                    "Solution",
-                    f'<pre style="text-align:left;white-space:pre-wrap">{escape(source)}</pre>',
-                ),
-            )
+            for name, content in (("Hint", f"<p>{_as_html(self.hint)}</p>"), ("Solution", code))
         )
         return HTML(
             '<div style="border-left:4px solid #0072B2;padding:4px 14px;max-width:760px">'
             f"<b>Exercise · {escape(self.title)}</b>"
-            f'<p style="margin:6px 0">{task}</p>'
+            f'<p style="margin:6px 0">{_as_html(self.task)}</p>'
             f'<div style="font-size:12px">difficulty {dots[self.difficulty]} &nbsp; importance '
             f"{dots[self.importance]} &nbsp; about {self.minutes} minutes</div>{folded}</div>"
         )
+
+    def code(self) -> str:
+        """The solution as it can be pasted over the stub: the function, after what it imports."""
+        source = inspect.getsource(sys.modules[self.solution.__module__])
+        statements = ast.parse(source).body
+        name = self.solution.__name__
+        function = next(node for node in statements if getattr(node, "name", None) == name)
+        lines = source.splitlines()[function.lineno - 1 : function.end_lineno]
+        function.decorator_list = []  # what the exercise itself needs
+        names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+        imports = [
+            ast.unparse(type(node)(**{**vars(node), "names": [alias]}))
+            for node in statements
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+            if (alias.asname or alias.name) in names
+        ]
+        return "\n".join([*imports, *["", ""] * bool(imports), *lines])
 
     def check(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Print the outcome; return `answer` if it is correct, else the course's own function."""
         outcome = self.judge(answer)
         mark = {"correct": "✓", "wrong": "✗", "not attempted": "…"}[outcome.state]
         print(f"{mark} {self.title}: {outcome.message}")
+        for line in outcome.evidence:
+            print(f"    {line}")
+        if outcome.printed and (outcome.printed.stdout or outcome.printed.outputs):
+            print("    It printed there:" if outcome.evidence else "    On one input it printed:")
+            outcome.printed.show()
+        if outcome.state == "wrong":
+            print(f"    {GOES_ON}")
         return answer if outcome.state == "correct" else self.solution
 
-    def judge(self, answer: Callable[..., Any]) -> Outcome:
-        """The outcome of `answer`, without printing."""
-        for arguments in self.cases:
-            try:
-                given = self._results(answer, arguments)
-            except NotImplementedError:
-                return Outcome(
-                    "not attempted",
-                    "not attempted yet. The notebook goes on with the course's own function.",
-                )
-            except Exception as error:  # whatever a learner's code may raise
-                return Outcome("wrong", f"it raises {type(error).__name__}: {error}")
-            expected = self._results(self.solution, arguments)
-            problem = _difference(given, expected)
-            if problem:
-                return Outcome("wrong", self._explain(answer, problem))
-        return Outcome("correct", "correct.")
+    def judge(self, answer: Callable[..., Any], seed: int = 0) -> Outcome:
+        """The outcome of `answer` on the inputs drawn with `seed`, without printing."""
+        cases = self.inputs(seed)
+        given = [self._ask(answer, case) for case in cases]
+        if any(isinstance(each.error, NotImplementedError) for each in given):
+            return Outcome("not attempted", f"not attempted yet. {GOES_ON}")
+        wanted = [self._ask(self.solution, case) for case in cases]
+        for case, ours, right in zip(cases, given, wanted, strict=True):
+            if problem := difference(ours, right):
+                name = self._name(answer, cases, given, wanted)
+                evidence = [f"{argument} = {shown(value)}" for argument, value in case.items()]
+                evidence += [problem] * bool(name)
+                return Outcome("wrong", name or problem, tuple(evidence), ours.printed)
+        return Outcome("correct", "correct.", printed=given[0].printed)
 
-    def _explain(self, answer: Callable[..., Any], problem: str) -> str:
-        """The message of the mistake that gives the same numbers on every case, or `problem`."""
-        for mistake in self.mistakes:
-            try:
-                alike = all(
-                    not _difference(
-                        self._results(answer, arguments), self._results(mistake.answer, arguments)
-                    )
-                    for arguments in self.cases
-                )
-            except Exception:  # the answer may fail on a later case: then it is not this mistake
-                alike = False
-            if alike:
-                return mistake.message
-        return problem
+    def _name(
+        self,
+        answer: Callable[..., Any],
+        cases: Sequence[Mapping[str, Any]],
+        given: Sequence[Answer],
+        wanted: Sequence[Answer],
+    ) -> str:
+        """The name of what went wrong, or an empty text."""
+        ask, ask_right = partial(self._ask, answer), partial(self._ask, self.solution)
+        return (
+            known_mistake(
+                self.mistakes, given, wanted, lambda known: [self._ask(known, c) for c in cases]
+            )
+            or ignored_arguments(cases, given, wanted, ask, ask_right)
+            or general_mistake(given, wanted)
+        )
 
-    def _results(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
-        """What `function` returns for fresh copies of `arguments`; its gradients too if asked."""
-        import torch
+    def inputs(self, seed: int = 0) -> list[dict[str, Any]]:
+        """The inputs drawn with `seed`, each by the names of the arguments."""
+        names = inspect.signature(self.solution).parameters
+        return [dict(zip(names, case, strict=True)) for case in self.cases(Draw(seed))]
 
-        fresh = [
-            value.clone().requires_grad_(self.compare_gradients and value.is_floating_point())
-            if isinstance(value, torch.Tensor)
-            else value
-            for value in arguments
-        ]
-        result = function(*fresh)
-        outcome = [result]
-        if self.compare_gradients and isinstance(result, torch.Tensor) and result.requires_grad:
-            inputs = [value for value in fresh if getattr(value, "requires_grad", False)]
-            outcome += torch.autograd.grad(result.sum(), inputs, allow_unused=True)
-        return outcome
+    def _ask(self, function: Callable[..., Any], case: Mapping[str, Any]) -> Answer:
+        return answer_of(function, case, self.gradients)
 
 
-def _difference(given: list[Any], expected: list[Any]) -> str:
-    """What is wrong with `given`, or an empty text."""
-    import torch
-
-    value, wanted = given[0], expected[0]
-    if value is None:
-        return "it returns None: is the `return` missing?"
-    try:
-        value, wanted = (torch.as_tensor(item, dtype=torch.float64) for item in (value, wanted))
-    except (TypeError, ValueError, RuntimeError):
-        return f"it returns {type(value).__name__}, not numbers"
-    if value.shape != wanted.shape:
-        return f"it returns shape {tuple(value.shape)}, expected {tuple(wanted.shape)}"
-    if not torch.allclose(value, wanted, rtol=1e-5, atol=1e-7, equal_nan=True):
-        return f"expected {_short(wanted)}, got {_short(value)}."
-    if len(given) != len(expected):
-        return "the value is right, but no gradient flows through it."
-    for one, other in zip(given[1:], expected[1:], strict=True):
-        if (one is None) != (other is None):
-            return "the value is right, but a gradient flows where none should, or the reverse."
-        if one is not None and not torch.allclose(one, other, rtol=1e-5, atol=1e-7, equal_nan=True):
-            return "the value is right, its gradient is not."
-    return ""
+def exercise(**settings: Any) -> Callable[[Callable[..., Any]], Exercise]:
+    """Makes an `Exercise` of the function below it, the course's own answer."""
+    return lambda solution: Exercise(solution, **settings)
 
 
-def _short(values: Tensor) -> str:
-    numbers = [f"{value:.4g}" for value in values.detach().flatten()[:4].tolist()]
-    more = ", …" if values.numel() > 4 else ""
-    return numbers[0] if values.dim() == 0 else f"[{', '.join(numbers)}{more}]"
+def _as_html(text: str) -> str:
+    """Plain text with `code` and *emphasis*."""
+    parts = re.split(r"`([^`]+)`", escape(text))
+    parts[::2] = [re.sub(r"\*(\w[\w ]*)\*", r"<em>\1</em>", part) for part in parts[::2]]
+    parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
+    return "".join(parts)

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .exercise import Exercise, Mistake
-
-
-def _numbers(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
+from .diagnosis import Mistake
+from .draw import Draw, numbers
+from .exercise import Exercise, exercise
 
 # 1. The bootstrap.
 
-
-def _bootstrap_interval(values: Tensor, picks: Tensor) -> Tensor:
-    means = values[picks].mean(-1)  # (D,)
-    return torch.quantile(means, _numbers(0.025, 0.975))
+_ENDS = numbers(0.025, 0.975)
 
 
-def _picked(n: int, draws: int = 400, seed: int = 0) -> Tensor:
-    return torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
-
-
-bootstrap_interval = Exercise(
+@exercise(
     title="the bootstrap",
     task=(
         "values, (N,), are the differences between two models, one a prompt. picks, (D, N), holds "
@@ -38,60 +28,105 @@ bootstrap_interval = Exercise(
     difficulty=2,
     importance=5,
     minutes=10,
-    hint="values[picks] has shape (D, N). What is one number for each resample?",
-    solution=_bootstrap_interval,
-    cases=[
-        (_numbers(0, 0, 0.25, -0.25, 1, 0, 0.5, 0.25), _picked(8)),
-        (_numbers(*[0.0] * 20, *[1.0] * 10), _picked(30, seed=1)),
-        (_numbers(0.5, 0.5, 0.5), _picked(3)),
+    hint=(
+        "`values[picks]` has shape (D, N). What is one number for each resample? `torch.quantile` "
+        "wants its second argument in the dtype of the first: `values.new_tensor([0.025, 0.975])`."
+    ),
+    cases=lambda draw: [
+        (numbers(0, 0, 0.25, -0.25, 1, 0, 0.5, 0.25), draw.integers(200, 8, below=8)),
+        (numbers(*[0.0] * 20, *[1.0] * 10), draw.integers(100, 30, below=30)),
+        (numbers(0.5, 0.5, 0.5), draw.integers(100, 3, below=3)),
+        *[(draw.normals(6), draw.integers(150, 6, below=6)) for _ in range(2)],
+        (draw.normals(6).float(), draw.integers(150, 6, below=6)),
     ],
     mistakes=[
         Mistake(
-            lambda values, picks: torch.quantile(values, _numbers(0.025, 0.975)),
+            lambda values, picks: torch.quantile(values, _ENDS.to(values)),
             "these are the quantiles of the *values*: how much prompts differ. Wanted is how much "
             "the *mean* would differ had other prompts been drawn, which shrinks with N.",
         ),
         Mistake(
-            lambda values, picks: torch.quantile(values[picks].mean(-1), _numbers(0.05, 0.95)),
+            lambda values, picks: torch.quantile(
+                values[picks].mean(-1), torch.tensor([0.025, 0.975])
+            ),
+            "torch.quantile wants the quantiles in the dtype of the values, here float64: "
+            "torch.tensor([0.025, 0.975], dtype=values.dtype).",
+        ),
+        Mistake(
+            lambda values, picks: torch.quantile(
+                values[picks].mean(-1), numbers(0.05, 0.95).to(values)
+            ),
             "5 % at either end leave 90 % between them: 2.5 % each for 95 %.",
         ),
         Mistake(
-            lambda values, picks: torch.quantile(values[picks].mean(0), _numbers(0.025, 0.975)),
+            lambda values, picks: torch.quantile(values[picks].mean(-1), _ENDS.to(values) / 100),
+            "these are the quantiles of 0.025 and 0.975 per cent: percentile wants 2.5 and 97.5, "
+            "quantile 0.025 and 0.975.",
+        ),
+        Mistake(
+            lambda values, picks: torch.quantile(values[picks].mean(0), _ENDS.to(values)),
             "the mean is taken over the resamples (first axis): one number a *place*. Take it over "
             "the N values of each resample (last axis).",
         ),
         Mistake(
-            lambda values, picks: torch.quantile(
-                values[picks].median(-1).values, _numbers(0.025, 0.975)
-            ),
+            lambda values, picks: torch.quantile(values[picks].flatten(), _ENDS.to(values)),
+            "the quantiles of all values that were drawn: take each resample's *mean* first.",
+        ),
+        Mistake(
+            lambda values, picks: torch.quantile(values[picks].median(-1).values, _ENDS.to(values)),
             "this is the interval of the median; the table shows means.",
+        ),
+        Mistake(
+            lambda values, picks: torch.quantile(values[picks].sum(-1), _ENDS.to(values)),
+            "this is the interval of the sum; the table shows means.",
+        ),
+        Mistake(
+            lambda values, picks: torch.stack(
+                [values[picks].mean(-1).min(), values[picks].mean(-1).max()]
+            ),
+            "the smallest and the largest resample: they move apart the more you draw. Take the "
+            "2.5 % and 97.5 % quantiles.",
+        ),
+        Mistake(
+            lambda values, picks: (
+                values[picks].mean(-1).mean() + _around(1.96) * values[picks].mean(-1).std()
+            ),
+            "this is the normal formula with the bootstrap's standard error; asked for are the "
+            "quantiles themselves, which need not lie evenly about the mean.",
         ),
         Mistake(
             lambda values, picks: (
                 values[picks].mean(-1).mean()
-                + _numbers(-1.96, 1.96) * values[picks].mean(-1).std() / len(picks) ** 0.5
+                + _around(1.96) * values[picks].mean(-1).std() / len(picks) ** 0.5
             ),
             "the spread of the resamples' means *is* the standard error: divided by the square "
             "root of D it would shrink with more resampling, and more resampling is no evidence.",
         ),
+        Mistake(
+            lambda values, picks: _paired(values, 1.96),
+            "this is the normal formula on the values: the resamples, picks, are not used.",
+        ),
     ],
 )
+def bootstrap_interval(values: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
+    means = values[picks].mean(-1)  # (D,)
+    return torch.quantile(means, values.new_tensor([0.025, 0.975]))
 
 
 # 2. A win rate with ties.
 
 
-def _win_rate(preferences: Sequence[float | None]) -> float:
-    points = [0.5 if p == 0 else p - 1 for p in preferences if p is not None]
-    return sum(points) / len(points)
+def _rate(preferences: Sequence[float | None], points: Callable[[float], float]) -> float:
+    """The mean of the points given to those that are there."""
+    there = [points(p) for p in preferences if p is not None]
+    return sum(there) / len(there)
 
 
-def _without_ties(preferences: Sequence[float | None]) -> float:
-    decided = [p for p in preferences if p not in (None, 0, 1.5)]
-    return _win_rate(decided)
+def _or_tie(preference: float) -> float:
+    return 0.5 if preference == 0 else preference - 1
 
 
-win_rate = Exercise(
+@exercise(
     title="a win rate with ties",
     task=(
         "preferences come from a file: 1 where the first output is better, 2 where the second is, "
@@ -102,136 +137,219 @@ win_rate = Exercise(
     difficulty=2,
     importance=4,
     minutes=10,
-    hint="Turn each preference into points from 0 to 1. Which are left out of the mean?",
-    solution=_win_rate,
-    cases=[
+    hint=(
+        "Turn each preference into points from 0 to 1. Which are left out of the mean? "
+        "`[p for p in preferences if p is not None]` are those that are there, ties as 0 included."
+    ),
+    cases=lambda draw: [
         ([1, 2, 2, 1.5, 0, None, 1.8],),
         ([2, 2, 2, None, None],),
         ([0, 0, 0, 1],),
         ([1.2, 1.2, 1.9, 2],),
+        *[([0, None, 1.5, *draw.choices([1, 2, 0, 1.5, None, 1.1, 1.7], k=9)],) for _ in range(3)],
     ],
     mistakes=[
         Mistake(
-            _without_ties,
+            lambda preferences: win_rate_of.solution(
+                [p for p in preferences if p not in (None, 0, 1.5)]
+            ),
             "ties are left out. Then 10 wins, 5 losses and 285 ties are 67 %, as if the models "
             "differed on most prompts: a tie counts half.",
         ),
         Mistake(
+            lambda preferences: win_rate_of.solution([p for p in preferences if p]),
+            "`if p` also drops the ties that are written as 0: write `if p is not None`.",
+        ),
+        Mistake(
             lambda preferences: (
-                sum(0.5 if p in (None, 0) else p - 1 for p in preferences) / len(preferences)
+                sum(_or_tie(p) for p in preferences if p) / sum(p is not None for p in preferences)
             ),
+            "ties that are written as 0 count as losses: they earn half a point, like 1.5. (`if p` "
+            "passes over them: write `if p is not None`.)",
+        ),
+        Mistake(
+            lambda preferences: sum(_or_tie(p or 0) for p in preferences) / len(preferences),
             "a missing answer is counted as a tie: a judge that crashes often would pull every "
             "comparison towards 50 %. Leave it out, and say how many there were.",
+        ),
+        Mistake(
+            lambda preferences: (
+                sum(_or_tie(p) for p in preferences if p is not None) / len(preferences)
+            ),
+            "missing answers are still counted below the line, as losses: divide by the number of "
+            "those that are there.",
         ),
         Mistake(
             lambda preferences: sum(p == 2 for p in preferences) / len(preferences),
             "only full wins count here, and missing answers and ties count as losses.",
         ),
         Mistake(
-            lambda preferences: (
-                sum(p == 2 for p in preferences if p is not None)
-                / sum(p is not None for p in preferences)
-            ),
+            lambda preferences: _rate(preferences, lambda p: p == 2),
             "ties count as losses, and less sure wins too.",
         ),
         Mistake(
-            lambda preferences: (
-                sum(max(0.0, p - 1) for p in preferences if p is not None)
-                / sum(p is not None for p in preferences)
-            ),
-            "a 0 is a tie as well (older files write it so), not a loss.",
+            lambda preferences: _rate(preferences, lambda p: p - 1),
+            "a 0 becomes -1 point: it is a tie as well (older files write it so), worth half.",
         ),
         Mistake(
-            lambda preferences: 1 - _win_rate(preferences),
+            lambda preferences: _rate(
+                preferences, lambda p: 0.5 if p in (0, 1.5) else float(p > 1.5)
+            ),
+            "a less sure win counts in full: 1.8 is worth 0.8 of one.",
+        ),
+        Mistake(
+            lambda preferences: _rate(preferences, lambda p: p / 2),
+            "points are p - 1, not p / 2: 1 is a loss, worth nothing.",
+        ),
+        Mistake(
+            lambda preferences: _rate(preferences, lambda p: 1 - _or_tie(p)),
             "this is the win rate of the first output.",
+        ),
+        Mistake(
+            lambda preferences: sum(_or_tie(p) for p in preferences) / len(preferences),
+            "None - 1 is no number: leave missing answers out before you reckon.",
         ),
     ],
 )
+def win_rate_of(preferences: list) -> float:
+    points = [0.5 if p == 0 else p - 1 for p in preferences if p is not None]
+    return sum(points) / len(points)
 
 
 # 3. Is this difference real?
 
 
-def _paired_interval(ours: Tensor, theirs: Tensor) -> Tensor:
-    differences = ours - theirs
-    error = differences.std() / len(differences) ** 0.5
-    return differences.mean() + _numbers(-1.96, 1.96) * error
+def _around(standard_errors: float) -> Tensor:
+    return numbers(-standard_errors, standard_errors)
 
 
-def _unpaired_interval(ours: Tensor, theirs: Tensor) -> Tensor:
+def _paired(differences: Tensor, standard_errors: float, correction: int = 1) -> Tensor:
+    error = differences.std(correction=correction) / len(differences) ** 0.5
+    return differences.mean() + _around(standard_errors) * error
+
+
+def _unpaired(ours: Tensor, theirs: Tensor) -> Tensor:
     error = (ours.var() / len(ours) + theirs.var() / len(theirs)) ** 0.5
-    return ours.mean() - theirs.mean() + _numbers(-1.96, 1.96) * error
+    return ours.mean() - theirs.mean() + _around(1.96) * error
 
 
 _HARD = torch.linspace(0, 1, 20, dtype=torch.float64)  # how well anyone does on each prompt
 _GAIN = torch.tensor([0.05, 0.1, 0.0, 0.05, 0.1] * 4, dtype=torch.float64)
 
-paired_interval = Exercise(
+
+@exercise(
     title="is this difference real?",
     task=(
         "ours and theirs, (N,), are two models' scores on the same N prompts. Return the 95 % "
-        "interval of the mean difference, ours less theirs, by the normal formula (mean plus and "
+        "interval of the mean difference, ours minus theirs, by the normal formula (mean plus and "
         "minus 1.96 standard errors), as a tensor of two. The prompts differ in difficulty, which "
-        "must not widen it."
+        "must not widen it. The standard deviation is that of a sample (N - 1 below the line)."
     ),
     difficulty=3,
     importance=5,
     minutes=10,
-    hint="One difference a prompt first; then the mean and standard error of those N numbers.",
-    solution=_paired_interval,
-    cases=[
+    hint=(
+        "One difference a prompt first, `ours - theirs`; then the mean and standard error of those "
+        "N numbers, `(ours - theirs).std() / len(ours) ** 0.5`."
+    ),
+    cases=lambda draw: [
+        (numbers(1, 1, 0, 1, 1, 0), numbers(1, 0, 0, 1, 0, 1)),
         (_HARD + _GAIN, _HARD),
         (_HARD.flip(0), _HARD * 0.9),
-        (_numbers(1, 1, 0, 1, 1, 0), _numbers(1, 0, 0, 1, 0, 1)),
+        *[
+            (hard + draw.normals(8, mean=0.2, sd=0.1), hard)
+            for hard in (draw.uniforms(8), draw.uniforms(8))
+        ],
     ],
     mistakes=[
         Mistake(
-            _unpaired_interval,
+            _unpaired,
             "this is the formula for two *separate* samples. Both models answered the same "
             "prompts: that some prompts are hard for both drops out of the differences.",
         ),
         Mistake(
-            lambda ours, theirs: (
-                (ours - theirs).mean() + _numbers(-1.96, 1.96) * (ours - theirs).std()
-            ),
+            lambda ours, theirs: _paired(ours - theirs, 1.96, correction=0),
+            "the standard deviation is divided by N (numpy's default, ddof=0): of a sample it is "
+            "N - 1 (ddof=1, and torch's default).",
+        ),
+        Mistake(
+            lambda ours, theirs: (ours - theirs).mean() + _around(1.96) * (ours - theirs).std(),
             "the standard deviation tells how single prompts spread; the *mean's* standard error "
             "is that divided by the square root of N.",
         ),
         Mistake(
             lambda ours, theirs: (
-                (ours - theirs).mean() + _numbers(-1.96, 1.96) * (ours - theirs).std() / len(ours)
+                (ours - theirs).mean() + _around(1.96) * (ours - theirs).std() / len(ours)
             ),
             "divide by the square root of N, not by N.",
         ),
         Mistake(
-            lambda ours, theirs: -_paired_interval(ours, theirs).flip(0),
-            "the sign: ours less theirs.",
+            lambda ours, theirs: (
+                (ours - theirs).mean() + _around(1.96) * (ours - theirs).var() / len(ours) ** 0.5
+            ),
+            "this is the variance: the standard deviation is its square root.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired(ours - theirs, 1.0),
+            "without 1.96 it is an interval of one standard error: it covers 68 %, not 95 %.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired(ours - theirs, 1.645),
+            "1.645 standard errors cover 90 %: 1.96 for 95 %.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired(ours - theirs, 2.0),
+            "2 standard errors are a rule of thumb: 1.96 for 95 %.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired(theirs - ours, 1.96),
+            "the sign: ours minus theirs.",
+        ),
+        Mistake(
+            lambda ours, theirs: _paired((ours - theirs).abs(), 1.96),
+            "the sizes of the differences: a prompt on which theirs is better counts against ours.",
+        ),
+        Mistake(
+            lambda ours, theirs: _around(1.96) * (ours - theirs).std() / len(ours) ** 0.5,
+            "the interval lies about 0 here: add the mean difference.",
+        ),
+        Mistake(
+            lambda ours, theirs: torch.quantile(ours - theirs, _ENDS),
+            "these are quantiles of the *differences*: how much prompts differ, not how well their "
+            "mean is known.",
         ),
     ],
 )
+def paired_interval(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    differences = ours - theirs
+    error = differences.std() / len(differences) ** 0.5
+    return torch.stack([differences.mean() - 1.96 * error, differences.mean() + 1.96 * error])
 
 
 # 4. The judge's taste for length.
 
 
-def _length_bias(points: Sequence[float], longer: Sequence[int], truth: Sequence[float]) -> float:
-    decided = [
+def _taste(points: list, longer: list, truth: list, without: str = "") -> float:
+    """The solution without some of its conditions: on the truth, the judge's ties, the length."""
+    chosen = [
         (p > 0.5) == (d > 0)
         for p, d, t in zip(points, longer, truth, strict=True)
-        if t == 0.5 and p != 0.5 and d != 0
+        if (t == 0.5 or "truth" in without)
+        and (p != 0.5 or "ties" in without)
+        and (d != 0 or "length" in without)
     ]
-    return sum(decided) / len(decided)
+    return sum(chosen) / len(chosen)
 
 
-def _longer_wins_anywhere(points, longer, truth) -> float:
-    return _length_bias(points, longer, [0.5] * len(points))
+def _comparisons(draw: Draw) -> tuple[list, list, list]:
+    """Of each kind at least one, and twelve more."""
+    points = [1, 0, 0.5, 1, 1, 0, *draw.choices([1, 1, 0, 0.5], k=12)]
+    longer = [9, 7, 5, 0, -8, -3, *draw.choices([40, 25, 8, 0, -10, -20], k=12)]
+    truth = [0.5, 0.5, 0.5, 0.5, 1, 0.5, *draw.choices([0.5, 0.5, 1, 0], k=12)]
+    return points, longer, truth
 
 
-_POINTS = [1, 1, 1, 0, 0, 1, 0, 0.5, 1, 0.5, 1, 0]
-_LONGER = [40, 25, -10, 30, -20, 12, -5, 30, 0, 0, 8, 9]
-_TRUTH = [1, 0.5, 1, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0.5]
-
-length_bias = Exercise(
+@exercise(
     title="the judge's taste for length",
     task=(
         "Of N comparisons you know the points that a judge gave the second response (1 for a win, "
@@ -243,16 +361,24 @@ length_bias = Exercise(
     difficulty=3,
     importance=4,
     minutes=15,
-    hint="Three conditions choose the comparisons. Then: the second won and is longer, or neither.",
-    solution=_length_bias,
-    cases=[
-        (_POINTS, _LONGER, _TRUTH),
+    hint=(
+        "Three conditions choose the comparisons. Then: the second won and is longer, or neither. "
+        "`list(zip(points, longer, truth))` are the comparisons, "
+        "`(points[0] > 0.5) == (longer[0] > 0)` is whether in the first the longer one won."
+    ),
+    cases=lambda draw: [
+        ([1, 0, 0, 1, 1, 0], [5, 5, -3, -7, 9, 4], [0.5, 0.5, 0.5, 0.5, 1, 0.5]),
+        (
+            [1, 1, 1, 0, 0, 1, 0, 0.5, 1, 0.5, 1, 0],
+            [40, 25, -10, 30, -20, 12, -5, 30, 0, 0, 8, 9],
+            [1, 0.5, 1, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 0.5],
+        ),
         ([1, 0, 1, 0], [5, -5, 7, -9], [0.5] * 4),
-        ([1, 0, 0, 1, 1], [5, 5, -3, -7, 9], [0.5, 0.5, 0.5, 0.5, 1]),
+        *[_comparisons(draw) for _ in range(4)],
     ],
     mistakes=[
         Mistake(
-            _longer_wins_anywhere,
+            lambda points, longer, truth: _taste(points, longer, truth, "truth"),
             "all pairs are counted, also those in which one response *is* better. If better "
             "responses are longer, a perfect judge looks biased: compare where the truth ties.",
         ),
@@ -274,28 +400,103 @@ length_bias = Exercise(
         Mistake(
             lambda points, longer, truth: (
                 sum(
-                    (p > 0.5) == (d > 0)
+                    p > 0.5
                     for p, d, t in zip(points, longer, truth, strict=True)
-                    if t == 0.5
+                    if t == 0.5 and p != 0.5 and d > 0
                 )
-                / sum(t == 0.5 for t in truth)
+                / sum(
+                    t == 0.5 and p != 0.5 and d > 0
+                    for p, d, t in zip(points, longer, truth, strict=True)
+                )
             ),
+            "only comparisons are looked at in which the *second* is longer: where it is shorter "
+            "and loses, the longer one has won too.",
+        ),
+        Mistake(
+            lambda points, longer, truth: _taste(points, longer, truth, "ties length"),
             "ties of the judge, or pairs of equal length, are counted: they say nothing about a "
             "taste for length.",
         ),
+        Mistake(
+            lambda points, longer, truth: _taste(points, longer, truth, "ties"),
+            "the judge's ties are counted, as if the second had lost: leave them out.",
+        ),
+        Mistake(
+            lambda points, longer, truth: _taste(points, longer, truth, "length"),
+            "pairs of equal length are counted, as if the first were longer: leave them out.",
+        ),
+        Mistake(
+            lambda points, longer, truth: _taste(
+                points, longer, [0.5 if t != 0.5 else 1 for t in truth]
+            ),
+            "the truth's condition is the wrong way round: keep the comparisons whose truth *is* "
+            "0.5.",
+        ),
+        Mistake(
+            lambda points, longer, truth: 1 - _taste(points, longer, truth),
+            "this is how often the *shorter* response won.",
+        ),
+        Mistake(
+            lambda points, longer, truth: (
+                sum(p > 0.5 for p, d, t in _deciding(points, longer, truth))
+                / len(_deciding(points, longer, truth))
+            ),
+            "this is how often the *second* response won, whether it was longer or not.",
+        ),
+        Mistake(
+            lambda points, longer, truth: (
+                _taste(points, longer, truth) * len(_deciding(points, longer, truth))
+            ),
+            "this is the number; asked for is how often, a share.",
+        ),
+        Mistake(
+            lambda points, longer, truth: (
+                _taste(points, longer, truth) * len(_deciding(points, longer, truth)) / len(points)
+            ),
+            "divided by the number of all comparisons: below the line stand those that the three "
+            "conditions leave.",
+        ),
     ],
 )
+def length_bias(points: list, longer: list, truth: list) -> float:
+    decided = [
+        (p > 0.5) == (d > 0)
+        for p, d, t in zip(points, longer, truth, strict=True)
+        if t == 0.5 and p != 0.5 and d != 0
+    ]
+    return sum(decided) / len(decided)
+
+
+def _deciding(points: list, longer: list, truth: list) -> list[tuple[float, float, float]]:
+    every = zip(points, longer, truth, strict=True)
+    return [(p, d, t) for p, d, t in every if t == 0.5 and p != 0.5 and d != 0]
 
 
 # 5. Where the gap lied.
 
 
-def _gap_lied(gaps: Sequence[float], win_rates: Sequence[float], healthy: int) -> Tensor:
-    lied = [gap >= gaps[healthy] and rate < 0.5 for gap, rate in zip(gaps, win_rates, strict=True)]
-    return torch.tensor(lied)
+def _some_runs(draw: Draw, healthy: int) -> tuple[list[float], list[float], int]:
+    """Eight runs: at the limits in gap and win rate, on both sides of them; `healthy` wins."""
+    gap = draw.uniform(3, 6)
+    runs = [
+        *((gap, 0.3), (gap + 0.1, 0.5), (gap - 0.1, 0.2), (gap + 5, 0.1), (gap + 9, 0.56)),
+        (gap + 0.2, 0.4),
+        (gap / 2, draw.uniform(0.5, 0.6)),
+    ]
+    runs = draw.sample(runs, len(runs))
+    runs.insert(healthy, (gap, 0.7))
+    gaps, rates = (list(column) for column in zip(*runs, strict=True))
+    return gaps, rates, healthy
 
 
-gap_lied = Exercise(
+def _each(condition: Callable[[float, float, float], bool]) -> Callable[..., list[bool]]:
+    """A wrong answer: for each run a condition on its gap, the healthy gap and its win rate."""
+    return lambda gaps, win_rates, healthy: [
+        condition(gap, gaps[healthy], rate) for gap, rate in zip(gaps, win_rates, strict=True)
+    ]
+
+
+@exercise(
     title="diagnose: where did the gap lie?",
     task=(
         "For some runs you know the final reward gap (held out, in nats, without beta) and the win "
@@ -306,21 +507,48 @@ gap_lied = Exercise(
     difficulty=1,
     importance=5,
     minutes=5,
-    hint="Two conditions, and both must hold.",
-    solution=_gap_lied,
-    cases=[
+    hint=(
+        "Two conditions, and both must hold. `gaps[healthy]` is the healthy run's gap, "
+        "`list(zip(gaps, win_rates))` are the runs."
+    ),
+    cases=lambda draw: [
+        ([5.0, 2.0, 4.0], [0.2, 0.7, 0.5], 1),
         ([2.0, 9.0, 0.1, 30.0, 2.0], [0.7, 0.35, 0.5, 0.02, 0.49], 0),
         ([2.0, 1.0, 3.0], [0.7, 0.3, 0.66], 0),
-        ([5.0, 2.0, 4.0], [0.2, 0.7, 0.5], 1),
+        *[_some_runs(draw, healthy) for healthy in (0, 2, 4, 6)],
     ],
     mistakes=[
         Mistake(
-            lambda gaps, win_rates, healthy: [rate < 0.5 for rate in win_rates],
+            _each(lambda gap, healthy, rate: rate < 0.5),
             "a run that loses with a *small* gap was told truly by its gap: it did not lie.",
         ),
         Mistake(
-            lambda gaps, win_rates, healthy: [gap > gaps[healthy] for gap in gaps],
+            _each(lambda gap, healthy, rate: gap > healthy),
             "a wide gap alone is no lie: look at the win rate.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap >= healthy),
+            "a wide gap alone is no lie: look at the win rate.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap >= healthy or rate < 0.5),
+            "`or` where both conditions must hold: `and`.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap > healthy and rate < 0.5),
+            "`>` where `>=` is asked for: a gap as wide as the healthy one's is *at least* that.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap < healthy and rate < 0.5),
+            "these are the losers whose gap was *small*: it lied where it was wide.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap >= healthy and rate > 0.5),
+            "these runs win with a wide gap: it told the truth.",
+        ),
+        Mistake(
+            _each(lambda gap, healthy, rate: gap >= healthy and rate <= 0.5),
+            "a win rate of exactly one half is no loss.",
         ),
         Mistake(
             lambda gaps, win_rates, healthy: [
@@ -330,24 +558,42 @@ gap_lied = Exercise(
             "to win less than the healthy run is not yet to lose: the line is one half.",
         ),
         Mistake(
+            lambda gaps, win_rates, healthy: gap_lied.solution(gaps, win_rates, 0),
+            "the gaps are compared with the first run's: the healthy one is at index `healthy`.",
+        ),
+        Mistake(
             lambda gaps, win_rates, healthy: [
-                gap >= gaps[healthy] and rate <= 0.5
+                gap >= healthy and rate < 0.5 for gap, rate in zip(gaps, win_rates, strict=True)
+            ],
+            "healthy is an index, not a gap: compare with gaps[healthy].",
+        ),
+        Mistake(
+            lambda gaps, win_rates, healthy: [
+                gap >= sum(gaps) / len(gaps) and rate < 0.5
                 for gap, rate in zip(gaps, win_rates, strict=True)
             ],
-            "a win rate of exactly one half is no loss.",
+            "the gaps are compared with their mean: compare with the healthy run's.",
+        ),
+        Mistake(
+            lambda gaps, win_rates, healthy: [
+                i for i, lied in enumerate(gap_lied.solution(gaps, win_rates, healthy)) if lied
+            ],
+            "these are the indices of the runs: return True or False for *each* run.",
+        ),
+        Mistake(
+            lambda gaps, win_rates, healthy: sum(gap_lied.solution(gaps, win_rates, healthy)),
+            "this is how many: return True or False for *each* run.",
         ),
     ],
 )
+def gap_lied(gaps: list, win_rates: list, healthy: int) -> list:
+    return [gap >= gaps[healthy] and rate < 0.5 for gap, rate in zip(gaps, win_rates, strict=True)]
 
 
 # 6. How many prompts?
 
 
-def _prompts_for(sd: float, half_width: float) -> int:
-    return math.ceil((1.96 * sd / half_width) ** 2)
-
-
-prompts_for = Exercise(
+@exercise(
     title="how many prompts?",
     task=(
         "sd is the standard deviation of the points of a win rate on a pilot. Return how many "
@@ -356,13 +602,30 @@ prompts_for = Exercise(
     difficulty=2,
     importance=4,
     minutes=5,
-    hint="half_width = 1.96 sd / sqrt(n). Solve for n; part of a prompt cannot be asked.",
-    solution=_prompts_for,
-    cases=[(0.35, 0.05), (0.35, 0.025), (0.5, 0.1), (0.41, 0.03)],
+    hint=(
+        "half_width = 1.96 sd / sqrt(n), so sqrt(n) = `1.96 * sd / half_width`. Solve for n; part "
+        "of a prompt cannot be asked: `import math` has ceil, `math.ceil(sd)`."
+    ),
+    cases=lambda draw: [
+        *((0.35, 0.05), (0.35, 0.025), (0.5, 0.1), (0.41, 0.03), (0.5, 0.98)),
+        *[(draw.uniform(0.2, 0.5), draw.uniform(0.01, 0.1)) for _ in range(5)],
+    ],
     mistakes=[
         Mistake(
             lambda sd, half_width: round((1.96 * sd / half_width) ** 2),
             "rounded down the interval is a little too wide: round up.",
+        ),
+        Mistake(
+            lambda sd, half_width: int((1.96 * sd / half_width) ** 2),
+            "int cuts off, so the interval is a little too wide: round up.",
+        ),
+        Mistake(
+            lambda sd, half_width: int((1.96 * sd / half_width) ** 2) + 1,
+            "one too many where the number is whole already: math.ceil rounds up only if needed.",
+        ),
+        Mistake(
+            lambda sd, half_width: (1.96 * sd / half_width) ** 2,
+            "part of a prompt cannot be asked: round up to a whole number.",
         ),
         Mistake(
             lambda sd, half_width: math.ceil(1.96 * sd / half_width),
@@ -374,10 +637,38 @@ prompts_for = Exercise(
             "this takes half_width for the whole width.",
         ),
         Mistake(
+            lambda sd, half_width: math.ceil((1.96 * sd / (2 * half_width)) ** 2),
+            "half_width is half of the width already: it is not doubled.",
+        ),
+        Mistake(
             lambda sd, half_width: math.ceil((sd / half_width) ** 2),
             "without 1.96 it is an interval of one standard error: it covers 68 %, not 95 %.",
         ),
+        Mistake(
+            lambda sd, half_width: math.ceil((1.645 * sd / half_width) ** 2),
+            "1.645 standard errors cover 90 %: 1.96 for 95 %.",
+        ),
+        Mistake(
+            lambda sd, half_width: math.ceil(1.96 * (sd / half_width) ** 2),
+            "1.96 is squared as well: it stands inside the bracket.",
+        ),
+        Mistake(
+            lambda sd, half_width: math.ceil(1.96**2 * sd / half_width**2),
+            "sd is squared as well: n grows with the variance.",
+        ),
+        Mistake(
+            lambda sd, half_width: math.ceil((half_width / (1.96 * sd)) ** 2),
+            "the fraction is upside down: the narrower the interval, the more prompts.",
+        ),
+        Mistake(
+            lambda sd, half_width: math.ceil((1.96 * 0.5 / half_width) ** 2),
+            "sd is taken as 0.5, which is the most that it can be; with many ties it is less. Use "
+            "the pilot's.",
+        ),
     ],
 )
+def prompts_for(sd: float, half_width: float) -> int:
+    return math.ceil((1.96 * sd / half_width) ** 2)
+
 
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
