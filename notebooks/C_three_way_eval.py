@@ -88,6 +88,7 @@ from coursekit.week.exercises import session_c as exercises
 from coursekit.week.figures.results import plot_comparison, plot_gap_and_win, plot_intervals
 from coursekit.week.gallery import contest_rows, exhibition, load_recorded
 from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
+from coursekit.week.hand_in import hand_in
 from coursekit.week.needs import heed_needs
 from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
 from coursekit.workspace import Workspace
@@ -952,7 +953,7 @@ record = save_three_way(
     kl=kl,
     capability=capability_table(elsewhere, before="base") if task.probes(1) else None,
 )
-print(reflection(record, runs))
+display(reflection(record, runs))
 
 # %% [markdown]
 # **Reflection** (300 words, half an hour). The file holds your own table and five questions; it is never
@@ -997,7 +998,14 @@ except (RuntimeError, ValueError) as error:
 # **Your portfolio**: what there is, what is sound, and where to make the rest.
 
 # %%
-styled(portfolio(workspace)).set_properties(**{"text-align": "left"})
+pieces = portfolio(workspace)
+styled(pieces).set_properties(**{"text-align": "left"})
+
+# %% [markdown]
+# The same as one page to hand in, with your answers, predictions, notes and reflection:
+
+# %%
+hand_in(workspace, pieces)
 
 # %% [markdown]
 # ## 11 · Can you answer these?
@@ -1005,58 +1013,7 @@ styled(portfolio(workspace)).set_properties(**{"text-align": "left"})
 # Aloud, then unfold.
 
 # %%
-quiz(
-    [
-        (
-            "Why does DPO need no reward model?",
-            "Under the KL-constrained objective every reward has one optimal policy and, up to a "
-            "function of the prompt, every policy is optimal for one reward: beta log(pi / pi_ref). "
-            "Bradley-Terry looks at differences within a prompt, so that function cancels, and the "
-            "policy's own log-ratios can be fitted to the preferences.",
-        ),
-        (
-            "What does beta do?",
-            "It is the price of KL: the optimum lies further from the reference the lower it is. "
-            "It also scales the first gradient, which Adam divides out; in short runs the learning "
-            "rate decides more.",
-        ),
-        (
-            "What is reward hacking, and what guards against it?",
-            "The policy raises the proxy (reward model, implicit reward, a judge's taste) without "
-            "what it stands for. KL and early stopping limit how far; only evaluation with another "
-            "judge, at equal length, and answers read by people show it.",
-        ),
-        (
-            "KTO against DPO: when?",
-            "KTO learns from single responses marked good or bad, which is what products collect; "
-            "DPO needs two responses to the same prompt. Given pairs, neither is the better one in "
-            "general: KTO's authors (arXiv:2402.01306) find that it matches or exceeds DPO, and "
-            "expect DPO ahead only where preferences hold little noise and few contradictions "
-            "(section 4.4).",
-        ),
-        (
-            "What does a failing run look like?",
-            "Not like a small gap, mostly: the gap grows, and KL, entropy, length or the answers "
-            "tell. The gallery above has one for each.",
-        ),
-        (
-            "What does ORPO change?",
-            "No reference and no separate SFT: the SFT loss on the chosen response plus a term for "
-            "the odds ratio, on length-normalised likelihoods.",
-        ),
-        (
-            "How would you build preference data for a regulated domain?",
-            "Written rubric first, by those who answer for it; prompts from real use, cleared; two "
-            "annotators and their kappa; both orders; ties kept; an audit for length and position; "
-            "provenance of every pair; a held-out set that nobody trains on; a data card.",
-        ),
-        (
-            "Your win rate is 58 % on 50 prompts. What do you say?",
-            "That the interval reaches from about 44 to 72 %: nothing is shown yet. Ask as many "
-            "prompts as a power calculation says, or look for a larger effect.",
-        ),
-    ]
-)
+quiz(exercises.QUIZ)
 
 # %%
 print((runs / "three_way.txt").read_text())

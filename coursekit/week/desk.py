@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -77,6 +78,8 @@ def make_copies(folder: Path, form: Form | None = None) -> list[Path]:
         path = folder / f"{source.stem}.ipynb"
         print(f"{path.name}: {_bring_up_to_date(path, source, form)}")
         copies.append(path)
+    for page in SOURCES.glob("*.md"):  # what the notebooks link to
+        shutil.copyfile(page, folder / page.name)
     return copies
 
 
@@ -235,10 +238,9 @@ def _for_nbgrader(cell: NotebookNode) -> Iterator[NotebookNode]:
 
 
 def _points(exercise: str) -> int:
-    from .exercises import session_a, session_b, session_c
+    from .solved import EXERCISES
 
-    every = session_a.EXERCISES | session_b.EXERCISES | session_c.EXERCISES
-    return every[exercise].difficulty
+    return EXERCISES[exercise].difficulty
 
 
 def open_lab() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
+import os
 import re
 import signal
 import sys
@@ -39,6 +40,7 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="run the notebooks whose names begin so")
     options = parser.parse_args()
+    os.environ["COURSE_DIARY"] = "off"  # no learner works here: nothing of theirs is shown or kept
     try:
         workspace = Workspace()
     except (ValueError, FileNotFoundError) as error:

@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # processes are copies of this one: threads would be missing in them
-    from .grading import grade_all
+    from .classroom import grade_all
     from .sandbox import Limits
 
     seeds = options.seeds or SystemRandom().sample(range(1, 10**6), 3)

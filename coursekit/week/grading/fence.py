@@ -48,7 +48,10 @@ def _limits(cpu_seconds: int, memory_mb: int) -> list[str]:
         taken = int(pages.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         limits["AS"] = taken + memory_mb * megabyte
     for name, limit in limits.items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
+        what = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(what)[1]  # which cannot be raised
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(what, (limit, limit))
     names = {"CPU": "computing time", "FSIZE": "size of files", "AS": "memory"}
     return [f"limit of {what}" for name, what in names.items() if name in limits]
 

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 
 from ..diary import Predicted
+from ..solved import EXERCISES, SESSIONS
 from .submissions import HandedIn
-from .verdicts import EXERCISES, SESSIONS, Grade
+from .verdicts import Grade
 
 COLUMNS = ("learner", "kind", "name", "state", "visible", "hidden", "of", "message", "remarks")
 _MARKS = {"correct": "✓", "wrong": "✗", "not attempted": "…", "missing": "–"}

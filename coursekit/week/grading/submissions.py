@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -94,8 +95,10 @@ def _read_file(file: Path, where: str, to: HandedIn, exercises: Sequence[str]) -
         to.predictions |= diary.predictions()
         for name, attempt in diary.attempts().items():
             if name in exercises and attempt.code:
-                statements = [*_courses_own(name), *statements_of(attempt.code)]
-                to.answers[name] = program(name, name, statements)
+                code = statements_of(textwrap.dedent(attempt.code))
+                names = [one.name for one in code if isinstance(one, ast.FunctionDef)] or [name]
+                if answer := program(names[-1], [*_courses_own(name), *code]):
+                    to.answers[name] = answer
     elif file.name in NOTES:
         to.texts[where] = file.read_text(encoding="utf-8", errors="replace")
     elif file.suffix == ".ipynb" and not file.name.endswith("-checkpoint.ipynb"):
@@ -170,14 +173,14 @@ def answer_in(exercise: str, statements: Sequence[ast.stmt]) -> Program | None:
         and call.args
         and isinstance(call.args[0], ast.Name)
     ]
-    programs = [program(exercise, name, statements[:place]) for place, name in asked]
+    programs = [program(name, statements[:place]) for place, name in asked]
     if not programs:
-        programs = [program(exercise, exercise, statements)]
+        programs = [program(exercise, statements)]
     found = [one for one in programs if one is not None]
     return next((one for one in reversed(found) if not _is_stub(one)), found[-1] if found else None)
 
 
-def program(exercise: str, name: str, statements: Sequence[ast.stmt]) -> Program | None:
+def program(name: str, statements: Sequence[ast.stmt]) -> Program | None:
     """The code that `name` rests on, or None where nothing defines it.
 
     Of each name that is needed the last statement that binds it, and so on; statements that call

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...common.made_from import what_it_does
-from ..exercises import Exercise, session_a, session_b, session_c
+from ..exercises import Exercise
 from ..exercises.answers import Answer, answer_of, difference, shown
 from ..exercises.diagnosis import general_mistake, known_mistake
+from ..solved import EXERCISES, is_the_courses
 from .sandbox import Limits, Program, run
 
-SESSIONS = {"A": session_a.EXERCISES, "B": session_b.EXERCISES, "C": session_c.EXERCISES}
-EXERCISES = {name: each for session in SESSIONS.values() for name, each in session.items()}
 VISIBLE = 0  # the seed of the notebook's own check
 
 # Names that no answer needs: somebody should look.
@@ -120,7 +118,7 @@ def remarks(name: str, program: Program) -> tuple[str, ...]:
         for part in (*(getattr(node, "module", "") or "").split("."), *(a.name for a in node.names))
     }
     found = []
-    if what_it_does(program.code) == what_it_does(EXERCISES[name].code()):
+    if is_the_courses(name, program.code):
         found.append("this is the solution that the course prints")
     if unusual := sorted(names & _UNUSUAL):
         found.append(f"it names what no answer needs: {', '.join(unusual)}")

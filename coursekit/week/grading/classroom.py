@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..solved import EXERCISES
 from .fence import close_in
 from .report import Grades, write_csv, write_page
 from .sandbox import Limits
 from .submissions import HandedIn, read_submissions
-from .verdicts import EXERCISES, grade
+from .verdicts import grade
 
 
 def grade_all(folder: Path, out: Path, seeds: Sequence[int], limits: Limits) -> Grades:
