@@ -71,7 +71,7 @@ ENDLESS = {
 def test_an_endless_answer_is_ended(body):
     found = graded(body, limits=Limits(0.8, 256))
     assert found.state == "wrong" and found.seconds < 10
-    assert "did not end within 0.8 seconds" in found.message or "MemoryError" in found.message
+    assert "did not end within 0.8 seconds" in found.message or "memory" in found.message.lower()
 
 
 GREEDY = {
