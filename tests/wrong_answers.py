@@ -709,7 +709,7 @@ WRONG = {
             """
             p = counts / counts.sum()
             expected = (p.sum(0) * p.sum(1)).sum()
-            return round(float((p.diagonal().sum() - expected) / (1 - expected)), 3)
+            return round(float((p.diagonal().sum() - expected) / (1 - expected)), 4)
             """,
             "is a number rounded",
         ),
@@ -1287,7 +1287,7 @@ WRONG = {
     ],
     "gap_lied": [
         ("[g >= gaps[0] and r < 0.5 for g, r in zip(gaps, win_rates)]", "the first run's"),
-        ("[g >= 2.0 and r < 0.5 for g, r in zip(gaps, win_rates)]", "whatever `healthy` is"),
+        ("[g >= 4.0 and r < 0.5 for g, r in zip(gaps, win_rates)]", "whatever `healthy` is"),
         ("[g >= healthy and r < 0.5 for g, r in zip(gaps, win_rates)]", "healthy is an index"),
         ("[g > gaps[healthy] and r < 0.5 for g, r in zip(gaps, win_rates)]", "`>` where `>=`"),
         ("[g >= gaps[healthy] or r < 0.5 for g, r in zip(gaps, win_rates)]", "`or` where both"),

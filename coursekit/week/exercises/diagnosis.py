@@ -14,6 +14,7 @@ from .answers import Answer, close, listed, same_gradients, same_values
 
 Arguments = Mapping[str, Any]
 Ask = Callable[[Arguments], Answer]
+DONORS = 8  # so many cases lend their arguments to the others
 
 
 @dataclass(frozen=True)
@@ -77,24 +78,26 @@ def ignored_arguments(
 ) -> str:
     """Names the arguments on which the right answer depends and the learner's does not, or "".
 
-    Found by trying: an argument is replaced by those of the other cases.
+    Found by trying: an argument is replaced by those of other cases, and where that moves the right
+    answer, the learner's should move too.
     """
 
-    def matters(name: str, asked: Ask, answers: Sequence[Answer]) -> bool:
-        others = (
-            (asked({**case, name: other[name]}), answer)
-            for case, answer in zip(cases, answers, strict=True)
-            for other in cases
-        )
-        return any(not same_values(*pair) for pair in others if pair[0].numbers is not None)
+    def ignores(name: str) -> bool:
+        has_moved = False
+        for case, ours, right in zip(cases, given, wanted, strict=True):
+            for other in cases[:DONORS]:
+                changed = {**case, name: other[name]}
+                truth = ask_right(changed)
+                if truth.numbers is None or same_values(truth, right):
+                    continue
+                if not same_values(ask(changed), ours):
+                    return False
+                has_moved = True
+        return has_moved
 
     if any(answer.numbers is None or not answer.numbers.isfinite().all() for answer in given):
         return ""
-    names = [
-        name
-        for name in cases[0]
-        if matters(name, ask_right, wanted) and not matters(name, ask, given)
-    ]
+    names = [name for name in cases[0] if ignores(name)]
     if not names:
         return ""
     return (

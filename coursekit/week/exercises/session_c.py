@@ -198,7 +198,7 @@ def _or_tie(preference: float) -> float:
             "a less sure win counts in full: 1.8 is worth 0.8 of one.",
         ),
         Mistake(
-            lambda preferences: _rate(preferences, lambda p: p / 2),
+            lambda preferences: _rate(preferences, lambda p: p / 2 if p else 0.5),
             "points are p - 1, not p / 2: 1 is a loss, worth nothing.",
         ),
         Mistake(
