@@ -221,7 +221,9 @@ def _runs(runs: Path) -> State:
     from ..training.run import is_finished
 
     models = sorted(
-        path.name for path in runs.glob("*") if is_finished(path) and "-old" not in path.name
+        path.name
+        for path in runs.glob("*")
+        if path.is_dir() and is_finished(path) and "-old" not in path.name
     )
     trials = sum(len(read_journal(runs / f"{name}.jsonl")) for name in ("betas", "label_noise"))
     if not models:

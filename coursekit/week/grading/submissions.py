@@ -142,10 +142,10 @@ def _predictions_in(notebook: NotebookNode) -> Iterator[Predicted]:
 
 def statements_of(source: str) -> list[ast.stmt]:
     """The statements of a cell, without IPython's commands. Raises SyntaxError."""
-    lines = [
-        "pass" if re.match(r"\s*[%!?]", line) else line for line in source.split("\n")
-    ]  # a command may be all that a block has
-    return ast.parse("\n".join(lines)).body
+    try:
+        return ast.parse(source).body
+    except SyntaxError:  # a command may be all that a block has
+        return ast.parse(re.sub(r"^(\s*)[%!?].*", r"\1pass", source, flags=re.MULTILINE)).body
 
 
 @cache

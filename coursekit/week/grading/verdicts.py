@@ -19,8 +19,8 @@ VISIBLE = 0  # the seed of the notebook's own check
 # Names that no answer needs: somebody should look.
 _UNUSUAL = frozenset(
     "os sys io subprocess socket ctypes gc inspect builtins importlib shutil pathlib exec eval "
-    "open compile globals setattr __import__ __globals__ __subclasses__ __builtins__ solution "
-    "exercises".split()
+    "open urllib http requests resource globals setattr __import__ "
+    "__globals__ __subclasses__ __builtins__ solution exercises".split()
 )
 
 
