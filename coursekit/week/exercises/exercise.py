@@ -109,7 +109,10 @@ class Exercise:
         return "\n".join([*imports, *["", ""] * bool(imports), *lines])
 
     def check(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Print the outcome; return `answer` if it is correct, else the course's own function."""
+        """Print the outcome; return `answer` if it is correct, else the course's own function.
+
+        What was found is kept in the learner's diary.
+        """
         outcome = self.judge(answer)
         mark = {"correct": "✓", "wrong": "✗", "not attempted": "…"}[outcome.state]
         print(f"{mark} {self.title}: {outcome.message}")
