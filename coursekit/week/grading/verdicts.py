@@ -111,12 +111,10 @@ def remarks(name: str, program: Program) -> tuple[str, ...]:
         for node in ast.walk(tree)
         if isinstance(node, (ast.Name, ast.Attribute))
     }
-    names |= {
-        part
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for part in (*(getattr(node, "module", "") or "").split("."), *(a.name for a in node.names))
-    }
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            named = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            names |= {part for name in named for part in name.split(".")}
     found = []
     if is_the_courses(name, program.code):
         found.append("this is the solution that the course prints")

@@ -95,7 +95,7 @@ def predict(question: str, options: Sequence[str], choice: str | None = None) ->
         '  Click; or, without buttons, add choice="a" (or another) to the call and run this again.'
     )
     with suppress(ImportError):  # ipywidgets is not everywhere
-        page.show_widget(_buttons(prediction), "(No buttons can be shown here.)")
+        page.show_widget(_buttons(prediction), "(No buttons here: add choice=... to the call.)")
     return prediction
 
 
