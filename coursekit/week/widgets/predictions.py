@@ -91,9 +91,7 @@ def predict(question: str, options: Sequence[str], choice: str | None = None) ->
     prediction = Prediction(question, options, choice)
     print(f"Predict: {question}")
     print("  " + "   ".join(f"({letter}) {option}" for letter, option in letters.items()))
-    print(
-        '  Click; or, without buttons, add choice="a" (or another) to the call and run this again.'
-    )
+    print('  Click, or add choice="a" (or another letter) to the call and run this cell again.')
     with suppress(ImportError):  # ipywidgets is not everywhere
         page.show_widget(_buttons(prediction), "(No buttons here: add choice=... to the call.)")
     return prediction
