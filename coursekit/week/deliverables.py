@@ -160,8 +160,8 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
 
     runs, profile = workspace.folder, workspace.profile
     checks: dict[str, tuple[str, Callable[[], State]]] = {
-        "exercises": ("all sessions", lambda: _exercises(Diary(runs))),
-        "predictions": ("all sessions", lambda: _predictions(Diary(runs))),
+        "exercises": ("session A, B and C", lambda: _exercises(Diary(runs))),
+        "predictions": ("session A, B and C", lambda: _predictions(Diary(runs))),
         "notes on DPO": ("session A, section 9", lambda: _notes(profile, "dpo", 500)),
         "notes on InstructGPT": (
             "session A, section 9",

@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterable
+from os import open as open_descriptor
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _landlock(scratch: Path) -> list[str]:
     handle = call(_CREATE_RULESET, ctypes.byref(rules), sizes.get(version, 24), 0)
 
     def allow(path: Path, rights: int) -> None:
-        folder = os.open(path, os.O_PATH)
+        folder = open_descriptor(path, os.O_PATH)
         call(_ADD_RULE, handle, 1, ctypes.byref(_Beneath(rights, folder)), 0)
         os.close(folder)
 

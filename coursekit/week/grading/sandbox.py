@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import open as open_descriptor
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _answers(
 def _leave_the_parent(scratch: Path, pipe: int) -> None:
     """A session, a folder and an environment of its own, and no file of the parent but the pipe."""
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
+    nothing = open_descriptor(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.closerange(3, pipe)
