@@ -226,10 +226,14 @@ def test_lab_serves_the_courses_folder_and_opens_the_copy(monkeypatch, tmp_path)
 
 def test_a_file_is_linked_from_where_the_notebook_is(monkeypatch, tmp_path):
     from coursekit.common.markup import as_link
+    from coursekit.week.widgets import file_link
 
     monkeypatch.chdir(ROOT / "tests")
     link = as_link(ROOT / "artifacts" / "a <b> c.md")
     assert link == '<a href="../artifacts/a%20%3Cb%3E%20c.md">a &lt;b&gt; c.md</a>'
+    assert file_link(ROOT / "a.md", "the <card>").data == (
+        'the &lt;card&gt;: <a href="../a.md">a.md</a>'
+    )
     assert as_link(tmp_path / "x.md") == f"<code>{tmp_path / 'x.md'}</code>"  # not served
 
 

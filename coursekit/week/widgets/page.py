@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.markup import as_link
 from ...common.progress import in_notebook
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from ipywidgets import Widget
 
 CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
@@ -57,3 +60,10 @@ def show_text(text: str) -> Callable[[str], None]:
 
     handle = display(Text(text), display_id=True)
     return lambda text: handle.update(Text(text))
+
+
+def file_link(path: Path, what: str) -> HTML:
+    """A line with a link to a file that the notebook has made: `what: NAME`."""
+    from IPython.display import HTML
+
+    return HTML(f"{escape(what)}: {as_link(path)}")
