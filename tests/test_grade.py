@@ -370,6 +370,15 @@ def test_an_answer_kept_without_its_name_is_still_the_exercises(classroom):
     assert bob.answers["gradient_weight"].name == "mine"
 
 
+def test_a_stub_in_a_notebook_takes_nothing_from_the_diary(classroom):
+    """An older notebook, or another copy of the session, beside the artifacts."""
+    stub = "def gradient_weight(c, r):\n    raise NotImplementedError"
+    check = "gradient_weight = exercises.gradient_weight.check(gradient_weight)"
+    nbformat.write(notebook(f"{stub}\n\n{check}"), classroom / "bob" / "A.ipynb")
+    bob = read_submissions(classroom, EXERCISES)[1]
+    assert bob.answers["gradient_weight"].name == "mine"
+
+
 def test_the_saved_outputs_tell_predictions_where_there_is_no_diary(tmp_path):
     book = notebook("held(a)", "held(b)")
     texts = (

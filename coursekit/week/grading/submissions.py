@@ -115,8 +115,10 @@ def _read_notebook(
                 statements += statements_of(cell.source)
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 to.problems.append(f"{where}, cell {number} is no Python: {error}"[:300])
-    answers = {name: answer_in(name, statements) for name in exercises}
-    to.answers |= {name: answer for name, answer in answers.items() if answer}
+    for name in exercises:
+        answer = answer_in(name, statements)
+        if answer and not (name in to.answers and _is_stub(answer)):
+            to.answers[name] = answer
     to.predictions |= {
         each.question: each
         for each in _predictions_in(notebook)
