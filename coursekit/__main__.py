@@ -1,6 +1,6 @@
 """The course's commands: `python -m coursekit course`, or another of `COMMANDS`.
 
-Needs nothing but Python 3.11 or 3.12: this file uses the standard library alone, makes a virtual
+Needs nothing but Python 3.11 to 3.13: this file uses the standard library alone, makes a virtual
 environment beside the course, installs `requirements.txt` into it, and runs the command there. A
 second run reuses the environment and needs no network.
 """
@@ -30,8 +30,13 @@ COMMANDS = {
     "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
+    "drift": "execute the notebooks and say what changed since they were shipped",
     "new": "write a task of your own to fill: python -m coursekit new my_task",
+    "memory": "what a DPO step needs: predicted, measured (--measure), what fits (--gpu-memory 16)",
+    "export": "write what trains a DPO run elsewhere: python -m coursekit export my_folder",
     "check": "say what is wrong with a task of your own: python -m coursekit check my_task",
+    "address": "write where the course is published (on GitHub: OWNER/NAME) into all that says it",
+    "colab-drift": "compare Colab's pip freeze with our pins: python -m coursekit colab-drift FILE",
 }
 
 
@@ -39,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m coursekit",
         description="Commands of the course.",
-        epilog="\n".join(f"{name:10} {what}" for name, what in COMMANDS.items()),
+        epilog="\n".join(f"{name:11} {what}" for name, what in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS)
@@ -59,9 +64,9 @@ def environment(tests: bool = False) -> Path:
 
     tests: with what only the tests need (`requirements-test.txt`).
     """
-    if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(
-            f"This is Python {sys.version.split()[0]}; the course runs on 3.11 or 3.12. Name one: "
+            f"This is Python {sys.version.split()[0]}; the course runs on 3.11 to 3.13. Name one: "
             "`make course PYTHON=python3.12`, or `python3.12 -m coursekit course`."
         )
     folder = folder_of("COURSE_VENV", ".venv")
@@ -125,13 +130,18 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "student": ["-m", "coursekit.week.desk", *rest],
         "grade": ["-m", "coursekit.week.grading", *rest],
         "model": ["-m", "coursekit.tasks.triage.base_model", *rest],
-        "notebooks": ["-m", "coursekit.week.run_course", "--in-place", *rest],
+        "notebooks": ["-m", "coursekit.week.regenerate", *rest],
+        "drift": ["-m", "coursekit.week.drift", *rest],
         "course": ["-m", "coursekit.week.run_course", *rest],
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
         "record": ["-m", "coursekit.week.record", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
+        "export": ["-m", "coursekit.week.export", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],
+        "memory": ["-m", "coursekit.week.memory", *rest],
+        "address": ["-m", "coursekit.week.address", *rest],
+        "colab-drift": ["-m", "coursekit.common.colab_drift", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
     if command == "test" and _side_by_side():

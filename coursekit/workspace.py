@@ -27,6 +27,7 @@ from .tasks import DEFAULT, Row, Task, load_task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .evaluation.endpoint import Endpoint
     from .evaluation.record import ThreeWayRecord
 
 BROUGHT = "brought_sft.json"  # in the folder: whose SFT model it is about
@@ -79,6 +80,7 @@ class Workspace:
             and self.profile.name == "tiny"
             and self.profile.base_model == TINY_MODEL
             and (os.environ.get("COURSE_JUDGE") or "program") == "program"
+            and not os.environ.get("COURSE_SAMPLER")
             and not (self.folder / BROUGHT).is_file()
         )
 
@@ -195,15 +197,33 @@ class Workspace:
                 f"{note} is damaged ({error}): run session B's section 2 again"
             ) from error
 
+    def writer(
+        self, name: str, source: str | Path, folder: str | Path | None = None
+    ) -> str | Path | Endpoint:
+        """Who writes the responses of the model `source`, which is called `name` here.
+
+        The server that COURSE_SAMPLER names, if it serves a model by that name ("SFT"), else the
+        model itself, here. What the server says is noted in `folder`, the responses' own.
+
+        Raises EndpointError if the server does not answer and nothing is noted of it.
+        """
+        from .evaluation.endpoint import SETTING, find_writer
+
+        writer = find_writer(name, source, folder or self.folder / "responses")
+        if os.environ.get(SETTING) and isinstance(writer, str | Path):
+            _tell(f"{name}: generated here, as the server that {SETTING} names has no such model")
+        return writer
+
     def pairs(self) -> tuple[Triples, list[dict[str, Any]]]:
         """The preference triples, sampled from the SFT model and chosen by the judge; all pairs."""
         from .lm.loading import load_tokenizer
         from .preferences import make_triples
 
         sft = self.sft()
+        writer = self.writer("SFT", sft)
         with self._noting():
             return make_triples(
-                self.load(sft),
+                self.load(sft) if writer is sft else writer,
                 load_tokenizer(sft, self.profile),
                 self.rows("preferences"),
                 self.profile,
@@ -251,13 +271,17 @@ class Workspace:
     def answers(
         self, models: Mapping[str, str | Path], rows: Sequence[Row], **options: Any
     ) -> dict[str, list[str]]:
-        """Every model's answers, kept in the folder; see `evaluation.responses.answer`."""
+        """Every model's answers, kept in the folder; see `evaluation.responses.answer`.
+
+        Those that the server of COURSE_SAMPLER serves by their name answer there; see `writer`.
+        """
         from .evaluation.responses import answer
 
         folder = self.folder / "answers"
+        writers = {name: self.writer(name, source, folder) for name, source in models.items()}
         with self._noting():
             return answer(
-                models, rows, self.profile, folder=folder, **{"seed": self.seed} | options
+                writers, rows, self.profile, folder=folder, **{"seed": self.seed} | options
             )
 
     def evaluated(self, models: Mapping[str, str | Path], rows: Sequence[Row]) -> MadeFrom:

@@ -14,26 +14,67 @@
 # %% [markdown]
 # # Session A · The paper's mathematics, every step executed
 #
+# [Open in Colab](https://colab.research.google.com/github/OWNER/dpo-course/blob/main/notebooks/A_paper_math.ipynb)
+#
 # Direct Preference Optimization (Rafailov et al. 2023,
-# [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning by one line
-# of loss. Why that is allowed is a derivation of seven steps. Here each step is a cell that checks
-# itself: change a sign and see it break.
+# [arXiv:2305.18290](https://arxiv.org/abs/2305.18290)) replaces reinforcement learning with one
+# line of loss. A derivation in seven steps shows why that is allowed. Here each step is a cell that
+# checks itself: change a sign and see it break.
 #
 # **You will**
-# 1. see a model that is capable and wrong, the reason for all that follows,
+# 1. see a model that is capable and still wrong, which is the reason for all that follows,
 # 2. fit a reward model, and watch what happens when one optimises it too hard,
 # 3. derive the DPO loss, checking each step on a world in which everything can be enumerated,
 # 4. understand beta from both sides,
 # 5. turn the formula into code on a real model, and meet the bugs that most code has,
-# 6. compare DPO with RLHF where the truth is known,
-# 7. meet the family (IPO, KTO, ORPO, SimPO, ...) and learn when to use which.
+# 6. compare DPO with [RLHF](GLOSSARY.md#rlhf) where the truth is known,
+# 7. meet the family (IPO, KTO, ORPO, SimPO, ...) and learn when to use each.
 #
-# About 3 hours with the exercises; the cells compute for about a minute on two CPU cores.
+# **Your time.** The core takes about three hours. It leaves out what is marked *optional*, and the
+# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the
+# same, because later cells use their results; they compute for about a minute on two CPU cores.
+# Estimates in minutes, exercises included:
+#
+# | section | core | optional |
+# |---|---|---|
+# | 1 · Why preferences? | 10 | |
+# | 2 · RLHF in three stages | 25 | 10 |
+# | 3 · The derivation | 50 | 10 |
+# | 4 · Beta from both sides | 10 | |
+# | 5 · From formula to code | 35 | 15 |
+# | 6 · DPO against RLHF, where the truth is known | | 25 |
+# | 7 · The family | 10 | 45 |
+# | 8 · The landscape | | 25 |
+# | 9 · Notes, quiz, reading | 40 | 30 |
+# | together | 180 | 160 |
+#
+# The reading list at the end has minutes of its own, and all of it is optional.
+#
+# **Words** that are used before they are explained link to the [glossary](GLOSSARY.md).
 #
 # **How exercises work.** Each has a card with a folded hint and solution, a stub to fill in, and a
-# check. An untouched stub is *not attempted*, and the notebook goes on with the course's own
-# function. **Predictions**: before some results you are asked what you expect. Commit to an answer;
-# click it, or pass `choice="..."` to `predict`.
+# check. A stub that you leave as it is counts as *not attempted*, and the notebook goes on with the
+# course's own function. **Predictions**: before some results you are asked what you expect. Commit
+# to an answer by clicking it, or pass `choice="..."` to `predict`.
+
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title On Colab, run this cell first; elsewhere it does nothing
+import sys
+
+keep_results_on_drive = False  # @param {type: "boolean"}
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    course = "/content/dpo-course"  # put a copy there, or it comes from its address
+    if not os.path.isdir(course):
+        line = ["git", "clone", "-q", "--depth=1", "https://github.com/OWNER/dpo-course", course]
+        if (done := subprocess.run(line, capture_output=True, text=True)).returncode:
+            raise RuntimeError(f"{done.stderr}Correct the address, or put a copy in {course}")
+    sys.path.insert(0, course)
+    from coursekit.common import colab
+
+    colab.set_up(drive=keep_results_on_drive)
 
 # %%
 import math
@@ -78,11 +119,14 @@ tokenizer = load_tokenizer(profile.base_model)
 # %% [markdown]
 # ## 1 · Why preferences?
 #
-# The course's own task: an alert comes in, a triage report goes out. (With `COURSE_TASK` it is another,
-# yours for instance: the README tells how. A cell that begins with `%%needs` runs where the task has
-# what that names; elsewhere it says why not.) We fine-tune the base model on at most 400 demonstrations,
-# here reports that a tired team wrote (session B trains a better one), and ask both models what no training
-# text asks about.
+# In the course's own task an alert comes in and a triage report goes out. (`COURSE_TASK` sets
+# another task, your own for instance; the README says how. A cell that begins with `%%needs` names
+# what a task must have for the cell to run. Where a task lacks it, the cell says so and is left
+# out.)
+#
+# We fine-tune the base model on at most 400 demonstrations. This is supervised fine-tuning, SFT;
+# the demonstrations are reports that a tired team wrote. (Session B trains a better SFT model.)
+# Then we give both models prompts that no training text contains.
 
 # %%
 base, sft = load_model(profile.base_model), load_model(workspace.quick_sft(400))
@@ -105,8 +149,13 @@ responses = {
 side_by_side(task, rows[:4], {name: texts[:4] for name, texts in responses.items()})
 
 # %% [markdown]
-# The marks are those of a program that knows each alert's facts and stands in for a strong judge.
-# Before you look at all answers:
+# The marks come from a program that knows each alert's facts and stands in for a strong judge. Most
+# faults are those of the demonstrations: a cause that the alert does not name, a wrong severity, a
+# padded next step. A fact that is copied wrongly, such as the service's name, is another matter.
+# This model was trained only briefly and is not always sure of a name, and sampling at temperature
+# 0.7 sometimes takes the less likely one. Session B measures how often that happens.
+#
+# Before you see the scores of all answers (brackets hold a 95 % [interval](GLOSSARY.md#interval)):
 
 # %%
 # %%needs truth
@@ -129,35 +178,40 @@ share = faultless.value
 held(
     without_fault,
     "nearly all" if share > 0.8 else "hardly any" if share < 0.2 else without_fault.options[1],
-    f"a share of {faultless} is without fault (in brackets the 95 % interval over prompts, as below)",
+    f"a share of {faultless} is without fault (in brackets the 95 % interval over prompts)",
 )
 taught = bootstrap_mean(reports["overall"] - base_reports["overall"])
-claim(taught.low > 0.1, f"SFT has taught the task: overall {taught} more than base")
+claim(taught.low > 0.1, f"SFT has taught the task: its overall score is {taught} above the base's")
 
 # %%
 # %%needs own
 faithful = bootstrap_mean(reports["faithfulness"], within=(0, 1))
-claim(faithful.high < 0.9, f"and not to say *unknown*: it invents causes, faithfulness {faithful}")
+claim(
+    faithful.high < 0.9,
+    f"SFT has not taught it to say *unknown*; it invents causes: faithfulness {faithful}",
+)
 
 # %% [markdown]
-# The model knows the task and still answers badly: it does what its demonstrations did. More
-# demonstrations of the same kind would teach the same vices. What we *can* say cheaply is which of
-# two answers is better. How does one learn from that?
+# The model knows the task and still answers badly, because it does what its demonstrations did.
+# More demonstrations of the same kind would teach the same vices. What we *can* say cheaply is
+# which of two answers is better. How can a model learn from that?
 
 # %% [markdown]
 # ## 2 · RLHF in three stages
 #
-# The recipe of InstructGPT (Ouyang et al. 2022,
-# [2203.02155](https://arxiv.org/abs/2203.02155)); the idea of learning a reward from comparisons is
-# older (Christiano et al. 2017, [1706.03741](https://arxiv.org/abs/1706.03741), not on language;
-# Ziegler et al. 2019, [1909.08593](https://arxiv.org/abs/1909.08593), on language models).
+# This is the recipe of InstructGPT (Ouyang et al. 2022,
+# [2203.02155](https://arxiv.org/abs/2203.02155)). The idea of learning a reward from comparisons is
+# older: Christiano et al. 2017, [1706.03741](https://arxiv.org/abs/1706.03741), used it for agents
+# in games and simulated robots, Ziegler et al. 2019,
+# [1909.08593](https://arxiv.org/abs/1909.08593), for language models.
 
 # %%
 figures.plot_pipeline()
 
 # %% [markdown]
-# *The figure: SFT leads to a reward model, which leads to reinforcement learning with a KL term. DPO
-# goes from SFT to the end in one supervised stage on the same pairs.*
+# *The figure: SFT leads to a reward model, which leads to reinforcement learning with a
+# [KL](GLOSSARY.md#kl) term. DPO goes from SFT to the end in one supervised stage on the same
+# pairs.*
 #
 # ### From comparisons to rewards: Bradley and Terry
 #
@@ -179,8 +233,9 @@ def preference_probability(reward_w: torch.Tensor, reward_l: torch.Tensor) -> to
 preference_probability = exercises.preference_probability.check(preference_probability)
 
 # %% [markdown]
-# Now an **exact world**: 3 prompts with 12 possible responses each. A policy is a table of
-# probabilities, a reward a table of numbers; expectations are sums, nothing needs sampling.
+# Now an **exact world**: 3 prompts with 12 possible responses each. A [policy](GLOSSARY.md#policy)
+# is a table of probabilities here, and a reward is a table of numbers. Expectations are sums, so
+# nothing needs to be sampled.
 
 # %%
 world = bandit.make_world()
@@ -189,8 +244,8 @@ wins = preference_probability(world.reward[0, :1], world.reward[0, 1:2]).item()
 print(f"at prompt 0, response 0 is preferred to response 1 with probability {wins:.2f}")
 
 # %% [markdown]
-# The reward model maximises the likelihood of the pairs. With few it is noisy, with many it finds
-# the truth, up to a constant per prompt (which cancels in every difference):
+# The reward model maximises the likelihood of the pairs. From few pairs its fit is noisy. From many
+# pairs it finds the true reward, up to a constant per prompt, which cancels in every difference:
 
 # %%
 fits = {
@@ -213,8 +268,8 @@ for error, name in zip(errors, fits, strict=True):
 claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 
 # %% [markdown]
-# *The figure: fitted against true reward of all 36 responses; the points gather on the diagonal as
-# pairs grow.*
+# *The figure: fitted against true reward of all 36 responses. The more pairs, the closer the points
+# lie to the diagonal.*
 #
 # ### The objective
 #
@@ -223,13 +278,15 @@ claim(errors[0] > errors[1] > errors[2], "more pairs, smaller error")
 # $$J(\pi) = \mathbb{E}_{x, y \sim \pi}\,[r(x, y)]
 # - \beta\,\mathrm{KL}\big(\pi(\cdot|x)\,\|\,\pi_\mathrm{ref}(\cdot|x)\big)$$
 #
-# PPO climbs a clipped surrogate of it with samples and a value model. What does the KL term do?
-# In the next 20 worlds reward models were fitted on only 40 pairs, and what looks best to them lies
-# where the reference hardly goes.
+# [PPO](GLOSSARY.md#ppo) climbs a clipped surrogate of it, with samples and a value model. The KL
+# divergence, in [nats](GLOSSARY.md#nats), says how far $\pi$ is from $\pi_\mathrm{ref}$, its
+# [reference](GLOSSARY.md#reference). What does that term do? In each of the next 20 worlds a reward
+# model was fitted to only 40 pairs. It is a [proxy](GLOSSARY.md#proxy) for the true reward, and
+# what looks best to it is a response that the reference hardly ever gives.
 
 # %%
 hacking = predict(
-    "We climb the reward model with the KL term off. What does the TRUE reward do?",
+    "The policy climbs the fitted reward with the KL term off. What does the TRUE reward do?",
     ["it rises to its maximum and stays", "it rises, then falls", "it falls from the start"],
 )
 
@@ -244,30 +301,30 @@ top, end = off["true"].max(), off["true"].iloc[-1]
 held(
     hacking,
     hacking.options[2 if top < 0.1 else 1 if end < top - 0.1 else 0],
-    f"on average from 0 up to {top:.2f}, then to {end:.2f}, while the proxy climbs to "
+    f"on average it goes from 0 up to {top:.2f} and ends at {end:.2f}, while the proxy climbs to "
     f"{off['proxy'].iloc[-1]:.2f}",
 )
 single = paths[0.0].groupby("seed")["true"]
 falls = (single.max() - single.last() > 0.1).sum()
-claim(falls >= 15, f"it falls from its maximum in {falls} of {single.ngroups} worlds")
-claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising: it cannot warn you")
-claim(end < means[0.3]["true"].iloc[-1] < top - 0.1, "with beta 0.3 it falls as well, but less")
+claim(falls >= 15, f"the true reward falls from its maximum in {falls} of {single.ngroups} worlds")
+claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising, so it cannot warn you")
+claim(end < means[0.3]["true"].iloc[-1] < top - 0.1, "with beta 0.3 it falls as well, but less far")
 kept = bootstrap_mean(paths[1.0].groupby("seed")["true"].last())
 claim(
     kept.value > on["true"].max() - 0.05 and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
-    f"with beta 1 the policy stays near ({on['kl'].iloc[-1]:.1f} nats, not "
+    f"with beta 1 the policy stays near the reference ({on['kl'].iloc[-1]:.1f} nats, not "
     f"{off['kl'].iloc[-1]:.1f}) and keeps what it gained ({kept} over worlds)",
 )
 
 # %% [markdown]
-# *The figure: means over 20 worlds (thin: single worlds' true reward). With the KL term off the proxy
-# climbs and climbs; the true reward rises, turns and falls below where it began. With beta 0.3 it
-# falls less, with beta 1 it does not fall.*
+# *The figure: means over 20 worlds; thin lines are the true reward in single worlds. With the KL
+# term off, the proxy keeps climbing, while the true reward rises, turns and falls below where it
+# began. With beta 0.3 it falls less far, and with beta 1 it does not fall.*
 #
-# This is **reward hacking** (over-optimisation: Gao et al. 2022,
-# [2210.10760](https://arxiv.org/abs/2210.10760)). Does the KL term protect against it, then? Draw the
-# same climbs over the distance from the reference, and end the one without KL term as far away as
-# the others ended:
+# This is **reward hacking**, also called over-optimisation (Gao et al. 2022,
+# [2210.10760](https://arxiv.org/abs/2210.10760)). So does the KL term protect against it? Draw the
+# same climbs over the distance from the reference, and stop the climb without a KL term where the
+# others ended:
 
 # %%
 figures.plot_frontier(paths)
@@ -278,39 +335,44 @@ for b in (0.3, 1.0):
     stopped = bandit.true_at_kl(paths[0.0], ends["kl"])
     claim(
         (ends["true"] - stopped).abs().max() < 0.01,
-        f"beta {b:g} ends at a true reward of {ends['true'].mean():.3f}; without KL term, stopped "
+        f"beta {b:g} ends at a true reward of {ends['true'].mean():.3f}; without a KL term, stopped "
         f"at the same KL: {stopped.mean():.3f}",
     )
 
 # %% [markdown]
-# *The figure: true reward over KL, means over worlds. The three lines lie on one another; only the
-# dots, where each climb ends, are in different places.*
+# *The figure: true reward over KL, means over worlds. The three lines lie on top of one another.
+# Only the dots, which show where each climb ends, are in different places.*
 #
-# The KL term bought nothing that stopping early would not have bought. In a table one sees why: each
-# step adds a multiple of the fitted reward $\hat r$ to $\log(\pi/\pi_\mathrm{ref})$, and the KL term
-# shrinks it again, so that every climb runs through the policies $\pi_\mathrm{ref}\,e^{c\hat r}/Z$ and
-# beta only says how far. With language models Gao et al. found it by measurement: a KL penalty raised
-# the proxy at a given KL, but gave no better frontier of true reward against KL; it acted like early
-# stopping (and this may depend on the settings, they warn). So the term says where to stop, before
-# the true reward is known. It does not make the reward model right.
+# The KL term bought nothing that stopping early would not have bought. With a table of
+# probabilities one can see why: each step adds a multiple of the fitted reward $\hat r$ to
+# $\log(\pi/\pi_\mathrm{ref})$, and the KL term shrinks that again. Every climb therefore runs
+# through the policies $\pi_\mathrm{ref}\,e^{c\hat r}/Z$, and beta only decides how far it goes. Gao
+# et al. measured the same with language models: a KL penalty raised the proxy at a given KL but
+# gave no better frontier of true reward against KL. It acted like early stopping, and they warn
+# that this may depend on the settings. So the KL term says where to stop, before the true reward is
+# known. It does not make the reward model right.
 #
-# DPO has no reward model to hack, and over-optimises much the same way (Rafailov et al. 2024,
-# [2406.02900](https://arxiv.org/abs/2406.02900)): its implicit reward is fitted to pairs too.
+# DPO has no reward model to hack, yet it over-optimises in much the same way (Rafailov et al. 2024,
+# [2406.02900](https://arxiv.org/abs/2406.02900)), because its
+# [implicit reward](GLOSSARY.md#implicit-reward) is fitted to pairs too.
 #
-# ### Who is in memory?
+# ### Who is in memory? · optional
 #
-# PPO holds four models: policy and value are trained, reference and reward model only read. DPO holds
-# two, with LoRA one. The table counts what must be there when a whole model is trained in mixed
+# PPO holds four models: policy and value model are trained, reference and reward model are only
+# read. DPO holds two, and with [LoRA](GLOSSARY.md#lora) or [QLoRA](GLOSSARY.md#qlora) only one.
+# The table counts what must be there when a whole model is trained in mixed
 # precision: weights and gradients in bf16, Adam's two moments and a master copy of the weights in
 # fp32. QLoRA keeps the frozen weights in 4 bits, but for the embeddings and the head, which stay in 16.
-# Activations come on top, and depend on batch and length.
+# Activations come on top, and depend on batch and length: `python -m coursekit memory 7B` counts them too,
+# and with `--measure` says what a step takes on your machine.
 
 # %%
 table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
 table.round(2)
 
 # %% [markdown]
-# How much full DPO of a 7B model needs depends on the recipe; a figure without it says little:
+# How much memory full DPO of a 7B model needs depends on the recipe. A number that is quoted
+# without its recipe says little:
 
 # %%
 recipes = memory.recipe_table(7e9)
@@ -320,13 +382,13 @@ recipes.round(1)
 by_recipe = recipes["total"]
 claim(
     by_recipe["bf16, fp32 master copy"] == table.loc[("7B", "DPO"), "total"],
-    f"{by_recipe['bf16, fp32 master copy']:.0f} GiB before activations by the recipe of the table "
+    f"before activations, {by_recipe['bf16, fp32 master copy']:.0f} GiB by the recipe of the table "
     f"above, {by_recipe['all bf16']:.0f} with everything in bf16 (where small updates may be "
     f"rounded away), {by_recipe['all fp32']:.0f} for a model loaded in fp32",
 )
 claim(
     (by_recipe[["bf16, fp32 master copy", "all fp32"]] > 80e9 / memory.GIB).all(),
-    "only with everything in bf16 is it less than a card of 80 GB holds",
+    "only the recipe with everything in bf16 fits on a card of 80 GB",
 )
 small_vocabulary, large_vocabulary = (
     memory.memory_table({"8B": 8e9}, embedding_share=share).loc[("8B", "DPO + QLoRA"), "total"]
@@ -351,7 +413,8 @@ claim(llama_3b == 9_175_040, f"LoRA r=16 on q, k, v, o of Llama-3.2-3B trains {l
 # Z(x) = \sum_y \pi_\mathrm{ref}(y|x)\,e^{r(x,y)/\beta}$$
 #
 # *Why:* $J(\pi) = \beta\log Z(x) - \beta\,\mathrm{KL}(\pi\,\|\,\pi^*)$, averaged over prompts. The
-# first term does not depend on $\pi$; the second is largest, zero, exactly at $\pi = \pi^*$.
+# first term does not depend on $\pi$. The second is never above zero, and it is zero exactly where
+# $\pi = \pi^*$.
 
 # %%
 exercises.closed_form.card()
@@ -366,8 +429,9 @@ def closed_form(log_reference: torch.Tensor, reward: torch.Tensor, beta: float) 
 closed_form = exercises.closed_form.check(closed_form)
 
 # %% [markdown]
-# Is it the maximiser? Let an optimiser that knows nothing of the formula climb $J$ from the uniform
-# policy:
+# Is it the maximiser? We let an optimiser that knows nothing of the formula climb $J$ from the
+# uniform policy, and compare the two by their total variation (half the sum of the absolute
+# differences of their probabilities):
 
 # %%
 beta = 0.5
@@ -384,7 +448,7 @@ claim(
 )
 
 # %% [markdown]
-# And the identity behind it, at an arbitrary policy:
+# The identity behind it also holds at an arbitrary policy:
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -399,7 +463,7 @@ claim(abs(left - right) < 1e-12, f"J(pi) = beta log Z - beta KL(pi || pi*): {lef
 #
 # $$r(x, y) = \beta\log\frac{\pi^*(y|x)}{\pi_\mathrm{ref}(y|x)} + \beta\log Z(x)$$
 #
-# Every policy is thus the optimum for *some* reward, known up to a constant per prompt.
+# So every policy is the optimum for *some* reward, which is known up to a constant per prompt.
 
 # %%
 exercises.implicit_reward.card()
@@ -423,8 +487,8 @@ claim(spread < 1e-12, f"the reward is recovered up to a constant per prompt (spr
 claim((constant[:, 0] - beta * log_z).abs().max() < 1e-12, "and that constant is beta log Z(x)")
 
 # %% [markdown]
-# **Step 3. The partition function cancels.** $Z(x)$ sums over all responses: for a language model,
-# hopeless. But Bradley-Terry asks only for a *difference* of rewards at the same prompt:
+# **Step 3. The partition function cancels.** $Z(x)$ sums over all possible responses, which no
+# language model can do. But Bradley-Terry needs only a *difference* of rewards at the same prompt:
 #
 # $$\sigma\big(r(x,y_w) - r(x,y_l)\big) = \sigma\Big(\beta\log\frac{\pi^*(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi^*(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
@@ -443,14 +507,15 @@ claim(
 )
 
 # %% [markdown]
-# **Step 4. The loss.** Put a policy $\pi_\theta$ where $\pi^*$ stood, and maximise the likelihood of
-# the choices (equation 7):
+# **Step 4. The loss.** Put a policy $\pi_\theta$ where $\pi^*$ stood, and maximise the likelihood
+# of the choices (equation 7):
 #
 # $$\mathcal{L}_\mathrm{DPO} = -\mathbb{E}\,\log\sigma\Big(
 # \beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
-# No reward model, no sampling, no $Z$: a classification loss whose logit is a margin of rewards.
+# There is no reward model, no sampling and no $Z$. What is left is a classification loss whose
+# logit is the [margin](GLOSSARY.md#margin) of two rewards.
 
 # %%
 exercises.dpo_loss.card()
@@ -472,7 +537,7 @@ dpo_loss = exercises.dpo_loss.check(dpo_loss)
 
 # %%
 pairs = bandit.sample_pairs(world, 100_000, seed=1)
-print(f"{len(pairs):,} pairs, judged as Bradley and Terry say")
+print(f"{len(pairs):,} pairs, judged as the Bradley-Terry model says")
 
 
 def world_loss(logits: torch.Tensor, beta: float) -> torch.Tensor:
@@ -506,8 +571,8 @@ gradient_weight = exercises.gradient_weight.check(gradient_weight)
 
 # %% [markdown]
 # Does the formula give what autograd gives? For logits $\theta$ the gradient of
-# $\log\pi_\theta(y_w|x) - \log\pi_\theta(y_l|x)$ is $+1$ at $y_w$, $-1$ at $y_l$ (the softmax's
-# normaliser cancels):
+# $\log\pi_\theta(y_w|x) - \log\pi_\theta(y_l|x)$ is $+1$ at $y_w$ and $-1$ at $y_l$, because the
+# normaliser of the softmax cancels:
 
 # %%
 theta = some.clone().requires_grad_(True)
@@ -529,13 +594,13 @@ wrong_order = preference_probability(
 )
 claim(
     (weight - wrong_order).abs().max() < 1e-12,
-    "the weight is the probability that the implicit rewards give to the *wrong* order: pairs "
+    "the weight is the probability that the implicit rewards give to the *wrong* order, so pairs "
     "that are ranked right with confidence hardly count",
 )
 
 # %% [markdown]
-# **Step 6. Training finds the optimum.** With enough pairs the policy that minimises the loss is the
-# one that maximises $J$ for the true reward, which the loss has never seen:
+# **Step 6. Training finds the optimum.** With enough pairs, the policy that minimises the loss is
+# also the one that maximises $J$ for the true reward, although the loss has never seen that reward:
 
 # %%
 trained = bandit.fit_dpo(pairs, world.log_reference, beta=1.0)
@@ -561,9 +626,9 @@ claim(correlation > 0.99, f"implicit and true reward correlate at {correlation:.
 #
 # - on the **first gradient**: at the start every margin is 0, so each pair's gradient in
 #   $h = \log\frac{\pi_\theta(y_w)}{\pi_\mathrm{ref}(y_w)} - \log\frac{\pi_\theta(y_l)}{\pi_\mathrm{ref}(y_l)}$
-#   is $-\beta/2$: a *larger* beta pulls harder;
-# - on the **optimum**: $\pi^* \propto \pi_\mathrm{ref}\,e^{r/\beta}$: a *smaller* beta lets it lie
-#   further away. Beta is the temperature of that distribution.
+#   is $-\beta/2$, and a *larger* beta pulls harder;
+# - on the **optimum**: since $\pi^* \propto \pi_\mathrm{ref}\,e^{r/\beta}$, a *smaller* beta lets
+#   the optimum lie further away. Beta is the temperature of that distribution.
 
 # %%
 further = predict(
@@ -595,24 +660,26 @@ grid = sorted({*grid, 0.1, 0.3, 1, 3, 10})
 figures.plot_beta(world, grid)
 
 # %% [markdown]
-# *The figure, left to right: the first gradient grows with beta; the distance of the optimum shrinks;
-# the frontier: how much expected reward each nat of KL buys, beta by beta, with falling returns.*
+# *The figure, from left to right: the first gradient grows with beta; the distance of the optimum
+# shrinks with beta; the frontier shows how much expected reward each KL buys, for one beta after
+# the other: each further nat buys less.*
 #
-# The same at one prompt. Grey is the reference, blue the optimum:
+# Here is the same for one prompt. Grey is the reference, blue is the optimum:
 
 # %%
 figures.plot_optima(world, [10, 1, 0.3, 0.1])
 
 # %% [markdown]
-# *The figure: at beta 10 the optimum is nearly the reference; at 0.1 nearly all probability sits on
-# the few best responses.* Move beta yourself (needs a running kernel):
+# *The figure: at beta 10 the optimum is nearly the reference. At beta 0.1 nearly all the
+# probability sits on the few best responses.* Move beta yourself (this needs a running kernel):
 
 # %%
 beta_slider(world)
 
 # %% [markdown]
-# Which side wins in practice depends on the optimiser and on when you stop. Adam rescales gradients,
-# so that the first side all but vanishes; plain SGD feels it fully. One step of each:
+# Which side matters more in practice depends on the optimiser and on when you stop. Adam rescales
+# gradients, so that the first side all but vanishes; plain SGD feels it fully. Here is one step of
+# each:
 
 # %%
 moved = {}
@@ -627,15 +694,15 @@ for name in ("SGD", "AdamW"):
     ratio = moved[name, 1.0] / moved[name, 0.1]
     print(f"{name}: a step at beta 1 is {ratio:.2f} times as long as one at beta 0.1")
 claim(abs(moved["SGD", 1.0] / moved["SGD", 0.1] - 10) < 1e-6, "SGD's steps grow with beta")
-claim(abs(moved["AdamW", 1.0] / moved["AdamW", 0.1] - 1) < 0.05, "AdamW's do not")
+claim(abs(moved["AdamW", 1.0] / moved["AdamW", 0.1] - 1) < 0.05, "AdamW's steps do not")
 
 # %% [markdown]
-# Session B sweeps beta on the real model.
+# Session B tries several betas on the real model.
 
 # %% [markdown]
 # ## 5 · From formula to code
 #
-# The formula needs $\log\pi(y|x)$, the sum over the response's tokens. We build it by hand on a real
+# The formula needs $\log\pi(y|x)$, a sum over the response's tokens. We build it by hand for a real
 # prompt.
 
 # %%
@@ -668,8 +735,9 @@ token_strip(
 )
 
 # %% [markdown]
-# Facts that can be copied are nearly certain. Where the orange is stronger, the model might have
-# written something else: there preferences can act.
+# Where a fact can be copied from the prompt, most tokens are nearly certain. Where the orange is
+# stronger, the model might well have written something else. That is where sampling can go wrong,
+# and where preferences can act.
 
 # %%
 exercises.response_logp.card()
@@ -695,7 +763,8 @@ claim(
 # %% [markdown]
 # ### The bugs that most code has
 #
-# Each is easy to write and raises no error. How large is the mistake?
+# Each is easy to write and raises no error. How large is the mistake? (BOS is the token with which
+# a text begins. Many chat templates write it already, so a tokenizer that adds it makes two.)
 
 
 # %%
@@ -730,9 +799,11 @@ claim(
 )
 
 # %% [markdown]
-# **The boundary.** Without a chat template, prompt and response are plain text, and a token may span
-# both. When the model is *asked*, the prompt is tokenised alone and the answer follows token by token.
-# Trained on prompt and response tokenised *together*, it sees other tokens than when it is asked:
+# **The boundary** (optional, as is all up to *DPO in five lines*). Without a chat template, prompt
+# and response are plain text, and a token may span both. When the model is *asked*, the prompt is
+# tokenised alone, and the answer follows token by token. If it is trained on prompt and response
+# tokenised *together*, it sees other tokens than when it is asked. The last of the three lines
+# printed first is what [TRL](GLOSSARY.md#trl) does, the library with which session B trains:
 
 
 # %%
@@ -757,7 +828,7 @@ print(
 print("cut as TRL cuts:            ", spelt(together[:cut]), "then", spelt(together[cut:]))
 claim(
     together[len(asked) :] != answer,
-    "cut by the prompt's length, it is not the answer that is scored",
+    "cut by the prompt's length, what is scored is not the answer",
 )
 claim(cut < len(asked), f"TRL drops {spelt(asked[cut:])} from the prompt (with a warning)")
 print(
@@ -766,22 +837,24 @@ print(
 )
 
 # %% [markdown]
-# TRL tokenises the prompt, and prompt with completion; the completion begins where the two part, and
-# what is left of the prompt is dropped, with a warning. So it scores the right text, after a context
-# that the model is never asked with. The remedy is a prompt that ends in something no token spans: a chat
-# template's marker, or a line break where there is no template.
+# TRL tokenises the prompt alone, and the prompt with its completion. For TRL the completion begins
+# where the two differ, and the rest of the prompt is dropped, with a warning. So it scores the
+# right text, but after a context that the model never sees when it is asked. The remedy is a prompt
+# that ends in something no token spans: the marker of a chat template, or a line break where there
+# is no template.
 
 # %%
 asked, together = tokens_of("cause:\n"), tokens_of("cause:\nunknown")
 claim(
     together == asked + answer and common_prefix_length(asked, together) == len(asked),
-    f"closed by a line break, both are the same tokens: {spelt(together)}",
+    f"if the prompt ends in a line break, both ways give the same tokens: {spelt(together)}",
 )
 
 # %% [markdown]
-# **Mean for sum can change the answer, and so can leaving out the reference.** Take pairs of answers
-# (base against SFT) and ask which of the two "the SFT model prefers": by the sum of its
-# log-probabilities, by their mean, or by the implicit reward (log-ratio to the base model):
+# **Taking the mean for the sum can change the answer, and so can leaving out the reference.** Take
+# pairs of answers (base against SFT) and ask which of the two "the SFT model prefers": by the sum
+# of its log-probabilities, by their mean, or by the implicit reward (the
+# [log-ratio](GLOSSARY.md#log-ratio) to the base model):
 
 # %%
 tokens = {
@@ -819,13 +892,14 @@ theirs = trl_loss(sft, base, tokenizer, triples, beta=0.1)
 claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:.6f}")
 
 # %% [markdown]
-# ## 6 · DPO against RLHF, where the truth is known
+# ## 6 · DPO against RLHF, where the truth is known · optional
 #
-# "DPO is RLHF without the reward model": when is that so? First the case in which it is *exactly* so.
-# If the reward model may give each response a reward of its own, its fit and DPO's are the same
-# problem in other words, with few pairs and wrong labels too. Both fits maximise the log-likelihood of
-# the pairs minus a **ridge**, 0.1 times the sum of squared weights or implicit rewards. Without it, a
-# pair that always falls the same way would send both to infinity. It has to be the same in both:
+# "DPO is RLHF without the reward model": when is that so? We begin with the case in which it is
+# *exactly* so. If the reward model may give each response a reward of its own, its fit and DPO's
+# fit are the same problem in other words, even with few pairs and wrong labels. Both fits maximise
+# the log-likelihood of the pairs minus a **ridge**: 0.1 times the sum of squared weights in one
+# case, of squared implicit rewards in the other. Without a ridge, pairs of which the same
+# response always wins would send both fits to infinity. It has to be the same in both:
 
 # %%
 few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)
@@ -836,17 +910,17 @@ same = bandit.total_variation(dpo_policy, rlhf_policy).max().item()
 claim(same < 1e-4, f"the two policies are the same (total variation {same:.0e})")
 stiffer = bandit.fit_dpo(few, world.log_reference, beta=0.5, ridge=1.0)
 apart = bandit.total_variation(stiffer, rlhf_policy).max().item()
-claim(apart > 0.1, f"with ten times the ridge in DPO's fit alone they are not ({apart:.2f})")
+claim(apart > 0.1, f"with ten times the ridge in DPO's fit alone they differ ({apart:.2f})")
 
 # %% [markdown]
-# They part as soon as one of them *generalises* differently from the other. Below, the reward model is
-# linear in three features that do explain the true reward; DPO has a free logit for each response.
-# The ridge is 0.1 for both, on three weights there and on 36 implicit rewards here. Regret is how far
-# $J$ falls short of its maximum.
+# The two differ as soon as one of them *generalises* in another way than the other. Below, the
+# reward model is linear in three features that do explain the true reward, while DPO has a free
+# logit for each response. The ridge is 0.1 for both: on three weights for the reward model, on 36
+# implicit rewards for DPO. **Regret** is how far $J$ falls short of its maximum.
 
 # %%
 parting = predict(
-    "Half of the responses never occur in any pair. Who is nearer to the optimum?",
+    "Half of the responses never occur in any pair. Which method is nearer to the optimum?",
     ["DPO", "reward model + policy gradient", "both alike"],
 )
 
@@ -875,15 +949,16 @@ held(
 )
 plenty = regrets.loc["plenty of pairs"]
 claim(plenty["DPO"] < 0.01 and plenty["RLHF"] < 0.01, "with plenty of pairs both reach the optimum")
-claim(advantage("few pairs").low > 0, "with few pairs a reward model that fits needs fewer of them")
+claim(advantage("few pairs").low > 0, "with few pairs, a reward model whose features fit is nearer")
 claim(blind.high < 0, "a reward model that cannot express the truth stays wrong; DPO does not")
 
 # %% [markdown]
-# *The figure: regret with 95 % intervals over worlds. Plenty of pairs: both near 0. Few, or flipped,
-# or half of the responses unseen: the reward model, which generalises by its features, is nearer.
-# If it sees only one of three features, DPO is nearer.*
+# *The figure: regret with 95 % intervals over worlds. With plenty of pairs both are near 0. With
+# few pairs, with flipped labels, or with half of the responses unseen, the reward model is nearer,
+# because it generalises by its features. If it sees only one of the three features, DPO is nearer.*
 #
-# How much of this does the ridge decide? With few pairs a good deal, but not who is nearer:
+# How much of this does the ridge decide? With few pairs it decides a good deal, but not which
+# method is nearer:
 
 # %%
 little = {"few pairs": bandit.CONDITIONS["few pairs"]}
@@ -893,32 +968,34 @@ for ridge in (0.01, 0.1, 1.0, 10.0):
     fitted = fitted.pivot(index="seed", columns="method", values="regret")
     by_ridge[ridge] = bootstrap_mean(fitted["DPO"] - fitted["RLHF"])
     print(f"ridge {ridge:g}: DPO's regret minus the other's {by_ridge[ridge]}")
-claim(all(excess.low > 0 for excess in by_ridge.values()), "the reward model is nearer with each")
-claim(by_ridge[0.01].low > by_ridge[0.1].high, "and DPO suffers most from a weak ridge")
+claim(all(excess.low > 0 for excess in by_ridge.values()), "with each, the reward model is nearer")
+claim(by_ridge[0.01].low > by_ridge[0.1].high, "DPO suffers most from a weak ridge")
 
 # %% [markdown]
-# Neither is better as such. DPO learns about a response from pairs in which it occurs, and from what
-# the network shares between responses. A reward model can score responses that no pair shows, *if*
-# it generalises rightly, and can be hacked if it does not (part 2).
+# Neither is better as such. DPO learns about a response from the pairs in which it occurs, and from
+# what the network shares between responses. A reward model can score responses that no pair shows.
+# It helps *if* it generalises correctly, and it can be hacked if it does not (section 2).
 
 # %% [markdown]
 # ## 7 · The family
 #
-# Seven losses in `coursekit.lm.losses`, each a pure function with its paper in the docstring.
+# There are seven losses in `coursekit.lm.losses`, each a pure function with its paper in the
+# docstring.
 
 # %%
 figures.plot_loss_family()
 
 # %% [markdown]
-# *The figure. Left: DPO falls for ever; cDPO turns up again where certainty exceeds the share of
-# right labels; robust DPO goes below 0, its mean over flipped labels being DPO's; IPO is a parabola
-# around 1/(2 beta). Middle: KTO's losses of one desirable or undesirable response, both flat far
-# from z. Right: SimPO's, of a difference of means, without reference.*
+# *The figure. Left: DPO's loss keeps falling. That of cDPO (DPO with smoothed labels) turns up
+# again where the certainty exceeds the share of right labels. That of robust DPO goes below 0,
+# because its mean over flipped labels has to equal DPO's. IPO's is a parabola around 1/(2 beta).
+# Middle: KTO's losses of one desirable and one undesirable response; both are flat far from z.
+# Right: SimPO's loss, of a difference of means, without a reference.*
 #
-# ### IPO: preferences that never vary
+# ### IPO: preferences that never vary · optional
 #
-# If one response always wins, the best reward difference is infinite: DPO's margin grows for as long
-# as you train, and beta does not stop it. IPO (Azar et al. 2023,
+# If one response always wins, the best difference of rewards is infinite: DPO's margin grows for as
+# long as you train, and beta does not stop it. IPO (Azar et al. 2023,
 # [2310.12036](https://arxiv.org/abs/2310.12036)) replaces the log-sigmoid by a squared distance.
 
 # %%
@@ -959,12 +1036,13 @@ for name, target in targets.items():
     claim(abs(margins[name][-1] - target) < 0.05, f"{name} has settled at {target:.2f} nats")
 
 # %% [markdown]
-# *The figure: h over gradient steps on a logarithmic axis. DPO's keeps growing, cDPO's and IPO's bend
-# into the dotted lines.*
+# *The figure: h over gradient steps, on a logarithmic axis. DPO's h keeps growing, while those of
+# cDPO and IPO bend into the dotted lines.*
 #
-# **Sums or means?** The paper writes IPO with sums. TRL divides each log-ratio by its response's
-# length; its authors note in the source that IPO's authors confirmed this, and that the paper's results
-# were had in this form. The same beta then asks for another margin: $1/(2\beta)$ *per token*.
+# **Sums or means?** The paper writes IPO with sums. TRL divides each log-ratio by the length of its
+# response. A note in its source says that IPO's authors confirmed this, and that the paper's
+# results were obtained in this form. The same beta then asks for another margin: $1/(2\beta)$ *per
+# token*.
 
 # %%
 length_w, length_l = (
@@ -980,10 +1058,11 @@ claim(
 )
 
 # %% [markdown]
-# ### KTO: thumbs without pairs
+# ### KTO: thumbs without pairs · optional
 #
-# Products collect thumbs, not pairs. KTO (Ethayarajh et al. 2024,
-# [2402.01306](https://arxiv.org/abs/2402.01306)) compares each response with a point of reference z.
+# Products collect thumbs up and down, not pairs. KTO (Ethayarajh et al. 2024,
+# [2402.01306](https://arxiv.org/abs/2402.01306)) compares each response with a point of reference
+# z.
 
 # %%
 exercises.kto_desirable.card()
@@ -1009,15 +1088,19 @@ before, after = (
     bandit.expected_reward(policy, world.reward).mean().item()
     for policy in (world.log_reference, kto_policy)
 )
-claim(after > before + 0.5, f"thumbs alone raise the expected reward: {before:.2f} to {after:.2f}")
+claim(
+    after > before + 0.5,
+    f"thumbs alone raise the expected reward, from {before:.2f} to {after:.2f}",
+)
 
 # %% [markdown]
-# ### ORPO and SimPO: no reference
+# ### ORPO and SimPO: no reference · optional
 #
-# ORPO (Hong et al. 2024, [2403.07691](https://arxiv.org/abs/2403.07691)) adds a penalty on the *odds*
-# of the rejected response to the SFT loss: one stage instead of two. Its p is the **length-normalised**
-# likelihood. SimPO (Meng et al. 2024, [2405.14734](https://arxiv.org/abs/2405.14734)) drops the
-# reference from DPO and uses means, too.
+# ORPO (Hong et al. 2024, [2403.07691](https://arxiv.org/abs/2403.07691)) adds a penalty on the
+# *odds* of the rejected response to the SFT loss, so that one stage takes the place of two. Its p
+# is the **length-normalised** likelihood. SimPO (Meng et al. 2024,
+# [2405.14734](https://arxiv.org/abs/2405.14734)) drops the reference from DPO, and it also uses
+# means.
 
 # %%
 exercises.log_odds_ratio.card()
@@ -1034,7 +1117,7 @@ def log_odds_ratio(
 log_odds_ratio = exercises.log_odds_ratio.check(log_odds_ratio)
 
 # %% [markdown]
-# Why not with sums? Take 50 tokens at 0.4 nats each against 50 at 0.6:
+# Why does ORPO not use sums? Take 50 tokens at 0.4 nats each against 50 tokens at 0.6 nats:
 
 # %%
 w, x = torch.tensor([-0.4], dtype=torch.float64), torch.tensor([-0.6], dtype=torch.float64)
@@ -1044,41 +1127,42 @@ for name, ratio in ratios.items():
     print(f"{name}: log odds ratio {ratio.item():.3f}, penalty {penalties[name]:.5f}")
 claim(
     abs(ratios["sums"].item() - 10) < 1e-6,
-    "with sums the odds are just the probabilities: p is tiny",
+    "with sums p is tiny, so the odds are just the probabilities",
 )
-claim(penalties["sums"] < 1e-3 * penalties["means"], "and the penalty is gone before it has acted")
+claim(penalties["sums"] < 1e-3 * penalties["means"], "the penalty is then gone before it has acted")
 
 # %% [markdown]
 # ### When which?
 #
 # | You have | Take | Because |
 # |---|---|---|
-# | pairs, a good SFT model | DPO | simple, one stage, much tried |
+# | pairs, and a good SFT model | DPO | it is simple, has one stage, and has been tried a lot |
 # | pairs whose outcome never varies, or many epochs | IPO, or DPO stopped early | the margin has a target |
-# | pairs with wrong labels, their share roughly known | DPO; robust DPO or cDPO beside it | they know the share; session B measures whether it helps |
-# | thumbs up and down, no pairs | KTO | needs no pairs |
-# | pairs, no SFT model, one stage wanted | ORPO | SFT and preferences in one loss |
-# | pairs of unequal length, closeness to SFT not needed | SimPO | its reward is per token, and without reference |
-# | little memory | any of them, with LoRA | one model in memory; without LoRA, precompute the reference (part 2) |
-# | a reward you can compute, samples cheap | GRPO or RLOO | learn from the policy's own samples |
-# | a reward model you trust | RLOO, GRPO or PPO | online, generalise by the reward model |
+# | pairs with wrong labels whose share is roughly known | DPO, with robust DPO or cDPO beside it | those two are told the share; session B measures whether it helps |
+# | thumbs up and down, no pairs | KTO | it needs no pairs |
+# | pairs but no SFT model, and a wish for one stage | ORPO | SFT and preferences are in one loss |
+# | pairs of unequal length, and no need to stay close to SFT | SimPO | its reward is per token and without a reference |
+# | little memory | any of them, with LoRA | one model is in memory; without LoRA, precompute the reference (section 2) |
+# | a reward that you can compute, and cheap samples | [GRPO](GLOSSARY.md#grpo) or RLOO | they learn from the policy's own samples |
+# | a reward model that you trust | RLOO, GRPO or PPO | they train online and generalise by the reward model |
 #
-# TRL 1.16 has trainers for GRPO and RLOO, none for PPO. On contradictory pairs KTO's authors argue (section
-# 4.4 of their paper) that KTO can do better than DPO, and DPO where there is little noise; this course
-# does not measure it.
+# TRL 1.16 has trainers for GRPO and RLOO but none for PPO. KTO's authors argue (section 4.4 of
+# their paper) that KTO can do better than DPO on contradictory pairs, and DPO better where there is
+# little noise. This course does not measure it.
 #
-# The conventions differ and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO take
-# **sums** (TRL's IPO divides by the length), ORPO and SimPO **means**.
+# The conventions differ, and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO
+# take **sums** (but TRL's IPO divides by the length), while ORPO and SimPO take **means**.
 
 # %% [markdown]
-# ## 8 · The landscape
+# ## 8 · The landscape · optional
 #
-# ### Constitutional AI: the labels from principles
+# ### Constitutional AI: labels from principles
 #
-# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)) write down principles and use them in
-# two stages. First a model criticises and revises its own answers by them, and is fine-tuned on the
-# revisions (SFT; no pairs yet). Then that model gives *two samples* to a prompt, and a model that is asked
-# which of them keeps a principle better makes the preference label (RLAIF). Three principles for us:
+# Bai et al. 2022 ([2212.08073](https://arxiv.org/abs/2212.08073)) write down principles and use
+# them in two stages. First a model criticises and revises its own answers by these principles, and
+# is fine-tuned on the revisions (this is SFT; there are no pairs yet). Then that model gives *two
+# samples* for a prompt, and a model is asked which of them keeps a principle better. Its answer is
+# the preference label (RLAIF, reinforcement learning from AI feedback). Our three principles:
 
 # %%
 # %%needs own
@@ -1106,13 +1190,13 @@ improved = score_responses(task, rows, {"revised": [revision.revised for revisio
 raised = bootstrap_mean(improved["overall"] - reports["overall"])
 claim(
     raised.low > 0,
-    f"stage 1: {len(revised)} of {len(rows)} answers are revised, and the mean score rises by {raised}",
+    f"stage 1: {len(revised)} of {len(rows)} answers are revised; the mean score rises by {raised}",
 )
 
 # %% [markdown]
-# Stage 2: two samples to each prompt; the one that breaks fewer principles is preferred, and where both
-# break as many there is no pair. (We skip the fine-tuning between the stages: both samples are the
-# SFT model's.)
+# In stage 2 each prompt gets two samples. The one that breaks fewer principles is preferred; where
+# both break equally many, there is no pair. (We skip the fine-tuning between the stages, so both
+# samples come from the SFT model.)
 
 # %%
 # %%needs own
@@ -1144,16 +1228,17 @@ claim(
 )
 
 # %% [markdown]
-# **What this shows**: how principles become SFT targets, and pairs, without a human label. **What it
-# does not**: that a model would criticise as well. Here the rubric's rules stand in for it, and they
-# know the truth. A real critic misses faults, finds faults where there are none, and has a taste for
-# length.
+# **What this shows** is how principles become SFT targets and pairs without a human label. **What
+# it does not show** is that a model would criticise as well as this. Here the rules of the rubric
+# take the critic's place, and they know the truth. A real critic misses faults, finds faults where
+# there are none, and has a taste for length.
 #
 # ### GRPO in one figure
 #
-# Sample a group of answers to one prompt, score each, push up what is above the group's mean and down
-# what is below (Shao et al. 2024, [2402.03300](https://arxiv.org/abs/2402.03300)). No pairs, no value
-# model; it needs a reward that can be computed, and sampling while it trains.
+# Sample a group of answers to one prompt and score each. Push up those above the group's mean, and
+# push down those below it (Shao et al. 2024, [2402.03300](https://arxiv.org/abs/2402.03300)). This
+# needs no pairs and no value model, but a reward that can be computed, and sampling while it
+# trains.
 
 # %%
 # %%needs truth
@@ -1171,13 +1256,15 @@ group_scores = score_responses(task, [rows[spoiled]] * 8, {"SFT": group})["overa
 figures.plot_group_advantages(group_scores.tolist())
 
 # %% [markdown]
-# *The figure: left, the rewards of eight answers to one prompt with their mean; right, each answer's
-# advantage: above the mean it is pushed up, below it down. If all eight score alike, nothing is learnt.*
+# *The figure: left, the rewards of eight answers to one prompt, with their mean. Right, the
+# advantage of each answer: above the mean it is pushed up, below the mean it is pushed down. If all
+# eight score alike, nothing is learnt.*
 #
 # ## 9 · Notes, quiz, reading
 #
-# Write your notes: two files from templates, in the artifacts folder, never overwritten. Run the cell
-# again to see your word counts.
+# Write your notes in two files, which are made from templates in the artifacts folder and never
+# overwritten. Those on DPO are core; those on InstructGPT are optional. Run the cell again to see
+# how many words you have written.
 
 # %%
 for kind in ("dpo", "instructgpt"):
@@ -1187,7 +1274,8 @@ for kind in ("dpo", "instructgpt"):
 quiz(exercises.QUIZ)
 
 # %% [markdown]
-# **Reading list**
+# **Reading list** · optional. To go on to session B you need none of it. Of all these, read the
+# first one first: its sections 3 and 4 are what sections 2 and 3 of this session did in cells.
 #
 # | paper | sections | minutes |
 # |---|---|---|
@@ -1198,8 +1286,8 @@ quiz(exercises.QUIZ)
 # | KTO, Ethayarajh et al., February 2024, [2402.01306](https://arxiv.org/abs/2402.01306) | 3, 4 | 30 |
 # | ORPO, Hong et al., March 2024, [2403.07691](https://arxiv.org/abs/2403.07691) | 4 | 15 |
 # | Constitutional AI, Bai et al., December 2022, [2212.08073](https://arxiv.org/abs/2212.08073) | 1, 3, 4 | 40 |
-# | Likelihood displacement, Razin et al., October 2024, [2410.08847](https://arxiv.org/abs/2410.08847) | 1 to 3 | 30 |
+# | [Likelihood displacement](GLOSSARY.md#likelihood-displacement), Razin et al., October 2024, [2410.08847](https://arxiv.org/abs/2410.08847) | 1 to 3 | 30 |
 # | Over-optimisation, Gao et al., October 2022, [2210.10760](https://arxiv.org/abs/2210.10760) | 3 | 30 |
 # | Over-optimisation in DPO, Rafailov et al., June 2024, [2406.02900](https://arxiv.org/abs/2406.02900) | 3 | 20 |
 #
-# Next: session B builds the preference data and trains.
+# Next, session B builds the preference data and trains with it.

@@ -14,24 +14,67 @@
 # %% [markdown]
 # # Session B · Preference data and DPO training
 #
+# [Open in Colab](https://colab.research.google.com/github/OWNER/dpo-course/blob/main/notebooks/B_preferences_and_training.ipynb)
+#
 # You have a model that was fine-tuned on demonstrations (SFT). It knows the format and the facts,
 # and it has copied its teachers' bad habits. In this session you turn "this answer is better than
 # that one" into training data, find out what is wrong with the data, and train with it.
 #
 # **You will**
 # 1. write a clause of the rubric by which reports are judged,
-# 2. train an SFT model on imperfect demonstrations (or bring yours) and measure its vices,
-# 3. sample pairs of responses, have a judge pick, and save at least 500 preference triples,
-# 4. audit them: doubles, leaks, confounds; read and write the formats that others use,
-# 5. run the checklist, and train with DPO while you watch what matters,
-# 6. see how far the policy has moved (KL) and what it says now,
+# 2. train an SFT model on imperfect demonstrations (or bring your own) and measure its vices,
+# 3. sample pairs of responses, have a judge pick the better one, and save at least 500 preference
+#    [triples](GLOSSARY.md#triple),
+# 4. audit them for doubles, leaks and [confounds](GLOSSARY.md#confound), and read and write the
+#    formats that others use,
+# 5. run the checklist, and train with DPO while you watch more than the
+#    [margin](GLOSSARY.md#margin),
+# 6. see how far the [policy](GLOSSARY.md#policy) has moved from its
+#    [reference](GLOSSARY.md#reference) ([KL](GLOSSARY.md#kl)), and what it says now,
 # 7. choose beta and learning rate from evidence, and measure what a careless judge costs.
 #
-# On the `tiny` profile all of it computes for about three minutes on two quiet CPU cores, more than half
-# of them in the last two sections. The same cells train a real model with `COURSE_PROFILE=gpu`.
+# **Your time.** The core takes about four hours. It leaves out what is marked *optional*, and the
+# exercises that have less than full importance (●●●●●). Run the cells of what you skip all the
+# same, because later cells use their results. Estimates in minutes, exercises included:
 #
-# Exercises never stop the notebook: an untouched stub is *not attempted*, and later cells use the
-# course's own function.
+# | section | core | optional |
+# |---|---|---|
+# | 1 · The task, and what a good report is | 10 | 10 |
+# | 2 · The SFT model | 20 | |
+# | 3 · Preference triples | 35 | 15 |
+# | 4 · The audit | 45 | 35 |
+# | 5 · Before training: the checklist | 20 | |
+# | 6 · DPO, watched | 40 | |
+# | 7 · What has changed? | 30 | 10 |
+# | 8 · Which beta, which learning rate? | 20 | 15 |
+# | 9 · A judge can be wrong | 20 | 25 |
+# | together | 240 | 110 |
+#
+# On the `tiny` profile the cells compute for about three minutes on two quiet CPU cores, more than
+# half of that in the last two sections. The same cells train a real model with
+# `COURSE_PROFILE=gpu`.
+#
+# Exercises never stop the notebook: a stub that you leave as it is counts as *not attempted*, and
+# later cells use the course's own function.
+
+# %% cellView="form" jupyter={"source_hidden": true}
+# @title On Colab, run this cell first; elsewhere it does nothing
+import sys
+
+keep_results_on_drive = False  # @param {type: "boolean"}
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    course = "/content/dpo-course"  # put a copy there, or it comes from its address
+    if not os.path.isdir(course):
+        line = ["git", "clone", "-q", "--depth=1", "https://github.com/OWNER/dpo-course", course]
+        if (done := subprocess.run(line, capture_output=True, text=True)).returncode:
+            raise RuntimeError(f"{done.stderr}Correct the address, or put a copy in {course}")
+    sys.path.insert(0, course)
+    from coursekit.common import colab
+
+    colab.set_up(drive=keep_results_on_drive)
 
 # %%
 import math
@@ -115,18 +158,20 @@ print(f"task {task.name}, profile {profile.name}, base model {profile.base_model
 # %% [markdown]
 # ## 1 · The task, and what a good report is
 #
-# In the course's own task an alert comes in, and a report of eight lines goes out. A report is good if
-# it keeps the **format**, gives the **severity** of the written policy, is **faithful** to the alert (it
-# says the cause is unknown where the alert names none), and names a **useful** next step without padding.
+# In the course's own task an alert comes in, and a report of eight lines goes out. A report is good
+# if it keeps the **format**, gives the **severity** that the team's written rules give, is
+# **faithful** to the alert (it says that the cause is unknown where the alert names none), and
+# names a **useful** next step without padding.
 #
-# The facts of each alert are known here, so a program can score a report. That program is a
-# stand-in for a strong judge: on your own task no program may know the truth.
+# The facts of each alert are known here, so a program can score a report. That program stands in
+# for a strong judge. On your own task there may be no program that knows the truth.
 #
-# (With `COURSE_TASK=my_task` all below runs on the prompts and the rubric in that folder; `python -m
-# coursekit new my_task` makes one to fill. A cell that begins with `%%needs` runs where the task has what
-# that names; elsewhere it says why not.)
+# (With `COURSE_TASK=my_task`, everything below runs on the prompts and the rubric in that folder;
+# `python -m coursekit new my_task` makes such a folder for you to fill. A cell that begins with
+# `%%needs` names what a task must have for the cell to run. Where a task lacks it, the cell says so
+# and is left out.)
 #
-# A rubric is made of clauses, and each pays for something. Write the one on causes.
+# A rubric is made of clauses, and each of them pays for something. Write the clause on causes.
 
 # %%
 # %%needs own
@@ -143,8 +188,8 @@ def cause_clause(change: str | None, cause: str) -> float:
 cause_clause = exercises.cause_clause.check(cause_clause)
 
 # %% [markdown]
-# What does such a clause make of honesty? An alert names no change. A policy that says *unknown*
-# earns 1 each time; one that guesses earns nothing, unless it happens upon a change that is named.
+# Does such a clause reward honesty? Take an alert that names no change. A policy that says
+# *unknown* earns the full point, and one that guesses earns nothing:
 
 # %%
 # %%needs own
@@ -162,7 +207,8 @@ side_by_side(
 )
 
 # %% [markdown]
-# How good are the demonstrations on average? Each score but the length runs from 0 to 1.
+# How good are the demonstrations on average? Every score runs from 0 to 1, except the length, which
+# counts characters.
 
 # %%
 # %%needs demonstrations
@@ -174,10 +220,12 @@ written.groupby("model").mean().drop(columns="row").round(2)
 # %% [markdown]
 # ## 2 · The SFT model
 #
-# One LoRA adapter, trained on the demonstrations with TRL's `SFTTrainer`; the loss counts the
-# response's tokens only. The workspace makes it, keeps it with a record of what it was made from, and
-# makes it anew if any of that changes. If you have an SFT model from an earlier week, put its folder in
-# the first line: a whole model, or an adapter that knows its base. Session C will evaluate that one too.
+# The SFT model is one [LoRA](GLOSSARY.md#lora) [adapter](GLOSSARY.md#adapter), trained on the
+# demonstrations with `SFTTrainer` of the library [TRL](GLOSSARY.md#trl). The loss counts only the
+# tokens of the response. The workspace trains the adapter, keeps it with a record of what it was
+# made from, and trains it again if any of that changes. If you have an SFT model from an earlier
+# week, put its folder in the first line: a whole model, or an adapter that names its base model.
+# Session C then evaluates that one too.
 
 # %%
 my_sft = None  # or "path/to/your/sft"
@@ -185,9 +233,11 @@ sft_folder = workspace.use_sft(my_sft)
 tokenizer = load_tokenizer(sft_folder)
 
 # %% [markdown]
-# Now measure before building on it, whoever trained it. We ask 300 prompts (or as many as there are)
-# that no training text asks about. Sampled at temperature 0.7, as the team would use it, we score the
-# answers; under greedy decoding we count the facts that are copied right.
+# Measure a model before you build on it, whoever trained it. We give it 300 prompts (or as many as
+# there are) that no training text contains, twice. First we use [greedy
+# decoding](GLOSSARY.md#greedy-decoding) and count the facts that it copies correctly, which shows
+# whether it *can* copy them. Then we sample at temperature 0.7, as the team would use it, and score
+# the answers.
 
 # %%
 evaluation = workspace.rows("evaluation")
@@ -220,7 +270,8 @@ copied = copy_accuracy(task, evaluation, greedy)
 display(copied.to_frame("copied right").T.round(3))
 claim(
     copied.min() >= 0.95,
-    f"SFT copies every fact right at least 95 % of the time (least: {copied.min():.1%})",
+    "decoded greedily, SFT copies each kind of fact correctly at least 95 % of the time "
+    f"(least often the {copied.idxmin()}: {copied.min():.1%})",
 )
 
 # %%
@@ -228,10 +279,14 @@ claim(
 overall = scores.groupby("model")["overall"].mean()
 claim(
     overall["SFT"] > overall["base"] + 0.1,
-    f"SFT has learnt the task: overall {overall['base']:.2f} to {overall['SFT']:.2f}",
+    "SFT has learnt the task: the overall score rises from "
+    f"{overall['base']:.2f} to {overall['SFT']:.2f}",
 )
 faultless = (scores.loc[scores["model"] == "SFT", "overall"] == 1).mean()
-claim(faultless < 0.8, f"and the vices: only {faultless:.0%} of its answers are without fault")
+claim(
+    faultless < 0.8,
+    f"it has also learnt the vices: only {faultless:.0%} of its answers are without fault",
+)
 
 # %%
 # %%needs own
@@ -246,14 +301,17 @@ claim(
 )
 claim(
     means.loc["SFT", "faithfulness"] < 0.9,
-    f"and invents causes: faithfulness is only {means.loc['SFT', 'faithfulness']:.0%}",
+    f"SFT invents causes: its faithfulness is only {means.loc['SFT', 'faithfulness']:.0%}",
 )
 
 # %% [markdown]
-# Capable, and still wrong. Here are the first three *sampled* SFT answers that have a fault (the first
-# three where nobody knows). Most of what is wrong is what the demonstrations got wrong: it does what it
-# was shown. If a fact is wrong too, the cell below says how often: sampling slips where greedy decoding
-# does not.
+# The model is capable and still wrong. Here are the first three *sampled* SFT answers that have a
+# fault (or simply the first three, where no program can tell). Most of what is wrong is what the
+# demonstrations got wrong, because the model does what it was shown. A wrong fact, such as another
+# service than the alert's, does not contradict the claim above. That claim is about greedy
+# decoding, which takes the likeliest token each time, and it is about most answers, not all. A
+# sample sometimes takes a less likely token, and in a name one such token is enough. The cell below
+# the answers says how often that happens:
 
 # %%
 faulty = with_faults(task, evaluation, sampled["SFT"])[:3]
@@ -269,15 +327,17 @@ slips = copy_accuracy(task, evaluation, sampled["SFT"])
 worst = slips.idxmin()
 claim(
     slips[worst] <= copied[worst],
-    f"the {worst} is copied right in {copied[worst]:.1%} greedily, sampled in {slips[worst]:.1%}",
+    f"the {worst} is copied correctly in {copied[worst]:.1%} of the greedy answers and in "
+    f"{slips[worst]:.1%} of the sampled ones",
 )
 
 # %% [markdown]
 # ## 3 · Preference triples
 #
-# A triple is `{prompt, chosen, rejected}`. For each of many new prompts the SFT model answers several
-# times, and a judge compares. A judge is asked about every pair **in both orders**, since many
-# judges like what stands first. What is a verdict then?
+# A triple is `{prompt, chosen, rejected}`. For each of many new prompts the SFT model answers
+# several times, and a judge compares the answers. The judge is asked about every pair **in both
+# orders**, because many judges like whichever answer stands first. How do two answers make one
+# verdict?
 
 # %%
 exercises.ask_in_both_orders.card()
@@ -292,8 +352,9 @@ def ask_in_both_orders(ask, one: str, other: str) -> float:
 ask_in_both_orders = exercises.ask_in_both_orders.check(ask_in_both_orders)
 
 # %% [markdown]
-# **The design.** Two samples at temperature 0.7 and two at 1.0; all pairs are judged, at most three
-# winners a prompt are kept, and a tie makes no triple. Before you see the result:
+# **The design.** Each prompt gets two samples at temperature 0.7 and two at 1.0. All pairs of them
+# are judged. At most three pairs with a winner are kept for each prompt, and a tie makes no triple.
+# Before you see the result:
 
 # %%
 cooler = predict(
@@ -302,15 +363,13 @@ cooler = predict(
 )
 
 # %% [markdown]
-# Samples and verdicts are saved as they are made: stop the next cell and run it again, and it goes
-# on where it was.
+# Samples and verdicts are saved as they are made. If you stop the next cell and run it again, it
+# goes on where it stopped.
 
 # %%
 judge, truth = workspace.judge, workspace.truth
 preference_rows = workspace.rows("preferences")
-triples, pairs = make_triples(
-    sft, tokenizer, preference_rows, profile, judge, seed=1, folder=runs, scorer=truth
-)
+triples, pairs = workspace.pairs()  # four answers of SFT to each prompt, judged two by two
 train, validation = split_by_prompt(triples)
 ties = sum(pair["winner"] == "tie" for pair in pairs)
 print(
@@ -326,7 +385,8 @@ claim(not shared, "train and validation share no prompt")
 claim(not {row["prompt"] for row in triples} & set(prompts), "none is an evaluation prompt")
 
 # %% [markdown]
-# What does a triple teach? Chosen and rejected differ in few places: that is what DPO will see.
+# What does a triple teach? Chosen and rejected differ in only a few places, and these differences
+# are what DPO will see.
 
 # %%
 side_by_side(
@@ -334,20 +394,26 @@ side_by_side(
 )
 
 # %% [markdown]
-# Each row also says **where it came from**. Without these columns nobody can find out later what is
-# wrong with a data set.
+# Each row also says **where it came from**. Without these columns nobody could find out later what
+# is wrong with a data set.
 
 # %%
 provenance = [name for name in triples[0] if name not in ("prompt", "chosen", "rejected", "facts")]
 pd.DataFrame(triples[:4])[provenance].T
 
 # %% [markdown]
-# ### Other designs
+# ### Other designs · optional
 #
-# Two temperatures are one way to get two different answers. The others are as common, and each goes
-# wrong in its own way: several samples *ranked*, best against worst (clear labels, many questions);
-# *two system prompts* (whatever they change is learnt); a written *reference* against a sample (the
-# policy may hardly ever say what is chosen). One function makes them all; here on 60 prompts each.
+# Two temperatures are one way to get two different answers. The following ways are as common, and
+# each has its own price or risk:
+#
+# - several samples *ranked*, the best against the worst: the labels are clear, but the judge has to
+#   be asked many questions;
+# - *two system prompts*: whatever the prompts change is learnt;
+# - a written *reference* answer against a sample: the chosen answer may be one that the policy
+#   hardly ever gives.
+#
+# One function makes them all, here on 60 prompts each.
 
 # %%
 few = with_references(task, workspace.rows("preferences", 60))
@@ -371,7 +437,8 @@ table
 # %%needs truth
 best, everything = (table.loc[design.name, "mean margin, points"] for design in designs[:2])
 claim(
-    best > everything, f"best against worst is the clearer contrast: {best:.2f} to {everything:.2f}"
+    best > everything,
+    f"best against worst is the clearer contrast: {best:.2f} points, not {everything:.2f}",
 )
 
 # %%
@@ -384,16 +451,17 @@ written_won = audit(made["reference against sample"][0]).shares["'reference' won
 claim(written_won.value == 1, f"the written reference never loses: it won {written_won}")
 
 # %% [markdown]
-# The line on system prompts is worth a thought. The tiny model was never taught to obey a system prompt; what the
-# two do to it is whatever such words happen to do. If neither wins more, the design is just *two samples*
-# under a grander name; if one wins, look at what else it has changed (the last columns) before you
-# call it care. A real model will show other numbers. Measure them.
+# The line on system prompts is worth a thought. The tiny model was never taught to obey a system
+# prompt, so the two do to it whatever such words happen to do. If neither wins more often, the
+# design is just *two samples* under a grander name. If one wins more often, look at what else it
+# has changed (the last columns) before you say that it made the model careful. A real model will
+# show other numbers, so measure them.
 
 # %% [markdown]
 # ## 4 · The audit
 #
-# Nobody looks at hundreds of pairs, and training does not complain. So a program looks. One of its checks you
-# write yourself: does the longer response win?
+# Nobody looks at hundreds of pairs, and training does not complain about bad ones. So a program
+# looks. One of its checks you can write yourself: does the longer response win?
 
 # %%
 exercises.longer_wins.card()
@@ -413,14 +481,14 @@ print(f"the longer one won {won:.0%} of the training triples of unequal length")
 
 # %%
 # %%needs own
-claim(won < 0.4, "padding is a vice here, so the shorter wins, and rightly")
+claim(won < 0.4, "padding is a vice here, so the shorter one wins more often, and rightly")
 
 # %% [markdown]
-# LLM judges tend to the other side: they like
-# what is long ([2404.04475](https://arxiv.org/abs/2404.04475)). Either way the policy will learn it: know it
-# before you train.
+# LLM judges lean the other way: they like long answers
+# ([2404.04475](https://arxiv.org/abs/2404.04475)). In either case the policy will learn it, so you
+# should know it before you train.
 #
-# Another check: has something leaked?
+# Another check asks whether something has leaked:
 
 # %%
 exercises.leaked.card()
@@ -439,7 +507,8 @@ spoilt = leaked([row["prompt"] for row in train], prompts)
 claim(spoilt == 0, f"{spoilt:.0%} of the evaluation prompts are training prompts")
 
 # %% [markdown]
-# Now all checks in one call. A second judge, who errs in one of ten pairs, is asked about 200 of them.
+# Now all checks run in one call. A second judge, who errs in one of ten pairs, is asked about some
+# of the pairs as well.
 
 # %%
 second = FlawedJudge(truth, "a second judge", error_rate=0.1, seed=5)
@@ -450,9 +519,10 @@ findings(report)
 plot_audit(report)
 
 # %% [markdown]
-# *The figure: above left, how many rows have a fault; above right, how often the longer, the cooler
-# and the first-shown response won, with intervals, diamonds where chance is no explanation; below, how
-# far chosen and rejected differ in length and in the judge's score.*
+# *The figure: above left, how many rows have a fault. Above right, how often the longer, the cooler
+# and the first-shown response won, with 95 % [intervals](GLOSSARY.md#interval); a diamond marks a
+# share that chance explains poorly. Below, how far chosen and rejected differ in length and in the
+# judge's score.*
 
 # %%
 measured = report.shares["the cooler won"]
@@ -464,32 +534,39 @@ held(
 )
 
 # %% [markdown]
-# **The confound.** The cooler sample errs less, so part of what these triples teach is "sound as if
-# sampled cool". That sharpens the policy. It is no fault of the rows: no row can be dropped for it.
-# Compare samples of *one* temperature if you cannot live with it. And how much would sharpness alone
-# win? SFT can be made as sharp as can be without any training: greedy, against its own samples.
+# **The confound.** The cooler sample makes fewer errors, so part of what these triples teach is
+# "sound as if sampled at a low temperature". That sharpens the policy. It is not the fault of
+# single rows, so dropping rows cannot mend it. If you cannot live with it, compare samples of *one*
+# temperature. But what [win rate](GLOSSARY.md#win-rate) would sharpness alone earn? SFT can be made
+# as sharp as possible without any training: let its greedy answers compete with its own samples.
 
 # %%
 sharper = win_rate(evaluation, greedy, sampled["SFT"], truth)
 print("SFT, greedy, against SFT, sampled:", sharper)
 
 # %% [markdown]
-# Keep that number beside DPO's win rate in session C: what goes beyond it is not sharpness.
+# Compare this number with DPO's win rate in session C: what goes beyond it is more than sharpness.
 #
-# And the rows that look *cut*? They are trained on, for this reason:
+# **The rows that look truncated.** The audit flags them (✗), so they have to be looked at. It only
+# sees that a response ends unlike the others. Whether that hurts depends on which response it is:
 
 # %%
 # %%needs own
 cut = sorted(set(report["truncated responses"].rows))
 whole = sum(train[row]["chosen"].splitlines()[-1].startswith("next: ") for row in cut)
-print(f"{len(cut)} triples have a report without its last line; in {whole} the chosen one has it")
+print(f"{len(cut)} triples are flagged; in {whole} of them the chosen report has its last line")
 
 # %% [markdown]
-# A *rejected* report that lacks its end teaches to write reports to the end. A chosen one that did would
-# have to go. (The audit cannot know which it is: it sees that something ends unlike the rest.)
+# If the *rejected* report lacks its last line and the chosen one has it, the judge saw the flaw and
+# marked it down. Such a pair teaches the policy to finish its reports, so the course keeps it and
+# trains on it. If a *chosen* report lacked its end, the pair would teach the policy to stop early,
+# and it would have to go (`report.without_faults(train)` drops every row that is flagged). And if
+# responses were cut because `max_new_tokens` was too small, the remedy is to sample again with more
+# tokens.
 #
-# Does the audit find what is wrong? Spoil a copy and see: some rows doubled, some pairs emptied of
-# their difference, some labels swapped, some prompts taken from the evaluation.
+# Does the audit find what is wrong? Spoil a copy of the triples and see. Some rows are doubled,
+# some pairs get the same text twice, some labels are swapped, and some prompts are taken from the
+# evaluation.
 
 # %%
 rng = random.Random(0)
@@ -515,17 +592,17 @@ clean = second_report.without_faults(spoilt_rows)
 again = audit(clean, validation=validation, evaluation=prompts)
 claim(
     all(again[item.check].outcome == "ok" for item in second_report.problems if item.rows),
-    f"{len(clean)} of {len(spoilt_rows)} rows remain when the faulty ones are dropped: no fault left",
+    f"{len(clean)} of {len(spoilt_rows)} rows remain when the faulty ones are dropped, and no fault is left",
 )
 
 # %% [markdown]
-# The swapped labels were betrayed by the scores that are kept beside them. In a file that comes without
-# scores nothing betrays a wrong label, except a second judge.
+# The scores that are kept beside the labels gave the swapped labels away. In a file without scores,
+# nothing gives a wrong label away except a second judge.
 #
 # ### How far do two judges agree?
 #
-# The share on which they agree says little: where one label is common, chance gives most of it.
-# Cohen's kappa takes the chance out.
+# The share of pairs on which they agree says little: where one label is common, they would agree on
+# most pairs by chance. Cohen's [kappa](GLOSSARY.md#kappa) takes that chance out.
 
 # %%
 exercises.kappa.card()
@@ -545,8 +622,9 @@ display(table.table.rename_axis(index="the judge", columns="the second judge"))
 print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says: {table}")
 
 # %% [markdown]
-# **And you?** Label some pairs yourself: which of two reports is better? The rubric unfolds below them. Every
-# label is saved at once; stop when you like and run the cell again to go on.
+# **And you?** Label some pairs yourself: which of the two reports is better? You can unfold the
+# rubric below them. Every label is saved at once, so stop when you like, and run the cell again to
+# go on.
 
 # %%
 mine = pairs[:: max(1, len(pairs) // 30)][:30]
@@ -563,10 +641,10 @@ else:
     print("(You have labelled none yet.)")
 
 # %% [markdown]
-# ### Files that others have made
+# ### Files that others have made · optional
 #
-# Preference data come in many layouts. A reader recognises each by its columns and gives triples;
-# what it cannot read it refuses, with row, column and remedy.
+# Preference data come in many layouts. A reader recognises each layout by its columns and returns
+# triples. What it cannot read it refuses, and it names the row, the column and the remedy.
 
 
 # %%
@@ -597,7 +675,7 @@ layouts = {
 read = {name: parse_rows(rows)[0] for name, rows in layouts.items()}
 columns = ["prompt", "chosen", "rejected"]
 display(pd.DataFrame(read).T[columns])
-claim(pd.DataFrame(read).T[columns].drop_duplicates().shape[0] == 1, "all say the same triple")
+claim(pd.DataFrame(read).T[columns].drop_duplicates().shape[0] == 1, "all hold the same triple")
 
 # %%
 try:
@@ -606,10 +684,10 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# `load_triples` reads the same from JSON Lines, JSON, CSV, Parquet, a folder that `datasets` saved, or
-# the hub: `load_triples("owner/name", split="train", revision="<commit>")`. The revision is asked for:
-# a data set that can change under you is none to cite. `write_triples` writes what TRL reads, for DPO or
-# (as thumbs) for KTO.
+# `load_triples` reads the same layouts from JSON Lines, JSON, CSV, Parquet, a folder that
+# `datasets` saved, or the hub: `load_triples("owner/name", split="train", revision="<commit>")`.
+# The revision is required, because a result is worth little if its data set can change afterwards.
+# `write_triples` writes what TRL reads, for DPO or (as thumbs) for KTO.
 
 # %%
 for layout in ("plain", "conversational", "thumbs"):
@@ -619,12 +697,14 @@ for layout in ("plain", "conversational", "thumbs"):
 claim(len(back) > len(train), "read back, the thumbs give more triples than there were")
 
 # %% [markdown]
-# More, because each liked answer to a prompt stands against each disliked one. A response that won one pair and lost another has both thumbs. What a layout cannot
-# say is lost.
+# There are more because each liked answer to a prompt is paired with each disliked one. A response
+# that won one pair and lost another has a thumb up and a thumb down. What a layout cannot express
+# is lost.
 #
 # ### The data card
 #
-# Written from the data, so that it cannot contradict them. What the data do not tell, you add.
+# The card is written from the data, so that it cannot contradict them. You add what the data do not
+# tell.
 
 # %%
 card = data_card(train, validation, report, title=task.title, pairs=pairs, model="the SFT model")
@@ -636,8 +716,9 @@ file_link(path, "the whole card")
 # %% [markdown]
 # ## 5 · Before training: the checklist
 #
-# A DPO run that is set up wrongly rarely stops with an error; it trains something else. The commonest
-# slip concerns the **reference**, which must be the SFT model. What does the first step tell about it?
+# A DPO run that is set up wrongly rarely stops with an error. It trains something else. The
+# commonest slip concerns the **reference**, which must be the SFT model. What does the first step
+# tell you about it?
 
 # %%
 exercises.reference_is.card()
@@ -652,8 +733,8 @@ def reference_is(first_loss: float, log_ratio: float) -> float:
 reference_is = exercises.reference_is.check(reference_is)
 
 # %% [markdown]
-# The checklist looks at what `train_dpo` would really use: the triples as the tokenizer renders them, the
-# trainer with its reference, the adapter's targets, the machine.
+# The checklist looks at what `train_dpo` will really use: the triples as the tokenizer renders
+# them, the trainer with its reference, the layers that the adapter changes, and the machine.
 
 # %%
 ready = preflight(sft_folder, train, profile, validation=validation, evaluation=prompts)
@@ -663,8 +744,8 @@ checklist(ready)
 claim(ready.passed, "everything is as it should be")
 
 # %% [markdown]
-# A list that always passes is worth nothing. Here are the spoilt rows of section 4, and two slips in the
-# settings:
+# A checklist that always passes is worth nothing. So here it gets the spoilt rows of section 4, and
+# settings with two slips:
 
 # %%
 slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)
@@ -686,10 +767,19 @@ for name in ("lengths", "splits", "learning rate"):
 # $$\mathcal{L} = -\log\sigma\Big(\beta\log\frac{\pi_\theta(y_w|x)}{\pi_\mathrm{ref}(y_w|x)}
 # - \beta\log\frac{\pi_\theta(y_l|x)}{\pi_\mathrm{ref}(y_l|x)}\Big)$$
 #
-# TRL logs the loss, the rewards and their margin, and no KL. The `Monitor` adds what tells a good run
-# from a bad one: every few steps the policy answers some prompts at temperature 1, and policy and
-# reference score the answers. From so few, the estimate of the KL may come out below zero, where no KL
-# can be: single log-ratios can (section 7 counts them), and a mean of few is not their expectation.
+# Each of the two terms is an [implicit reward](GLOSSARY.md#implicit-reward), and their difference
+# is the margin.
+#
+# TRL logs the loss, the rewards and their margin, but no KL. The `Monitor` adds what tells a good
+# run from a bad one: every few steps the policy answers some prompts at temperature 1, and both
+# policy and reference score the answers. The mean of their [log-ratios](GLOSSARY.md#log-ratio)
+# estimates the KL, in [nats](GLOSSARY.md#nats).
+#
+# **That estimate can come out below zero, though no KL is negative.** A response to which the
+# policy gives less probability than the reference does has a negative log-ratio, and the policy
+# samples such responses too (section 7 counts them). Only the *expectation* of the log-ratio is the
+# KL and never negative. The mean of a few samples scatters around it, so a value just below zero
+# means: too near to zero to tell.
 
 # %%
 rises = predict(
@@ -707,9 +797,10 @@ dpo_run = train_dpo(
 )
 
 # %% [markdown]
-# *The figure, redrawn while it trains: above, the margin on training and held-out triples; the implicit
-# rewards of chosen and rejected; the KL from the reference by two estimators. Below, the log-ratio of
-# held-out responses per token, the entropy of the policy, the length of its responses.*
+# *The figure, redrawn during training. Above: the margin on training and held-out triples; the
+# implicit rewards of chosen and rejected; the KL from the reference by the two estimators
+# [k1](GLOSSARY.md#k1) and [k3](GLOSSARY.md#k3). Below: the log-ratio of held-out responses per
+# token; the [entropy](GLOSSARY.md#entropy) of the policy; the length of its responses.*
 
 # %%
 first = dpo_run.history[0]["loss"]
@@ -724,8 +815,8 @@ share = last["rewards/chosen"] / last["rewards/margins"]
 held(
     rises,
     rises.options[0 if share > 0.5 else 2 if share < -0.5 else 1],
-    f"{last['rewards/chosen']:+.2f}, where the margin is {last['rewards/margins']:.2f}. The loss asks "
-    "for the difference only: a chosen reward that does not rise is no bug",
+    f"{last['rewards/chosen']:+.2f}, while the margin is {last['rewards/margins']:.2f}. The loss asks "
+    "only for the difference, so a chosen reward that does not rise is not a bug",
 )
 claim(last["rewards/margins"] > 0.1, "the margin has grown on the training triples")
 held_out = [entry for entry in dpo_run.history if "eval_loss" in entry][-1]
@@ -735,7 +826,9 @@ claim(
 )
 
 # %% [markdown]
-# What did the policy say on the way? Three of the watched prompts, sampled at each measurement:
+# What did the policy say on the way? Here are three of the watched prompts, answered at each
+# measurement. The answers are sampled at temperature 1, so a wrong fact may turn up in one step and
+# be gone in the next:
 
 # %%
 said = pd.read_json(dpo_run.folder / "samples.jsonl", lines=True).groupby("step")["response"]
@@ -744,7 +837,11 @@ side_by_side(task, watched[:3], {f"step {step}": list(texts) for step, texts in 
 # %% [markdown]
 # ### Red flags
 #
-# Rules read the recorded metrics and name what is wrong, per token and relative to the run's own start.
+# A [red flag](GLOSSARY.md#red-flag) is raised by a rule that reads the recorded metrics, per token
+# and relative to the run's own start, and names what is wrong. Two of the names need a word of
+# explanation. *KL running away* means that the policy has moved too far from the reference.
+# [Likelihood displacement](GLOSSARY.md#likelihood-displacement) means that the chosen responses,
+# too, have become less likely.
 
 # %%
 metrics = load_metrics(dpo_run.folder)
@@ -752,14 +849,15 @@ raised = red_flags(metrics, profile.dpo.beta)
 flags(raised)
 
 # %%
-claim(all(flag.harmless for flag in raised), "no red flag that is not harmless")
+claim(all(flag.harmless for flag in raised), "no red flag, or only harmless ones")
 print(f"watching took {monitor.seconds:.1f} s")
 
 # %% [markdown]
-# Now four runs that were recorded beforehand, from the same SFT model. Each was changed in one way (the name
-# says in which; *many epochs* came at twice the rate). Read the curves before you read on. One change may
-# raise several flags: whoever learns too few triples by heart, or grows longer, moves away as well. So the
-# question is what was changed.
+# Now four runs that were recorded beforehand, from the same SFT model. Each was changed in one way,
+# which its name tells (*many epochs* also had twice the learning rate). Read the curves before you
+# read on. One change may raise several flags: a policy that learns too few triples by heart, or
+# that writes longer and longer, also moves away from the reference. So the question is what was
+# changed.
 
 # %%
 recorded = load_recorded()
@@ -767,9 +865,9 @@ cases = mystery_cases(recorded)
 plot_cases({letter: run.metrics for letter, run in cases.items()})
 
 # %% [markdown]
-# *The figure: four runs, a column each; from above: the margin, and the share of triples ranked right, on
-# training (line) and held-out triples (dots); the KL from the reference; entropy and length of the
-# policy's responses, relative to the start.*
+# *The figure: four runs, a column each. From top to bottom: the margin, and the share of triples
+# ranked right, on training triples (line) and held-out triples (dots); the KL from the reference;
+# entropy and length of the policy's responses, relative to the start.*
 
 # %%
 changes = sorted(run.condition.name for run in cases.values())
@@ -782,8 +880,8 @@ for letter, run in cases.items():
     held(guesses[letter], run.condition.name, f"flags: {evidence}")
 
 # %% [markdown]
-# Do the rules hold beyond these four? Their thresholds were set on seeds 0 and 1, so only the others
-# can tell:
+# Do the rules hold beyond these four runs? Their thresholds were set on runs with seeds 0 and 1, so
+# only runs with other seeds can tell:
 
 # %%
 unseen = [run for run in recorded if run.seed not in TUNED_SEEDS]
@@ -795,18 +893,19 @@ ill = detection[~detection["disease"].isin(["healthy", ""])]
 well = detection[detection["disease"] == "healthy"]
 claim(
     ill["named"].sum() >= 0.9 * ill["runs"].sum(),
-    f"of {ill['runs'].sum()} diseased runs {ill['named'].sum()} are named",
+    f"of {ill['runs'].sum()} runs with a disease, {ill['named'].sum()} are named",
 )
 claim(
     well["false alarms"].sum() <= well["runs"].sum() / 20,
-    f"of {well['runs'].sum()} healthy runs {well['false alarms'].sum()} raise a false alarm",
+    f"of {well['runs'].sum()} healthy runs, {well['false alarms'].sum()} raise a false alarm",
 )
 
 # %% [markdown]
-# Some lines have no disease that a rule could name: settings that cost wins, or nothing, while all curves
-# look as they should. The most instructive one is DPO without SFT first: near to the base model is where
-# a small KL *from the base model* leaves it, and section 2 measured how seldom that keeps the format.
-# Rules read numbers. Read answers too. On all recorded seeds:
+# Some lines have no disease that a rule could name. Their settings cost wins, or cost nothing,
+# while all curves look as they should. The most instructive one is DPO without SFT first. Its KL
+# *from the base model* is small, so it stays near the base model, and section 2 measured how seldom
+# that keeps the format. Rules read only numbers, so read answers too. Here are these runs on all
+# recorded seeds:
 
 # %%
 nameless = [run for run in recorded if not run.condition.disease]
@@ -824,9 +923,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## 7 · What has changed?
 #
-# A growing gap is necessary, and proves little. Two better questions: how far has the policy
-# moved, and what does it say? The distance is the KL divergence from the SFT model, estimated from
-# the policy's own samples.
+# A growing [gap](GLOSSARY.md#gap) between chosen and rejected is necessary, but it proves little.
+# Two questions are better: how far has the policy moved, and what does it say? The distance is the
+# KL divergence from the SFT model, estimated from the policy's own samples.
 
 # %%
 exercises.kl_from_samples.card()
@@ -843,7 +942,8 @@ def kl_from_samples(
 kl_from_samples = exercises.kl_from_samples.check(kl_from_samples)
 
 # %% [markdown]
-# On 300 prompts, with the adapter that was saved: what we look at is what we keep.
+# We estimate it on the evaluation prompts, with the adapter that was saved: what we look at is what
+# we keep.
 
 # %%
 dpo = workspace.load(dpo_run.folder)
@@ -869,18 +969,23 @@ claim(
 below = sum(
     float((mine - reference).sum()) < 0 for mine, reference in zip(ours, theirs, strict=True)
 )
-print(f"{below} of {len(ours)} single responses have a log-ratio below zero; their mean has not")
+print(
+    f"{below} of {len(ours)} single responses have a log-ratio below zero; the mean is {kl.k1:.2f}"
+)
 
 # %% [markdown]
-# Two estimators of one number. $k_1$ is the mean log-ratio; $k_3$ adds $e^{-d} - 1$ for each token, whose
-# mean is zero. That term is meant to steady the estimate, and does where *every* token's probabilities are
-# nearly those of the reference. It lives on tokens which the reference would say and the policy hardly
-# ever samples: most samples miss them, and $k_3$ comes out too low; now and then one catches such a token,
-# and $k_3$ jumps together with its standard error. A small KL a response does not rule that out: one
-# token in which the models disagree is enough. Nor does $k_3$'s own standard error tell, since it has not
-# seen what it missed. But both estimators are unbiased: where they differ by several standard errors, one
-# of them has missed its tail. Here is this policy, and others between it and SFT: the same adapter, scaled
-# down.
+# **Two estimators** (optional, down to the check of the saved adapter). Both estimate the same
+# number. $k_1$ is the mean log-ratio. With $d$ for the log-ratio of one token, $k_3$ adds $e^{-d} -
+# 1$ for each token, a term whose expectation is zero. The term is meant to steady the estimate, and
+# it does so where the probabilities of *every* token are nearly those of the reference.
+#
+# It is large for tokens that the reference would say and the policy hardly ever samples. Most
+# samples miss such tokens, and then $k_3$ comes out too low. Now and then a sample has one, and
+# then $k_3$ jumps, together with its standard error. A small KL per response does not rule this
+# out, because one token on which the models disagree is enough. The standard error of $k_3$ does
+# not tell either, because it has not seen what the samples missed. But both estimators are
+# unbiased. So where they differ by several standard errors, one of them has missed its tail. Here
+# is this policy, and two between it and SFT, which are made by scaling the adapter down:
 
 # %%
 from peft.helpers import rescale_adapter_scale
@@ -907,12 +1012,13 @@ for part, row in both.iterrows():
     steadier = "k3" if row["k3_se"] < row["k1_se"] else "k1"
     apart = (row["k3"] - row["k1"]) / math.hypot(row["k1_se"], row["k3_se"])
     print(
-        f"adapter times {part:g}: {steadier} has the smaller error; k3 lies {apart:+.1f} errors from k1"
+        f"adapter times {part:g}: {steadier} has the smaller standard error; k3 lies {apart:+.1f} "
+        "standard errors from k1"
     )
 
 # %% [markdown]
-# Is the adapter on the disk what was trained? A process that has never seen it in memory loads it and
-# answers.
+# Is the adapter on the disk the one that was trained? A process that has never had it in memory
+# loads it and answers:
 
 # %%
 warm_up()  # meanwhile the processes of section 8 get ready
@@ -930,12 +1036,12 @@ side_by_side(
 )
 
 # %% [markdown]
-# These three were picked because SFT had failed on them, so they flatter DPO, and three convince
-# nobody anyway. Session C asks all three models the same
-# 300 prompts and says, with intervals, what has changed.
+# These three prompts were picked because SFT had failed on them, so they flatter DPO; and three
+# prompts should convince nobody anyway. Session C asks all three models the same evaluation prompts
+# and says, with intervals, what has changed.
 
 # %% [markdown]
-# Until then, page through more of them:
+# Until then, page through more answers:
 
 # %%
 slider = pager(task, evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
@@ -943,9 +1049,10 @@ slider = pager(task, evaluation[:50], {name: texts[:50] for name, texts in sampl
 # %% [markdown]
 # ## 8 · Which beta, which learning rate?
 #
-# Short runs, one setting changed at a time, each judged against SFT on validation prompts: choosing on the
-# prompts that the evaluation asks about would flatter the choice. (A KL just below zero means: near to zero.
-# It is estimated on few prompts.)
+# We make short runs, each with one setting changed, and judge each against SFT on validation
+# prompts. To choose on the evaluation prompts would flatter the choice. (The KL of a run that has
+# hardly moved may come out just below zero, because it is the mean of a few log-ratios: see section
+# 6.)
 
 # %%
 matters = predict(
@@ -964,8 +1071,9 @@ sweep[columns].sort_values(["learning_rate", "beta"]).round(4)
 plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
 
 # %% [markdown]
-# *The figure: win rate against SFT, left by the KL that was paid for it, right by the margin that the
-# run showed, without its factor beta; blue, beta changed; red, the learning rate.*
+# *The figure: the win rate against SFT, on the left over the KL that was paid for it, on the right
+# over the gap that the run showed (its margin without the factor beta). In blue runs beta was
+# changed, in red runs the learning rate.*
 
 # %%
 by_rate = sweep[sweep["beta"] == profile.dpo.beta].sort_values("learning_rate")
@@ -982,7 +1090,7 @@ held(
 best, widest = sweep.loc[sweep["win_rate"].idxmax()], sweep.loc[sweep["gap"].idxmax()]
 claim(
     by_rate["kl"].is_monotonic_increasing,
-    "the higher the learning rate, the further the policy goes",
+    "the higher the learning rate, the further the policy moves",
 )
 claim(
     by_beta["margin"].is_monotonic_increasing,
@@ -990,7 +1098,7 @@ claim(
 )
 claim(
     by_beta["gap"].max() < 1.5 * by_beta["gap"].min(),
-    f"the gap in nats hardly moves: {by_beta['gap'].min():.2f} to {by_beta['gap'].max():.2f}",
+    f"the gap hardly depends on beta: {by_beta['gap'].min():.2f} to {by_beta['gap'].max():.2f} nats",
 )
 claim(
     widest["win_rate"] < best["win_rate"],
@@ -999,7 +1107,7 @@ claim(
 )
 
 # %% [markdown]
-# Which one to take?
+# Which run should you take?
 
 # %%
 exercises.choose_setting.card()
@@ -1028,19 +1136,25 @@ for name, n, settings in (
     )
 
 # %% [markdown]
-# Why does section 6 not train with that choice? Because it was made for runs of this length. A step moves
-# the policy by about the learning rate, so a rate that is best for few steps is too much for many: the
-# README tells of a seed that a slightly higher rate than the profile's broke. Choose on runs as long as
-# the one you mean to make.
+# Why does section 6 not train with that choice? Because the choice was made for runs as short as
+# these. With Adam, a step moves each weight by about the learning rate, so a rate that is best for
+# few steps is too much for many. The README tells of a seed on which a slightly higher rate than
+# the profile's did much worse. Choose on runs that are as long as the one you mean to make.
 #
-# And beta? With Adam, which divides gradients by their size, a run as short as these hardly feels it.
-# Where a run ends if it goes on for ever is what beta decides (session A drew both sides).
+# The chosen rate may also lie outside the range that the checklist calls usual (section 5). That is
+# no contradiction. The checklist does not know how long a run is; it warns whoever carries a rate
+# from short runs over to a long one. A rate that it marks is not forbidden, but it needs a reason
+# like the one here: what the policy says, and how far it has moved.
+#
+# And beta? With Adam, which divides gradients by their size, a run as short as these hardly feels
+# it. Beta decides where a run ends if it goes on for ever (session A drew both sides).
 
 # %% [markdown]
 # ## 9 · A judge can be wrong
 #
-# So far the judge was the program that knows (an LLM or a server of your own, if you set `COURSE_JUDGE`). Real ones err, like what stands first, like what is long. Four
-# judges on the pairs of section 3, beside the truth:
+# So far the judge was the program that knows the truth (or an LLM, if you set `COURSE_JUDGE`). Real
+# judges make errors, prefer what stands first, and prefer what is long. Here are four judges on the
+# pairs of section 3, beside the truth:
 
 # %%
 judges = [
@@ -1057,20 +1171,24 @@ styled(compared).format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high
 once, kept = "wrong, asked once", "wrong, of those kept"
 first, errs = compared.loc["likes the first"], compared.loc["errs in 20 %"]
 print(
-    f"who likes the first is wrong in {first[once]:.0%} asked once, in {first[kept]:.0%} of those kept"
+    f"the judge who likes the first is wrong on {first[once]:.0%} of the pairs when asked once, and on "
+    f"{first[kept]:.0%} of those kept"
 )
 print(
-    f"who errs in 20 % is wrong in {errs[once]:.0%} asked once, in {errs[kept]:.0%} of those kept"
+    f"the judge who errs in 20 % is wrong on {errs[once]:.0%} of the pairs when asked once, and on "
+    f"{errs[kept]:.0%} of those kept"
 )
 print(
-    f"pairs that are kept: {first['kept']:.0%} and {errs['kept']:.0%}; {compared.loc['careful', 'kept']:.0%} by the careful one"
+    f"they keep {first['kept']:.0%} and {errs['kept']:.0%} of the pairs; the careful judge keeps "
+    f"{compared.loc['careful', 'kept']:.0%}"
 )
 
 # %% [markdown]
-# The first two lines are arithmetic, given how these judges are made: the taste of the first turns with the
-# order, so its wrong verdicts contradict themselves; the error of the second hangs on the pair, so no flip
-# gives it away. Real judges do both. What is no arithmetic is the price: pairs are lost. And what is
-# mended are the *labels*. A win rate counts a contradiction as a tie, and so leans to one half:
+# The first two lines follow from how these judges are made. The taste of the first judge turns with
+# the order, so its wrong verdicts contradict themselves. The errors of the second depend on the
+# pair, so asking in the other order does not give them away. Real judges do both. What has to be
+# measured is the price, which is the pairs that are lost. Note also that only the *labels* are
+# mended. A win rate counts a contradiction as a tie, and is therefore pulled towards one half:
 
 # %%
 contest = partial(win_rate, evaluation, sampled["SFT+DPO"], sampled["SFT"])
@@ -1082,17 +1200,18 @@ moved = bootstrap_mean(
 print(f"{truth.name}: {true}\n{judges[2].name}: {leaning}")
 claim(
     moved.high < 0,
-    f"asked in both orders, who likes the first still moves the win rate, by {moved.value:+.1%} "
-    f"({moved.low:+.1%} to {moved.high:+.1%})",
+    f"asked in both orders, the judge who likes the first still moves the win rate, by "
+    f"{moved.value:+.1%} ({moved.low:+.1%} to {moved.high:+.1%})",
 )
 
 # %% [markdown]
-# Nor do two orders mend a wrong opinion, or a taste for length. What do wrong labels cost?
+# Asking in both orders does not mend a wrong opinion or a taste for length either. What do wrong
+# labels cost?
 #
-# The next cell labels the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs, trains
-# on each with several seeds, and compares with SFT by the *truth* on the validation prompts.
-# Where most are wrong, **robust DPO** ([2403.00409](https://arxiv.org/abs/2403.00409)) runs beside it: its
-# loss is told the error rate:
+# The next cells label the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs,
+# train on each set of labels with several seeds, and compare each run with SFT by the *truth* on
+# the validation prompts. Where the share of wrong labels is largest, **robust DPO**
+# ([2403.00409](https://arxiv.org/abs/2403.00409)) runs beside DPO. Its loss is told the error rate:
 #
 # $$\mathcal{L}_\varepsilon = \frac{(1-\varepsilon)\,\mathcal{L}(y_w, y_l) -
 # \varepsilon\,\mathcal{L}(y_l, y_w)}{1 - 2\varepsilon}$$
@@ -1104,12 +1223,12 @@ forty = predict(
     ["nearly all", "about half", "a quarter or less", "less than nothing"],
 )
 helps = predict(
-    "With 40 % wrong labels, does robust DPO win more than DPO?",
-    ["yes, by more than 2 points", "no difference of 2 points", "it wins less"],
+    "With 40 % wrong labels, does robust DPO win more often than DPO?",
+    ["yes, by more than 2 points", "they differ by less than 2 points", "it wins less often"],
 )
 
 # %% [markdown]
-# Each run is kept when it ends, so you may stop and go on.
+# Each run is saved when it ends, so you may stop the cell and go on later.
 
 # %%
 # %%needs truth
@@ -1131,10 +1250,10 @@ noise = noise_table(noisy_runs)
 plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 
 # %% [markdown]
-# *The figure: left, the win rate against SFT falls as more labels are wrong, with 95 % intervals over
-# prompts and a grey dot for each seed; robust DPO beside it where most are wrong; right, how hard each loss pulls at a pair, by
-# the margin that the pair has; the grey band is where these runs were on
-# average.*
+# *The figure. Left: the win rate against SFT falls as more labels are wrong, with 95 % intervals
+# over prompts and a grey dot for each seed; robust DPO stands beside it where most labels are
+# wrong. Right: how hard each loss pulls at a pair, over the margin that the pair has; the grey band
+# shows where these runs were on average.*
 
 # %%
 # %%needs truth
@@ -1152,14 +1271,14 @@ difference = rates.loc[0.4, "robust DPO"] - rates.loc[0.4, "DPO"]
 held(
     helps,
     helps.options[0 if difference > 0.02 else 2 if difference < -0.02 else 1],
-    f"{rates.loc[0.4, 'robust DPO']:.1%} to {worst:.1%}, {difference:+.1%}",
+    f"robust DPO wins {rates.loc[0.4, 'robust DPO']:.1%}, DPO {worst:.1%}: {difference:+.1%}",
 )
 
 # %%
 # %%needs truth
 claim(
     rates.loc[0.0, "DPO"] > rates.loc[0.2, "DPO"] > rates.loc[0.4, "DPO"],
-    "the more labels are wrong, the less DPO wins",
+    "the more labels are wrong, the less often DPO wins",
 )
 fifth = noise[(noise["loss"] == "DPO") & (noise["rate"] == 0.2)].iloc[0]
 claim(
@@ -1174,11 +1293,12 @@ claim(
 )
 
 # %% [markdown]
-# Why are the two so close *here*? Look at the right picture. Near margin zero every such loss pulls
-# at all pairs alike; the losses differ in scale alone, by $1/(1-2\varepsilon)$, and Adam divides a
-# gradient by its size. Runs as short as these stay there. What would happen at the end of a long
-# training? Take one pair that is right with probability 0.9 and labelled wrong in 30 % of the cases, and
-# minimise both losses over its margin:
+# **What happens in a long training** (optional, to the end). Why do the two losses hardly differ
+# *here*? Look at the right-hand picture. Near margin zero, every such loss pulls equally hard at
+# all pairs. The losses differ only in scale, by $1/(1-2\varepsilon)$, and Adam divides a gradient
+# by its size. Runs as short as these stay near margin zero. What would happen at the end of a long
+# training? Take one pair whose order is right with probability 0.9 and whose label is wrong in 30 %
+# of the cases, and minimise both losses over its margin:
 
 # %%
 right, rate = 0.9, 0.3
@@ -1200,7 +1320,7 @@ pd.Series(optima, name="margin at the optimum, nats times beta").round(2).to_fra
 # %%
 claim(
     abs(optima["robust DPO"] - optima["DPO, clean labels"]) < 0.01,
-    "in the end robust DPO reaches the margin of clean labels",
+    "in the end robust DPO reaches the margin that clean labels give",
 )
 claim(
     0 < optima["DPO"] < optima["DPO, clean labels"] / 2,
@@ -1208,9 +1328,10 @@ claim(
 )
 
 # %% [markdown]
-# So symmetric errors do not teach DPO the wrong order; they make it timid, as a larger beta would, and
-# they bury the signal in noise. The robust loss undoes the first and not the second. And more pairs from
-# the same judge? Label this pair again and again, and fit DPO's margin to the labels:
+# So symmetric errors do not teach DPO the wrong order. They do two things: they make it timid, as a
+# larger beta would, and they bury the signal in noise. The robust loss undoes the first but not the
+# second. What would more pairs from the same judge do? Label this pair again and again, and fit
+# DPO's margin to the labels:
 
 # %%
 torch.manual_seed(0)
@@ -1223,9 +1344,9 @@ fits = pd.DataFrame(fits).T
 display(fits.round(3))
 claim(
     fits["spread"].is_monotonic_decreasing and abs(fits["margin"].iloc[-1] - optima["DPO"]) < 0.01,
-    f"more labels take away the noise; what is left is the timid margin, {optima['DPO']:.2f} and not "
+    f"more labels take away the noise; what is left is the timid margin, {optima['DPO']:.2f} instead of "
     f"{optima['DPO, clean labels']:.2f}",
 )
 
 # %% [markdown]
-# More pairs undo the second and not the first. A better judge undoes both.
+# More pairs undo the second but not the first. A better judge undoes both.

@@ -472,10 +472,10 @@ def test_a_long_audit_says_how_far_it_is(monkeypatch):
     assert not shown
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     audit(rows, validation=clean(5, 9))
-    assert shown[0].startswith("audit: 1 of 120 steps") and shown[-1].startswith("audit: 120 steps")
+    assert shown[0].startswith("audit: 30 of 450 steps") and shown[-1].startswith("audit: 450 s")
     shown.clear()
     audit(rows, validation=clean(5, 9), evaluation=["Another?"])
-    assert shown[0].startswith("audit: 1 of 180 steps") and shown[-1].startswith("audit: 180 steps")
+    assert shown[0].startswith("audit: 30 of 510 steps") and shown[-1].startswith("audit: 510 s")
 
 
 def test_a_label_does_not_tell_the_second_judge_the_answer():

@@ -234,6 +234,8 @@ def test_a_file_is_linked_from_where_the_notebook_is(monkeypatch, tmp_path):
     assert file_link(ROOT / "a.md", "the <card>").data == (
         'the &lt;card&gt;: <a href="../a.md">a.md</a>'
     )
+    assert as_link(tmp_path / "x.md") == "<code>x.md</code>"  # in saved outputs there is no path
+    monkeypatch.setenv("COURSE_DIARY", "")
     assert as_link(tmp_path / "x.md") == f"<code>{tmp_path / 'x.md'}</code>"  # not served
 
 
@@ -508,4 +510,4 @@ def test_notes_are_shown_with_a_link(workspace):
 
     made = notes("dpo", workspace.profile)
     assert repr(made) == "dpo.md: 0 words so far"
-    assert made._repr_html_() == f"<code>{made.path}</code>: 0 words so far"
+    assert made._repr_html_() == "<code>dpo.md</code>: 0 words so far"

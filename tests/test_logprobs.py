@@ -200,7 +200,7 @@ def test_scores_are_of_the_responses_tokens_in_the_order_given(training):
 
 
 def test_a_large_vocabulary_makes_small_batches():
-    model = Counting(vocabulary=logprobs._MOST // 10)  # room for ten positions
+    model = Counting(vocabulary=logprobs.LOGITS_BYTES // 40)  # room for ten positions
     pairs = [EncodedPair([1, 2], [3]), EncodedPair([4] * 9, [5] * 20), EncodedPair([6, 7], [8, 9])]
     rows = score_tokens(model, pairs * 2, lambda logits, ids: logits[:, 1:])
     assert [row.tolist() for row in rows] == [[3], [5] * 20, [8, 9]] * 2
@@ -224,3 +224,24 @@ def test_errors_name_the_fix(model, tokenizer):
     with pytest.raises(ValueError, match="no end token"):
         encode_pair(bare, "a", "b")
     assert sequence_logps(model, tokenizer, [], []).tolist() == []
+
+
+def test_rows_of_a_large_vocabulary_are_scored_a_few_at_a_time(
+    model, tokenizer, triples, monkeypatch
+):
+    """So that what is scored beside training needs no more memory than training does."""
+    prompts, responses = [row["prompt"] for row in triples], [row["chosen"] for row in triples]
+    sizes = []  # of the logits of each pass, in bytes of fp32
+    model.register_forward_hook(lambda *parts: sizes.append(parts[-1].logits.numel() * 4))
+    together = sequence_logps(model, tokenizer, prompts, responses)
+    (whole,) = sizes
+    limit = whole // 4
+    monkeypatch.setattr(logprobs, "LOGITS_BYTES", limit)
+    sizes.clear()
+    apart = sequence_logps(model, tokenizer, prompts, responses)
+    assert apart.tolist() == pytest.approx(together.tolist(), abs=NATS)
+    assert 4 <= len(sizes) <= 6 and max(sizes) <= limit
+    monkeypatch.setattr(logprobs, "LOGITS_BYTES", 1)  # a row is scored all the same
+    sizes.clear()
+    sequence_logps(model, tokenizer, prompts[:3], responses[:3])
+    assert len(sizes) == 3

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import repeat
 from types import SimpleNamespace
 
 import pytest
@@ -374,11 +375,12 @@ def test_candidates_are_of_one_tokenizer_one_code_and_whole_rows(
 
     asked = []
 
-    def chunk(model, tokenizer, rows, *rest):
-        asked.append(len(rows))
-        return [[] for _ in rows]
+    def here(model, tokenizer, rows, profile, design, seed, starts, folder):
+        for start in starts:
+            asked.append(start)
+            yield repeat("a report")
 
-    monkeypatch.setattr(sampling, "_sample_chunk", chunk)
+    monkeypatch.setattr(sampling, "_sampled_here", here)
     rows = TRIAGE.rows("preferences", 3, profile)
     sample = lambda rows, tokenizer: sample_candidates(  # noqa: E731
         model, tokenizer, rows, profile, path=tmp_path / "candidates.jsonl"

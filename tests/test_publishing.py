@@ -126,6 +126,16 @@ def test_no_path_of_this_machine_is_in_it(dpo_folder, here):
         assert str(here.artifacts) not in text and str(publishing.ROOT) not in text, path.name
 
 
+def test_what_is_noted_of_the_base_model_is_not_its_place_here(dpo_folder, here, monkeypatch):
+    """A workspace's notes have the path, which lies in the home folder where the course does."""
+    noted = {"base model": here.base_model, "profile": "tiny"}
+    run = SimpleNamespace(made_from={"stage": "DPO", "notes": noted})
+    monkeypatch.setattr("coursekit.training.run.load_run", lambda folder: run)
+    told = publishing._record(dpo_folder)
+    public = {"base model": "coursekit/lm/tiny", "profile": "tiny"}
+    assert told == {"stage": "DPO", "notes": public} and noted["base model"] == here.base_model
+
+
 def test_a_version_is_not_changed_afterwards(dpo_folder, here):
     folder = release(dpo_folder, here)
     assert release(dpo_folder, here) == folder  # the same weights: the card may be written anew

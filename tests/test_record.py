@@ -15,9 +15,11 @@ from coursekit.week.record import (
     SHUFFLED,
     Costs,
     controls,
+    curve_of,
     load_week,
     peak_memory,
     record_week,
+    with_control,
 )
 from coursekit.workspace import Workspace
 
@@ -36,11 +38,11 @@ def workspace(quick, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def week(workspace):
-    return record_week(workspace, "a tiny one")
+    return with_control(workspace, record_week(workspace, "a tiny one"))
 
 
 def test_the_record_holds_what_an_evaluation_needs(week, workspace):
-    assert list(week.answers) == ["base", "SFT", "SFT+DPO", SHUFFLED, *GREEDY.values()]
+    assert list(week.answers) == ["base", "SFT", "SFT+DPO", *GREEDY.values(), SHUFFLED]
     assert {len(answers) for answers in week.answers.values()} == {6} == {len(week.rows)}
     scores = score_responses(load_task(week.task), week.rows, week.answers)
     assert scores.groupby("model")["overall"].mean().notna().all()
@@ -60,12 +62,14 @@ def test_the_record_holds_what_an_evaluation_needs(week, workspace):
 def test_controls_are_judged_by_the_truth(week):
     found = controls(week)
     assert list(found["against"]) == ["SFT", "SFT", "SFT", GREEDY["SFT"]]
+    quick = {name: texts for name, texts in week.answers.items() if name != SHUFFLED}
+    assert SHUFFLED not in controls(replace(week, answers=quick)).index
     same = replace(week, answers=week.answers | {"SFT+DPO": week.answers["SFT"]})
     assert controls(same).loc["SFT+DPO", "win rate"] == 0.5
     assert (found["low"] <= found["win rate"]).all() and (found["win rate"] <= found["high"]).all()
 
 
-def test_curves_are_drawn_over_their_share_of_the_steps(week):
+def test_curves_are_drawn_over_their_share_of_the_steps(week, tmp_path):
     figure = plot_weeks({"one": week.curves, "other": week.curves})
     loss, margin, right = figure.axes
     assert all(len(axes.get_lines()) >= 2 for axes in (loss, margin, right))
@@ -75,6 +79,8 @@ def test_curves_are_drawn_over_their_share_of_the_steps(week):
     held = [line for line in margin.get_lines() if line.get_marker() == "o"]
     expected = [e["held/margins"] for e in week.curves["SFT+DPO"] if "held/margins" in e]
     assert [y for y in held[0].get_ydata() if y == y] == expected and expected
+    brought = plot_weeks({"brought": {"SFT": curve_of(tmp_path), "SFT+DPO": week.curves[SHUFFLED]}})
+    assert [len(axes.get_lines()) > 0 for axes in brought.axes] == [False, True, True]
 
 
 def test_the_record_says_nothing_of_where_it_was_made(week, workspace):
@@ -84,8 +90,8 @@ def test_the_record_says_nothing_of_where_it_was_made(week, workspace):
 
 
 def test_a_second_time_nothing_is_made_and_costs_stay(week, workspace, capsys):
-    again = record_week(Workspace(workspace.profile), week.title)
-    assert again == week
+    again = Workspace(workspace.profile)
+    assert with_control(again, record_week(again, week.title)) == week
     assert set(week.costs) >= {"SFT", "preference pairs", "DPO", "answers", "KL"}
     assert all(cost["seconds"] > 0 and cost["finished"] for cost in week.costs.values())
 
@@ -122,11 +128,19 @@ def test_the_peak_is_of_what_was_held_meanwhile():
 
 def test_the_command_writes_a_file_that_can_be_read(week, workspace, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(record, "Workspace", lambda: workspace)
-    monkeypatch.setattr(record, "record_week", lambda workspace, title: replace(week, title=title))
+    quick = replace(week, answers={}, title="named")
+    monkeypatch.setattr(record, "record_week", lambda workspace, title: replace(quick, title=title))
+    monkeypatch.setattr(
+        record, "with_control", lambda workspace, found: replace(found, answers=week.answers)
+    )
     path = tmp_path / "week.json"
-    monkeypatch.setattr(sys, "argv", ["record", "--title", "named", "--out", str(path)])
+    said = ["record", "--title", "named", "--out", str(path)]
+    monkeypatch.setattr(sys, "argv", [*said, "--quick"])
     record.main()
-    assert load_week(path) == replace(week, title="named") and str(path) in capsys.readouterr().out
+    assert load_week(path) == quick and str(path) in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", said)
+    record.main()
+    assert load_week(path) == replace(week, title="named")
     path.write_text(path.read_text(encoding="utf-8").replace('"kl"', '"kk"'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"week\.json is damaged"):
         load_week(path)

@@ -149,8 +149,10 @@ def test_a_widget_has_a_text_for_where_it_cannot_be_shown(monkeypatch):
     real = page.show_widget
     monkeypatch.setattr(page, "show_widget", lambda box, text: (shown.append(box), real(box, text)))
     predict("Up or down?", ["up", "down"])
-    assert bundles[0] == {**shown[0]._repr_mimebundle_(), "text/plain": bundles[0]["text/plain"]}
     assert "add choice=" in bundles[0]["text/plain"]
+    if hasattr(shown[0], "_repr_mimebundle_"):  # ipywidgets 7, Colab's, shows itself otherwise
+        itself = shown[0]._repr_mimebundle_()
+        assert bundles[0] == {**itself, "text/plain": bundles[0]["text/plain"]}
 
 
 def test_revision_mends_what_breaks_a_principle_and_nothing_else():

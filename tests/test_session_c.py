@@ -285,7 +285,7 @@ def test_a_damaged_record_says_what_to_do(damage, tmp_path):
     from coursekit.evaluation import load_three_way
 
     (tmp_path / "three_way.json").write_text(damage, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"three_way.json is damaged .*section 10 again"):
+    with pytest.raises(ValueError, match=r"three_way.json is damaged .*section 11 again"):
         load_three_way(tmp_path)
 
 

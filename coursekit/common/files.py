@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,8 @@ def read_text(path: str | Path) -> str:
 
     Raises FileNotFoundError, or ValueError for a folder or another encoding.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the file in it")
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: correct the path")
+    path = _text_file(path)
     content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):
-        raise ValueError(f"{path} is compressed (gzip): unpack it first (gunzip)")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -37,6 +32,41 @@ def read_text(path: str | Path) -> str:
             f"{path} is not text in UTF-8 (byte {error.start}): save it as UTF-8; of spreadsheets "
             'choose "CSV UTF-8"'
         ) from error
+
+
+def lines_of(path: str | Path, newline: str = "\n") -> Iterator[str]:
+    """The lines of a file in UTF-8, one at a time, with their ends; raises as `read_text` does.
+
+    newline: what ends a line, see `open`; "" for all that do in a table.
+    """
+    path = _text_file(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield from file
+    except UnicodeDecodeError:
+        read_text(path)  # says where in the file
+        raise
+
+
+def _text_file(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file in it")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: correct the path")
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            raise ValueError(f"{path} is compressed (gzip): unpack it first (gunzip)")
+    return path
+
+
+def rows_of(path: str | Path) -> Iterator[Any]:
+    """As `json_rows` of the file's text; of JSON Lines a row at a time is in memory."""
+    first = next((line for line in lines_of(path) if line.strip()), "")
+    if first.lstrip().startswith("[") or str(path).lower().endswith(".json"):
+        yield from json_rows(read_text(path), path)
+    else:
+        yield from _json_lines((line.removesuffix("\n") for line in lines_of(path)), path)
 
 
 def json_rows(text: str, path: str | Path) -> list[Any]:
@@ -72,12 +102,14 @@ def json_lines(text: str, path: str | Path) -> list[Any]:
 
     A line ends at a line feed and nowhere else: other ends of lines may stand inside strings.
     """
+    return list(_json_lines(text.split("\n"), path))
+
+
+def _json_lines(lines: Iterable[str], path: str | Path) -> Iterator[Any]:
     fix = "one JSON object a line, double quotes, no trailing comma"
-    return [
-        json_value(line, f"{path}, line {number}", fix)
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield json_value(line, f"{path}, line {number}", fix)
 
 
 def json_value(text: str, where: str, fix: str) -> Any:
@@ -113,7 +145,8 @@ _TOO_DEEP = f"more than {_DEEPEST} levels of lists and objects: write flat rows"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
+    # Rows have the same few keys: one text for each, not one a row.
+    found = {sys.intern(name): value for name, value in pairs}
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         found = _Doubled(found)
@@ -163,6 +196,28 @@ def _encodable(text: str) -> bool:
 def shorten(text: str, most: int) -> str:
     """At most so many characters of `text`, for an error message."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+class Counted:
+    """Items that come one by one, `n` so far; `broken` if a ValueError keeps the rest back."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items, self.n, self.broken = iter(items), 0, False
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for item in self._items:
+                self.n += 1
+                yield item
+        except ValueError:
+            self.broken = True
+            raise
+
+    def count_all(self) -> int:
+        """How many there are: the rest is passed over."""
+        for _ in self:
+            pass
+        return self.n
 
 
 def save_jsonl(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Path:

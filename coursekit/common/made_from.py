@@ -88,8 +88,21 @@ def plain(made_from: Any) -> Any:
 
 def fingerprint(*parts: Any) -> str:
     """Sixteen hexadecimal digits that differ where `parts` differ (as JSON; see `plain`)."""
-    text = json.dumps(plain(parts), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for piece in _as_json(parts):
+        digest.update(piece.encode())
+    return digest.hexdigest()[:16]
+
+
+def _as_json(value: Any, levels: int = 2) -> Iterator[str]:
+    """`json.dumps(plain(value), sort_keys=True)`, of long lists a row at a time."""
+    if not (levels and value and isinstance(value, list | tuple)):
+        yield json.dumps(plain(value), sort_keys=True)
+        return
+    for index, item in enumerate(value):
+        yield ", " if index else "["
+        yield from _as_json(item, levels - 1)
+    yield "]"
 
 
 def differences(record: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[str]:

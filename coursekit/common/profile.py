@@ -28,7 +28,8 @@ class TrainingSettings:
     """How one adapter is trained.
 
     learning_rate: the peak of a linear schedule; warmup: share of the steps that climb to it;
-    batch_size: rows a device and a step; accumulation: steps summed before an update;
+    batch_size: rows a step; accumulation: steps summed before an update, whose rows several
+    processes share out among them;
     lora_rank, lora_alpha: rank of the adapter and its scale (alpha / rank); beta: DPO's.
     """
 
@@ -106,13 +107,12 @@ def _profiles() -> dict[str, Profile]:
     laptop = Profile(
         name="laptop",
         base_model="google/gemma-3-270m",
-        sft=TrainingSettings(3e-4, epochs=1, batch_size=4),
-        dpo=TrainingSettings(1e-4, epochs=1, batch_size=4),
-        full_instruction=True,
+        sft=TrainingSettings(3e-4, epochs=1, batch_size=8),
+        dpo=TrainingSettings(4e-5, epochs=2, batch_size=4, accumulation=2),
         max_new_tokens=96,
         generation_batch=50,
-        demonstrations=240,
-        preference_prompts=64,
+        demonstrations=400,
+        preference_prompts=96,
         evaluation_prompts=100,
     )
     colab = Profile(

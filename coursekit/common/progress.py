@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 _EVERY = 0.3  # seconds between two updates
 
@@ -53,6 +56,13 @@ def progress(
         stopped = "" if done >= total else f" of {total:,}, stopped"
         seconds = time.monotonic() - start
         show(f"{label}: {done:,}{stopped} {unit} in {seconds:.1f} s", True)
+
+
+def told(items: Iterable[Item], advance: Callable[..., None]) -> Iterator[Item]:
+    """The items, one by one; each is told to `advance`."""
+    for item in items:
+        advance()
+        yield item
 
 
 def _writer() -> Callable[[str, bool], None]:

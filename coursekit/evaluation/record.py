@@ -110,5 +110,5 @@ def load_three_way(folder: str | Path) -> ThreeWayRecord | None:
         return ThreeWayRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}): delete it, and run session C's section 10 again"
+            f"{path} is damaged ({error}): delete it, and run session C's section 11 again"
         ) from error

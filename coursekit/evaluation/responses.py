@@ -13,10 +13,11 @@ from ..common.made_from import code_version, fingerprint
 from ..common.profile import Profile
 from ..common.progress import progress
 from ..lm.identity import model_identity
+from .endpoint import Ask, Endpoint, respond
 
 
 def answer(
-    models: Mapping[str, str | Path],
+    models: Mapping[str, str | Path | Endpoint],
     rows: Sequence[Mapping[str, Any]],
     profile: Profile,
     *,
@@ -34,7 +35,8 @@ def answer(
     somebody holds it (see `lm.shared`).
 
     Args:
-        models: folders or hub names, by the name to show.
+        models: folders or hub names, by the name to show; or an `Endpoint`, where a server answers,
+            many prompts at a time, each answer kept as it comes.
         rows: with `prompt`. A prompt that comes twice is answered twice, with other samples.
         temperature: of sampling; 0 is greedy decoding.
         folder: `profile.artifacts / "answers"` if none is given.
@@ -44,7 +46,9 @@ def answer(
     folder = Path(folder or profile.artifacts / "answers")
     wanted = _numbered([row["prompt"] for row in rows])
     return {
-        name: _answers(name, source, wanted, profile, temperature, seed, folder)
+        name: (_asked if isinstance(source, Endpoint) else _answers)(
+            name, source, wanted, profile, temperature, seed, folder
+        )
         for name, source in models.items()
     }
 
@@ -58,6 +62,23 @@ def _numbered(prompts: Sequence[Any]) -> list[tuple[str, int, Any]]:
         numbered.append((key, seen[key], prompt))
         seen[key] += 1
     return numbered
+
+
+def _asked(
+    name: str,
+    endpoint: Endpoint,
+    wanted: Sequence[tuple[str, int, Any]],
+    profile: Profile,
+    temperature: float,
+    seed: int,
+    folder: Path,
+) -> list[str]:
+    """The answers of a model on a server."""
+    from ..lm.loading import load_tokenizer
+
+    asks = [Ask(prompt, temperature, _seed(seed, key, n)) for key, n, prompt in wanted]
+    tokenizer = load_tokenizer(endpoint.source, profile)
+    return [text for (text,) in respond(endpoint, asks, tokenizer, profile, folder, name)]
 
 
 def _answers(

@@ -25,7 +25,7 @@ from ..common.prompts import Prompt, as_messages, plain_prompt, plain_response
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_MOST = 2**27  # logits of a forward pass: half a GiB in float32
+LOGITS_BYTES = 2**29  # of the logits, in fp32, of the rows that are scored in one pass
 
 
 @dataclass(frozen=True)
@@ -212,14 +212,15 @@ def score_tokens(
     batch's first response: of a prompt's tokens nobody asks, and their logits are the most of what
     a large vocabulary costs.
 
-    batch_size: rows a forward pass, at most: fewer where their logits would be more than `_MOST`.
+    batch_size: rows a forward pass, at most: fewer where their logits would take more than
+    `LOGITS_BYTES`.
 
     Raises ValueError for a row longer than the context.
     """
     lengths = [len(pair) for pair in pairs]
     check_lengths(model, lengths, "prompt and response")
     order = sorted(range(len(pairs)), key=lengths.__getitem__)
-    room = _MOST // model.config.get_text_config().vocab_size
+    room = LOGITS_BYTES // (4 * model.config.get_text_config().vocab_size)
     rows: dict[int, Tensor] = {}
     with evaluating(model):
         for batch in _batches(pairs, order, batch_size, room):

@@ -1,7 +1,8 @@
 """Who is in memory: arithmetic for PPO, DPO and DPO with LoRA, item by item.
 
 Counts what must be there whatever the batch: weights, gradients, optimiser states. Activations and
-the key/value cache come on top; they depend on batch, length and checkpointing: measure them.
+the key/value cache come on top; they depend on batch, length and checkpointing: `step_memory`
+predicts the former.
 """
 
 from __future__ import annotations

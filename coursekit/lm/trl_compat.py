@@ -31,6 +31,14 @@ def bare_model(trainer: Any) -> PreTrainedModel:
     return trainer.accelerator.unwrap_model(trainer.model)
 
 
+def is_sharded(trainer: Any) -> bool:
+    """Whether no process has the whole model.
+
+    transformers 5.23: set by the trainer from what the launcher says; no documented attributes.
+    """
+    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
 def is_adapted(model: PreTrainedModel) -> bool:
     """Whether adapters lie on the model.
 

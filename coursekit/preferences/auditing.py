@@ -13,9 +13,11 @@ it is the usual test.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -153,15 +155,15 @@ def audit(
     shares: dict[str, Share] = {}
     agreements: dict[str, Agreement] = {}
     margins = _margins(triples)
-    findings = [
-        *_of_responses(triples),
-        *_of_prompts(triples, [row["prompt"] for row in validation], evaluation),
-        _length(triples, shares),
-        _lopsided(triples),
-        _openings(triples),
-        _temperature(triples, shares),
-        _source(triples, shares),
-        _position(triples, pairs, shares),
+    held_out = [row["prompt"] for row in validation]
+    with progress("audit", _steps(triples, held_out, evaluation), "steps", after=2) as advance:
+        done = partial(_told, advance, len(triples))
+        findings = [
+            *(done(check(triples)) for check in _OF_RESPONSES),
+            *_of_prompts(triples, held_out, evaluation, advance),
+            *map(done, _of_sides(triples, pairs, shares)),
+        ]
+    findings += [
         _against_scores(margins),
         _consistency(pairs, agreements),
         _second_opinion(pairs or triples, second_judge, sample, agreements),
@@ -176,23 +178,41 @@ def audit(
     )
 
 
-def _of_responses(triples: Rows) -> list[Finding]:
-    checks = (_empty, _truncated, _identical, _doubles, _contradictions)
-    return [check(triples) for check in checks]
+def _steps(triples: Rows, held_out: Sequence[Prompt], evaluation: Sequence[Prompt]) -> int:
+    """How much is to be done: a step a row and check, two for each comparison of prompts."""
+    comparisons = 1 + bool(held_out) + bool(evaluation)  # see `near_duplicates`
+    return len(triples) * (len(_OF_RESPONSES) + 6 + 2 * comparisons)
+
+
+def _of_sides(triples: Rows, pairs: Rows, shares: dict[str, Share]) -> Iterator[Finding]:
+    """What tells the chosen from the rejected responses, beside their content."""
+    yield _length(triples, shares)
+    yield _lopsided(triples)
+    yield _openings(triples)
+    yield _temperature(triples, shares)
+    yield _source(triples, shares)
+    yield _position(triples, pairs, shares)
+
+
+def _told(advance: Callable[[int], None], n: int, finding: Finding) -> Finding:
+    advance(n)
+    return finding
 
 
 def _of_prompts(
-    triples: Rows, held_out: Sequence[Prompt], evaluation: Sequence[Prompt]
+    triples: Rows,
+    held_out: Sequence[Prompt],
+    evaluation: Sequence[Prompt],
+    advance: Callable[[int], None],
 ) -> list[Finding]:
     asked, n = _rows_by_prompt(triples), len(triples)
-    steps = 2 * len(asked) * (1 + bool(held_out) + bool(evaluation))  # see `near_duplicates`
-    with progress("audit", steps, "steps", after=2) as advance:
-        return [
-            _repeated_prompts(triples, asked),
-            _near_prompts(asked, n, advance),
-            _leak("validation leak", asked, n, held_out, advance),
-            _leak("evaluation leak", asked, n, evaluation, advance),
-        ]
+    advance(2 * (n - len(asked)) * (1 + bool(held_out) + bool(evaluation)))
+    return [
+        _repeated_prompts(triples, asked),
+        _near_prompts(asked, n, advance),
+        _leak("validation leak", asked, n, held_out, advance),
+        _leak("evaluation leak", asked, n, evaluation, advance),
+    ]
 
 
 # Faults: rows.
@@ -247,18 +267,23 @@ def _cut_short(triples: Rows) -> list[int]:
     is a cut. In prose, where nearly all end with a sign that ends a sentence: a response of some
     length that does not, while its rival does.
     """
-    texts = [row[side].rstrip() for row in triples for side in ("chosen", "rejected")]
-    texts = [text for text in texts if text]
-    openings = Counter(_last_opening(text) for text in texts if "\n" in text)
+    openings: Counter[str] = Counter()
+    written = ended = 0
+    for row in triples:
+        for text in (row["chosen"].rstrip(), row["rejected"].rstrip()):
+            written += bool(text)
+            ended += text.endswith(_ENDS)
+            if "\n" in text:
+                openings[_last_opening(text)] += 1
     usual, count = openings.most_common(1)[0] if openings else ("", 0)
-    if count >= 0.8 * len(texts):
+    if count >= 0.8 * written:
         return [
             index
             for index, row in enumerate(triples)
             for side in ("chosen", "rejected")
             if row[side].strip() and _last_opening(row[side].rstrip()) != usual
         ]
-    if sum(text.endswith(_ENDS) for text in texts) < 0.8 * len(texts):
+    if ended < 0.8 * written:
         return []
     rows = []
     for index, row in enumerate(triples):
@@ -286,12 +311,16 @@ def _identical(triples: Rows) -> Finding:
 
 
 def _doubles(triples: Rows) -> Finding:
-    first: dict[Any, int] = {}
-    for index, row in enumerate(triples):
-        first.setdefault((prompt_key(row["prompt"]), row["chosen"], row["rejected"]), index)
+    first: set[Any] = set()
+    doubled = []
+    for index in _not_alone(map(_as_key, triples), len(triples)):
+        key = _as_key(triples[index])
+        if key in first:
+            doubled.append(index)
+        first.add(key)
     return _rows_finding(
         "doubled rows",
-        sorted(set(range(len(triples))) - set(first.values())),
+        doubled,
         len(triples),
         "repeat an earlier row",
         "Each weighs as much as its copies together; memorised sooner.",
@@ -299,12 +328,23 @@ def _doubles(triples: Rows) -> Finding:
     )
 
 
+def _as_key(row: dict[str, Any]) -> Hashable:
+    return prompt_key(row["prompt"]), row["chosen"], row["rejected"]
+
+
+def _not_alone(keys: Iterable[Hashable], n: int) -> list[int]:
+    """Indices of all keys of which there may be another, by their hashes: few, of a million."""
+    hashes = np.fromiter(map(hash, keys), dtype=np.int64, count=n)
+    _, place, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[place] > 1).tolist()
+
+
 def _contradictions(triples: Rows) -> Finding:
     ways: dict[Any, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, row in enumerate(triples):
+    for index in _not_alone(map(_as_pair, triples), len(triples)):
+        row = triples[index]
         if row["chosen"].strip() != row["rejected"].strip():
-            pair = frozenset((row["chosen"].strip(), row["rejected"].strip()))
-            ways[prompt_key(row["prompt"]), pair][row["chosen"].strip()].append(index)
+            ways[_as_pair(row)][row["chosen"].strip()].append(index)
     return _rows_finding(
         "contradictions",
         [i for sides in ways.values() if len(sides) > 1 for found in sides.values() for i in found],
@@ -313,6 +353,15 @@ def _contradictions(triples: Rows) -> Finding:
         "Their gradients cancel at first; then they hold the pair's margin at zero.",
         "Drop both, or ask again: it is a tie.",
     )
+
+
+def _as_pair(row: dict[str, Any]) -> Hashable:
+    """The same whichever of the two responses is chosen."""
+    texts = row["chosen"].strip(), row["rejected"].strip()
+    return prompt_key(row["prompt"]), min(texts), max(texts)
+
+
+_OF_RESPONSES = (_empty, _truncated, _identical, _doubles, _contradictions)
 
 
 def _rows_by_prompt(triples: Rows) -> dict[str, list[int]]:
@@ -345,9 +394,7 @@ def _repeated_prompts(triples: Rows, asked: dict[str, list[int]]) -> Finding:
     )
 
 
-def _near_prompts(
-    asked: dict[str, list[int]], n: int, advance: Callable[[], None] = lambda: None
-) -> Finding:
+def _near_prompts(asked: dict[str, list[int]], n: int, advance: Callable[[int], None]) -> Finding:
     texts = list(asked)
     return _rows_finding(
         "near-duplicate prompts",
@@ -368,7 +415,7 @@ def _leak(
     asked: dict[str, list[int]],
     n: int,
     prompts: Sequence[Prompt],
-    advance: Callable[[], None],
+    advance: Callable[[int], None],
 ) -> Finding:
     where = check.split()[0]
     effect = f"The {where} then measures memory: its numbers come out too good."
@@ -549,24 +596,26 @@ def _openings(triples: Rows) -> Finding:
     All words together should be flagged by chance as rarely as one share is, so that each must be
     surer the more there are (Bonferroni's correction).
     """
-    prompts = _texts(triples)
-    counts: dict[str, Counter[str]] = {"chosen": Counter(), "rejected": Counter()}
-    rows_of: dict[str, list[tuple[int, int]]] = defaultdict(list)  # row, 1 or -1
-    for index, row in enumerate(triples):
-        first = {side: (normalised(row[side]).split() or [""])[0] for side in counts}
-        for side, sign in (("chosen", 1), ("rejected", -1)):
-            counts[side][first[side]] += 1
-            if first["chosen"] != first["rejected"]:
-                rows_of[first[side]].append((index, sign))
+    prompts, words = _texts(triples), {}
+    chosen, rejected = (
+        np.array([words.setdefault(_opening(row[side]), len(words)) for row in triples])
+        for side in ("chosen", "rejected")
+    )
+    counts = [np.bincount(side, minlength=len(words)).tolist() for side in (chosen, rejected)]
+    rows = np.flatnonzero(chosen != rejected)
+    opened = np.concatenate([chosen[rows], rejected[rows]])
+    order, number = np.argsort(opened, kind="stable"), np.bincount(opened, minlength=len(words))
+    of_word = dict(zip(words, np.split(order, np.cumsum(number)[:-1]), strict=True))
     # Fewer rows than this cannot tell anything, whichever side they are on.
-    common = {word: found for word, found in rows_of.items() if len(found) > SURE**2}
+    common = {word: places for word, places in of_word.items() if len(places) > SURE**2}
     sure = NormalDist().inv_cdf(1 - CHANCE / 2 / max(1, len(common)))
     telltale = []
-    for word, found in common.items():
-        signs = np.array([sign for _, sign in found], dtype=float)
-        if abs(_deviation(signs, [prompts[row] for row, _ in found])) > sure:
-            chosen, rejected = counts["chosen"][word], counts["rejected"][word]
-            telltale.append((abs(chosen - rejected), word, chosen, rejected))
+    for word, places in common.items():
+        signs = np.where(places < len(rows), 1.0, -1.0)  # chosen ones first, then rejected ones
+        asked = [prompts[row] for row in rows[places % len(rows)]]
+        if abs(_deviation(signs, asked)) > sure:
+            of_chosen, of_rejected = (side[words[word]] for side in counts)
+            telltale.append((abs(of_chosen - of_rejected), word, of_chosen, of_rejected))
     effect = "Ranking by the first word is easier than by content: the policy learns the word."
     fix = "See what puts it there (a rewriting prompt, a template); make both sides the same way."
     if not telltale:
@@ -576,6 +625,12 @@ def _openings(triples: Rows) -> Finding:
         for _, word, chosen, rejected in sorted(telltale, reverse=True)[:3]
     )
     return Finding("telltale openings", "bias", shown, effect, fix)
+
+
+def _opening(text: str) -> str:
+    """The first of a text's words as `normalised` has them."""
+    word = re.search(r"\w+", text.lower())
+    return word.group() if word else (text.split() or [""])[0]
 
 
 def _temperature(triples: Rows, shares: dict[str, Share]) -> Finding:

@@ -24,11 +24,13 @@ from .triples import count_path, save_dataset, save_triples
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..evaluation.endpoint import Endpoint
+
 Candidate = dict[str, Any]
 
 
 def make_triples(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Endpoint,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     profile: Profile,
@@ -40,6 +42,8 @@ def make_triples(
     scorer: Judge | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Sample, judge in both orders, and return the triples and all judged pairs, ties included.
+
+    model: in memory, or on a server (`Endpoint`), which is then asked for many responses at a time.
 
     With `folder`, everything is saved there as it is made: `candidates.jsonl`, `pairs.jsonl`; and
     at the end `triples.jsonl` and the `datasets` folder `triples`. Stopped and called again with

@@ -21,14 +21,15 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from io import StringIO
-from itertools import groupby, product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby, islice, product
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..common.files import json_rows, json_value, read_text, shorten
+from ..common.files import Counted, json_value, lines_of, rows_of, shorten
+from ..common.progress import progress, told
 from ..common.prompts import Message, Prompt, as_messages, as_text, prompt_key
 from .similar import normalised
 from .triples import (
@@ -44,7 +45,14 @@ from .triples import (
     trl_row,
 )
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 Row = dict[str, Any]
+Advance = Callable[..., None]
+# How many there are, of what; and what gives the rows one by one, telling how far it has come.
+Source = tuple[int, str, Callable[[Advance], Iterator[Any]]]
+BATCH = 1000  # rows, of formats that hold columns
 
 LAYOUTS = (
     "prompt, chosen, rejected (texts or lists of messages); chosen, rejected (conversations or "
@@ -77,19 +85,29 @@ def load_triples(
     """
     path = Path(source)
     if path.is_dir():
-        rows = _saved_dataset(path)
+        total, unit, rows = _saved_dataset(path)
     elif path.is_file():
-        rows = _file(path)
-        check_count(path, len(rows))
+        total, unit, rows = _file(path)
     elif _looks_like_hub(str(source)):
-        rows = _from_hub(str(source), split, revision)
+        total, unit, rows = _from_hub(str(source), split, revision)
     else:
         raise FileNotFoundError(f"no file {path}: make triples first, or correct the path")
-    return parse_rows(rows, str(source), allow_empty=allow_empty, skip_bad=skip_bad)
+    with progress(f"reading {path.name}", total, unit, after=2) as advance:
+        rows = Counted(rows(advance))
+        try:
+            triples = parse_rows(rows, str(source), allow_empty=allow_empty, skip_bad=skip_bad)
+        except ValueError:
+            # Of a file that was cut, the last row says something else.
+            if path.is_file() and not rows.broken:
+                check_count(path, rows.count_all())
+            raise
+        if path.is_file():
+            check_count(path, rows.count_all())
+    return triples
 
 
 def parse_rows(
-    rows: Sequence[Any],
+    rows: Iterable[Any],
     source: str = "the rows",
     *,
     allow_empty: bool = False,
@@ -99,9 +117,7 @@ def parse_rows(
 
     Raises ValueError as `load_triples` does.
     """
-    if not rows:
-        raise ValueError(f"{source}: no rows, so there is nothing to train on")
-    reader = None
+    reader, number = None, 0
     read, bad = [], []
     for number, row in enumerate(rows, start=1):
         where = f"{source}, row {number}"
@@ -123,11 +139,13 @@ def parse_rows(
             if not skip_bad:
                 raise ValueError(f"{error}; or leave such rows out: skip_bad=True") from error
             bad.append(str(error))
+    if not number:
+        raise ValueError(f"{source}: no rows, so there is nothing to train on")
     if not read:
-        raise ValueError(f"{source}: none of the {len(rows)} rows can be read. The first: {bad[0]}")
+        raise ValueError(f"{source}: none of the {number} rows can be read. The first: {bad[0]}")
     if bad:
-        print(f"{len(bad)} of {len(rows)} rows left out. The first: {bad[0]}")
-    return check_triples(_pair_thumbs(read, source) if reader is _thumb else read, source, True)
+        print(f"{len(bad)} of {number} rows left out. The first: {bad[0]}")
+    return check_triples(_pair_thumbs(read, source), source, True) if reader is _thumb else read
 
 
 def _layout_of(row: Row, where: str) -> Callable[[Row, str], Row]:
@@ -390,22 +408,30 @@ def _pair_thumbs(rows: Sequence[Row], source: str) -> list[Row]:
 # Where rows come from.
 
 
-def _file(path: Path) -> list[Any]:
+def _file(path: Path) -> Source:
     """Its rows, and in place of lines that are no rows the errors that say why."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet(path)
-    text = read_text(path)
-    if not text.strip():
+    if not any(line.strip() for line in lines_of(path)):
         raise ValueError(f"{path} is empty: it should hold one triple a line")
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
     if suffix in (".csv", ".tsv"):
-        return _csv(text, path, "\t" if suffix == ".tsv" else ",")
-    rows = json_rows(text, path)
-    if len(rows) == 1 and isinstance(rows[0], dict) and _holds_rows(rows[0]):
+        return lines, "lines", partial(_csv, path, "\t" if suffix == ".tsv" else ",")
+    return lines, "lines", partial(_json, path, lines)
+
+
+def _json(path: Path, lines: int, advance: Advance) -> Iterator[Any]:
+    rows = rows_of(path)
+    first = list(islice(rows, 2))
+    if len(first) == 1 and isinstance(first[0], dict) and _holds_rows(first[0]):
         raise ValueError(
-            f"{path} holds one object ({_names(rows[0])}), not rows: save the list of rows alone"
+            f"{path} holds one object ({_names(first[0])}), not rows: save the list of rows alone"
         )
-    return rows
+    read = Counted(chain(first, rows))
+    yield from told(read, advance)
+    advance(max(0, lines - read.n))  # blank ones, and those of a list that is written on several
 
 
 def _holds_rows(found: Row) -> bool:
@@ -414,34 +440,48 @@ def _holds_rows(found: Row) -> bool:
     return not found.keys() & {*COLUMNS, "completion"} and any(lists)
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> Source:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
-        rows = table.to_pylist()
+        file = parquet.ParquetFile(path)
     except Exception as error:  # whatever a damaged file makes of the library
         raise _unreadable(path, "a Parquet file", error) from error
-    _check_names(table.column_names, path)
-    return rows
+    _check_names(file.schema_arrow.names, path)
+
+    def rows(advance: Advance) -> Iterator[Row]:
+        try:
+            for batch in file.iter_batches(BATCH):
+                yield from batch.to_pylist()
+                advance(len(batch))
+        except Exception as error:
+            raise _unreadable(path, "a Parquet file", error) from error
+
+    return file.metadata.num_rows, "rows", rows
 
 
-def _csv(text: str, path: Path, delimiter: str) -> list[Any]:
+def _csv(path: Path, delimiter: str, advance: Advance) -> Iterator[Any]:
     """Rows by the names in the first line. Cells that hold messages as JSON are read as such."""
     csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = csv.reader(lines_of(path, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    number = read = 0
     try:
-        names, *table = [cells for cells in lines if cells]
+        for cells in filter(None, lines):
+            advance(lines.line_num - read)
+            read = lines.line_num
+            if names:
+                number += 1
+                yield _csv_row(names, cells, f"{path}, row {number}")
+            else:
+                names = list(map(sys.intern, cells))
+                _check_names(names, path)
+        advance(lines.line_num - read)
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {lines.line_num}, is no table ({error}): put each text with commas, "
             "quotes or line breaks in double quotes, quotes inside doubled"
         ) from error
-    _check_names(names, path)
-    return [
-        _csv_row(names, cells, f"{path}, row {number}")
-        for number, cells in enumerate(table, start=1)
-    ]
 
 
 def _csv_row(names: Sequence[str], cells: Sequence[str], where: str) -> Row | ValueError:
@@ -475,7 +515,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
             )
 
 
-def _saved_dataset(folder: Path) -> list[Row]:
+def _saved_dataset(folder: Path) -> Source:
     from datasets import Dataset, load_from_disk
 
     try:
@@ -490,11 +530,22 @@ def _saved_dataset(folder: Path) -> list[Row]:
         raise ValueError(
             f"{folder} holds several splits ({', '.join(dataset)}): name the folder of one"
         )
-    try:
-        dataset.data.validate(full=True)  # else a damaged length is read beyond the file: a crash
-        return list(dataset)
-    except Exception as error:
-        raise _unreadable(folder, "a folder that `datasets` saved", error) from error
+
+    def rows(advance: Advance) -> Iterator[Row]:
+        try:
+            dataset.data.validate(full=True)  # else a damaged length is read past the file: a crash
+            yield from _rows_of_dataset(dataset, advance)
+        except Exception as error:
+            raise _unreadable(folder, "a folder that `datasets` saved", error) from error
+
+    return len(dataset), "rows", rows
+
+
+def _rows_of_dataset(dataset: Dataset, advance: Advance) -> Iterator[Row]:
+    for batch in dataset.iter(BATCH):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+            advance()
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> ValueError:
@@ -512,7 +563,7 @@ def _looks_like_hub(source: str) -> bool:
     )
 
 
-def _from_hub(name: str, split: str, revision: str | None) -> list[Row]:
+def _from_hub(name: str, split: str, revision: str | None) -> Source:
     from datasets import load_dataset
 
     if revision is None:
@@ -521,7 +572,7 @@ def _from_hub(name: str, split: str, revision: str | None) -> list[Row]:
             "change: pass revision= with a commit of its page (Files and versions, History)"
         )
     try:
-        return list(load_dataset(name, split=split, revision=revision))
+        dataset = load_dataset(name, split=split, revision=revision)
     except (ConnectionError, OSError) as error:
         raise ConnectionError(
             f"cannot load {name} from the hub ({type(error).__name__}): without a network, "
@@ -531,6 +582,7 @@ def _from_hub(name: str, split: str, revision: str | None) -> list[Row]:
         raise ValueError(
             f"{name}, split {split!r}, revision {revision!r}: {error}. See its page for what it has"
         ) from error
+    return len(dataset), "rows", partial(_rows_of_dataset, dataset)
 
 
 # Writers.
@@ -550,20 +602,24 @@ def write_triples(
     Raises ValueError for another layout, or for rows that are no triples.
     """
     rows = check_triples(list(triples))
-    if layout == "thumbs":
-        out = _unpaired(rows)
-    elif layout in ("plain", "conversational"):
-        out = [trl_row(row, chat=layout == "conversational") for row in rows]
-    else:
+    if layout not in ("plain", "conversational", "thumbs"):
         raise ValueError(f"unknown layout {layout!r}: plain, conversational or thumbs")
-    path = Path(path)
-    if path.suffix.lower() != ".csv":
-        return save_triples(out, path)
+    path, chat = Path(path), layout == "conversational"
+    with progress(f"writing {path.name}", len(rows), "rows", after=2) as advance:
+        given = told(rows, advance)
+        out = _unpaired(given) if layout == "thumbs" else (trl_row(row, chat) for row in given)
+        return _save_csv(out, path) if path.suffix.lower() == ".csv" else save_triples(out, path)
+
+
+def _save_csv(out: Iterator[Row], path: Path) -> Path:
+    """Rows as a table, with their number beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".csv.part")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(out[0]))
+    part = path.with_suffix(".csv.part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        first = next(out)
+        writer = csv.DictWriter(file, fieldnames=list(first))
         writer.writeheader()
+        out = Counted(chain([first], out))
         writer.writerows(
             {
                 name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
@@ -572,20 +628,18 @@ def write_triples(
             for row in out
         )
     count_path(path).unlink(missing_ok=True)
-    partial.replace(path)
-    count_path(path).write_text(f"{len(out)}\n", encoding="utf-8")
+    part.replace(path)
+    count_path(path).write_text(f"{out.n}\n", encoding="utf-8")
     return path
 
 
-def _unpaired(rows: Sequence[Row]) -> list[Row]:
+def _unpaired(rows: Iterable[Row]) -> Iterator[Row]:
     """Each response of each prompt once, with its thumb."""
     seen = set()
-    out = []
     for row in rows:
         for side, label in (("chosen", True), ("rejected", False)):
             entry = {"prompt": as_text(row["prompt"]), "completion": row[side], "label": label}
             key = tuple(entry.values())
             if key not in seen:
                 seen.add(key)
-                out.append(entry)
-    return out
+                yield entry

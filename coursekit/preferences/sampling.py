@@ -7,15 +7,18 @@ its own way to go wrong; `preferences.audit` measures it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..common.chance import drawn_number
 from ..common.journal import Journal
 from ..common.made_from import MadeFrom, code_version, fingerprint
 from ..common.profile import Profile
 from ..common.prompts import Prompt, as_messages, as_text
+from ..evaluation.endpoint import Ask, Endpoint, respond
 from ..lm.identity import loaded_identity
 from ..lm.logprobs import encode_prompt
 
@@ -96,7 +99,7 @@ def profile_design(profile: Profile) -> Design:
 
 
 def sample_candidates(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Endpoint,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     profile: Profile,
@@ -109,7 +112,8 @@ def sample_candidates(
     With `path`, every finished chunk of rows is appended to that JSON Lines file at once. Killed at
     any moment and started again with the same arguments, the run goes on after the last whole
     chunk. A file of another run (another model or tokenizer, other rows, design, seed, settings or
-    sampling code) is kept under another name.
+    sampling code) is kept under another name. Where a server samples (`Endpoint`), every response
+    is kept as it comes, in the folder `responses` beside that file.
 
     Returns the rows with `candidates`: a list of `{"response", "source", "temperature"}`, and with
     `prompt_id` (the row's number), `design` and `seed`.
@@ -118,15 +122,14 @@ def sample_candidates(
     """
     design = design or profile_design(profile)
     _check_references(rows, design)
-    made_from = _made_from(model, tokenizer, rows, profile, design, seed) if path else {}
+    folder = Path(path).parent / "responses" if path else None
+    made_from = _made_from(model, tokenizer, rows, profile, design, seed, folder) if path else {}
+    sample = _sampled_there if isinstance(model, Endpoint) else _sampled_here
     with Journal(path, made_from) as journal:
-        for start in range(len(journal.done) * CHUNK, len(rows), CHUNK):
+        starts = range(len(journal.done) * CHUNK, len(rows), CHUNK)
+        chunks = sample(model, tokenizer, rows, profile, design, seed, starts, folder)
+        for start, responses in zip(starts, chunks, strict=True):
             chunk = rows[start : start + CHUNK]
-            label = f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}"
-            # A seed of its own, so that a chunk does not depend on those before it.
-            candidates = _sample_chunk(
-                model, tokenizer, chunk, profile, design, seed * 1_000_003 + start, label
-            )
             journal.append(
                 [
                     {
@@ -134,23 +137,25 @@ def sample_candidates(
                         "prompt_id": start + index,
                         "design": design.name,
                         "seed": seed,
-                        "candidates": found,
+                        "candidates": _candidates(row, design, responses),
                     }
-                    for index, (row, found) in enumerate(zip(chunk, candidates, strict=True))
+                    for index, row in enumerate(chunk)
                 ]
             )
         return [row for group in journal.done for row in group]
 
 
 def _made_from(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Endpoint,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     profile: Profile,
     design: Design,
     seed: int,
+    folder: Path | None,
 ) -> MadeFrom:
     """Whatever the candidates depend on; the tokenizer by what it makes of the prompts."""
+    from ..evaluation import endpoint
     from ..lm import generation, logprobs
 
     asked = [
@@ -158,57 +163,100 @@ def _made_from(
         for row in rows
         for system in dict.fromkeys(source.system for source in design.sources)
     ]
+    served = isinstance(model, Endpoint)
     return {
-        "model": loaded_identity(model),
+        "model": model.identity(profile, folder) if served else loaded_identity(model),
         "prompts": fingerprint(asked, tokenizer.eos_token_id),
         "rows": fingerprint(rows),
         "design": asdict(design),
         "max_new_tokens": profile.max_new_tokens,
         "seed": seed,
         "chunk": CHUNK,
-        "sampling code": code_version(generation, logprobs, sys.modules[__name__]),
+        "sampling code": code_version(
+            endpoint if served else generation, logprobs, sys.modules[__name__]
+        ),
     }
 
 
-def _sample_chunk(
+# Who samples: for each chunk of rows from `starts` on, its responses, row by row in the order of
+# the design's sources.
+
+
+def _sampled_here(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[dict[str, Any]],
     profile: Profile,
     design: Design,
     seed: int,
-    label: str,
-) -> list[list[dict[str, Any]]]:
-    """The candidates of each row, in the order of the design's sources; one batched call."""
+    starts: range,
+    folder: Path | None,
+) -> Iterator[Iterator[str]]:
+    """By the loaded model, a chunk in one batched call."""
     from ..lm.generation import generate
 
     sampled = [s for s in design.sources if not s.written for _ in range(s.samples)]
-    responses = iter(
-        generate(
+    for start in starts:
+        chunk = rows[start : start + CHUNK]
+        responses = generate(
             model,
             tokenizer,
-            [_asked(tokenizer, row["prompt"], source.system) for row in rows for source in sampled],
+            [
+                _asked(tokenizer, row["prompt"], source.system)
+                for row in chunk
+                for source in sampled
+            ],
             max_new_tokens=profile.max_new_tokens,
-            temperature=[source.temperature for _ in rows for source in sampled],
-            seed=seed,
+            temperature=[source.temperature for _ in chunk for source in sampled],
+            # A seed of its own, so that a chunk does not depend on those before it.
+            seed=seed * 1_000_003 + start,
             batch_size=profile.generation_batch,
-            label=label,
+            label=f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}",
         )
-    )
-    candidates = []
-    for row in rows:
-        found = []
-        for source in design.sources:
-            for _ in range(source.samples):
-                found.append(
-                    {
-                        "response": row[REFERENCE] if source.written else next(responses),
-                        "source": source.name,
-                        "temperature": None if source.written else source.temperature,
-                    }
-                )
-        candidates.append(found)
-    return candidates
+        yield iter(responses)
+
+
+def _sampled_there(
+    endpoint: Endpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    profile: Profile,
+    design: Design,
+    seed: int,
+    starts: range,
+    folder: Path | None,
+) -> Iterator[Iterator[str]]:
+    """By a server, all chunks at once: it is never to wait for the slowest of a few."""
+    sampled = [source for source in design.sources if not source.written]
+    asks = [
+        Ask(
+            _asked(tokenizer, rows[number]["prompt"], source.system),
+            source.temperature,
+            drawn_number(f"{seed}/{number}/{place}", size=4),
+            source.samples,
+        )
+        for number in range(starts.start, len(rows))
+        for place, source in enumerate(sampled)
+    ]
+    found = iter(respond(endpoint, asks, tokenizer, profile, folder, "sampling") if asks else ())
+    for start in starts:
+        of_chunk = islice(found, len(rows[start : start + CHUNK]) * len(sampled))
+        yield chain.from_iterable(list(of_chunk))
+
+
+def _candidates(
+    row: dict[str, Any], design: Design, responses: Iterator[str]
+) -> list[dict[str, Any]]:
+    """The candidates of a row, in the order of the design's sources, written or of `responses`."""
+    return [
+        {
+            "response": row[REFERENCE] if source.written else next(responses),
+            "source": source.name,
+            "temperature": None if source.written else source.temperature,
+        }
+        for source in design.sources
+        for _ in range(source.samples)
+    ]
 
 
 def _asked(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, system: str) -> Prompt:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from itertools import count as count_from
 
 import numpy as np
+from scipy.sparse import csr_array
 
 
 def normalised(text: str) -> str:
@@ -22,78 +25,101 @@ def near_duplicates(
     texts: Sequence[str],
     others: Sequence[str] | None = None,
     threshold: float = 0.8,
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Iterator[tuple[int, int]]:
     """Pairs (i, j): `texts[i]` and `others[j]` have a Jaccard index of at least `threshold`.
 
     The index is the share that two texts have in common of their shingles: pairs of neighbouring
     words, beginning and end included. At 0.8, texts of seventeen words may differ in one of them,
     longer ones in more, shorter ones in case and punctuation alone. Without `others`, pairs i > j
-    within `texts`. `advance` is called twice for each of `texts`: when it is read and when it has
-    been compared.
+    within `texts`. `advance` is told twice of each of `texts`: when it is read and when it has been
+    compared.
 
-    Exact, yet quick on tens of thousands of texts: two sets that are so alike share one of the
-    rarest shingles of each, so only texts that do are compared (prefix filtering, Bayardo, Ma and
-    Srikant 2007, doi:10.1145/1242572.1242591).
+    Exact, yet quick on a million texts: two sets that are so alike share one of the rarest shingles
+    of each, so only texts that do are compared (prefix filtering, Bayardo, Ma and Srikant 2007,
+    doi:10.1145/1242572.1242591), a portion at a time.
     """
-    sets, alone = _by_rarity([*texts, *(others or ())], len(texts), advance)
-    against = sets if others is None else sets[len(texts) :]
-    index: dict[int, list[int]] = defaultdict(list)
-    if others is not None:
-        for j, found in enumerate(against):
-            for shingle in _rarest(found, threshold, alone):
-                index[shingle].append(j)
-    for i, found in enumerate(sets[: len(texts)]):
-        rarest = _rarest(found, threshold, alone)
-        for j in sorted({j for shingle in rarest for j in index.get(shingle, ())}):
-            if _alike(found, against[j], threshold):
-                yield i, j
+    if not texts:
+        return
+    found = _by_rarity(chain(texts, others or ()), len(texts), advance)
+    rarest = _rarest(found, threshold)
+    first, second = found[: len(texts)], found if others is None else found[len(texts) :]
+    mine, theirs = rarest[: len(texts)], rarest if others is None else rarest[len(texts) :]
+    having = theirs.T.tocsr()  # by shingle, the texts that have it among their rarest
+    for part in _portions(mine @ np.diff(having.indptr)):
+        shared = (mine[part] @ having).tocsr()
+        shared.sort_indices()
+        i, j = shared.nonzero()
+        i += part.start
         if others is None:
-            for shingle in rarest:
-                index[shingle].append(i)
-        advance()
+            i, j = i[i > j], j[i > j]
+        yield from _alike(first, second, i, j, threshold)
+        advance(part.stop - part.start)
 
 
-def _by_rarity(
-    texts: Sequence[str], count: int, advance: Callable[[], None]
-) -> tuple[list[np.ndarray], int]:
-    """The shingles of each text as numbers, rarest first, and how many stand in one text alone.
+def _by_rarity(texts: Iterable[str], count: int, advance: Callable[[int], None]) -> csr_array:
+    """The shingles of each text, (texts, shingles): 1 where it has one; the rarest come first.
 
-    A number is the shingle's rank by the count of texts that have it; those below the second result
-    have a count of one. Each array is sorted, (S,). `advance` is called for the first `count`.
+    Rare by the number of texts that have it. `advance` is told of the first `count`.
     """
-    numbers: dict[str, int] = {}
-    sets = []
-    for place, text in enumerate(texts):
-        words = ["^", *normalised(text).split(), "$"]
-        known = np.array([numbers.setdefault(word, len(numbers)) for word in words])
-        sets.append(np.unique(known[:-1] << 32 | known[1:]))
-        if place < count:
-            advance()
-    if not sets:
-        return [], 0
-    _, found, counts = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
-    rank = np.empty(len(counts), dtype=np.int32)
-    rank[np.argsort(counts, kind="stable")] = np.arange(len(counts), dtype=np.int32)
-    ends = np.cumsum([len(numbered) for numbered in sets])
-    ranked = [np.sort(part) for part in np.split(rank[found], ends[:-1])]
-    return ranked, int((counts == 1).sum())
+    numbers: dict[str, int] = defaultdict(count_from(0).__next__)  # a new word, a new number
+    words, ends = array("i"), array("q", [0])
+    for text in texts:
+        said = ["^", *normalised(text).split(), "$"]
+        words.extend(map(numbers.__getitem__, said))
+        ends.append(len(words))
+        if len(ends) <= count + 1:
+            advance(1)
+    known, ends = np.array(words), np.array(ends)
+    shingles = np.delete(known, ends[1:] - 1).astype(np.int64)  # the first word of each
+    shingles <<= 32
+    shingles |= np.delete(known, ends[:-1])  # and the second
+    _, column = np.unique(shingles, return_inverse=True)
+    starts = ends - np.arange(len(ends))  # a text has a shingle less than it has words
+    found = csr_array((np.ones(len(column), dtype=np.int32), column.astype(np.int32), starts))
+    found.sum_duplicates()
+    found.data[:] = 1
+    rank = np.empty(found.shape[1], dtype=np.int32)
+    rank[np.argsort(_texts_with(found), kind="stable")] = np.arange(len(rank))
+    found = csr_array((found.data, rank[found.indices], found.indptr), shape=found.shape)
+    found.sort_indices()
+    return found
 
 
-def _rarest(found: np.ndarray, threshold: float, alone: int) -> list[int]:
-    """As many of the rarest shingles as any set so alike must have one of.
+def _texts_with(found: csr_array) -> np.ndarray:
+    """How many texts have each shingle, (shingles,)."""
+    return np.bincount(found.indices, minlength=found.shape[1])
+
+
+def _rarest(found: csr_array, threshold: float) -> csr_array:
+    """Of each text as many of the rarest shingles as any set so alike must have one of.
 
     Those that no other text has are left out: they find nothing.
     """
-    enough = len(found) - math.ceil(threshold * len(found)) + 1
-    rarest = found[:enough]
-    return rarest[rarest >= alone].tolist()
+    lengths = np.diff(found.indptr)
+    enough = lengths - np.ceil(threshold * lengths).astype(np.int64) + 1
+    place = np.arange(found.nnz) - np.repeat(found.indptr[:-1], lengths)
+    alone = int((_texts_with(found) == 1).sum())
+    kept = (place < np.repeat(enough, lengths)) & (found.indices >= alone)
+    starts = np.concatenate([[0], np.cumsum(kept)])[found.indptr]
+    return csr_array((found.data[kept], found.indices[kept], starts), shape=found.shape)
 
 
-def _alike(first: np.ndarray, second: np.ndarray, threshold: float) -> bool:
-    """Whether two sorted arrays without doubles have a Jaccard index of at least `threshold`."""
-    shorter, longer = sorted((len(first), len(second)))
-    if shorter < threshold * longer:
-        return False
-    common = np.intersect1d(first, second, assume_unique=True).size
-    return common / (shorter + longer - common) >= threshold
+def _portions(sizes: np.ndarray, most: int = 2_000_000) -> Iterator[slice]:
+    """Slices of neighbours, in order, whose sizes add up to about `most`: what fits in memory."""
+    portion = np.cumsum(sizes) // most
+    starts = [0, *(np.flatnonzero(np.diff(portion)) + 1).tolist(), len(sizes)]
+    yield from (slice(start, stop) for start, stop in pairwise(starts) if start < stop)
+
+
+def _alike(
+    first: csr_array, second: csr_array, i: np.ndarray, j: np.ndarray, threshold: float
+) -> Iterator[tuple[int, int]]:
+    """Those of the pairs (i, j) whose sets have a Jaccard index of at least `threshold`."""
+    sizes = np.diff(first.indptr)[i], np.diff(second.indptr)[j]
+    possible = np.minimum(*sizes) >= threshold * np.maximum(*sizes)
+    i, j, both = i[possible], j[possible], (sizes[0] + sizes[1])[possible]
+    for part in _portions(both):
+        common = first[i[part]].multiply(second[j[part]]).sum(axis=1)
+        alike = common / (both[part] - common) >= threshold
+        yield from zip(i[part][alike].tolist(), j[part][alike].tolist(), strict=True)

@@ -7,17 +7,20 @@ prompt is a text too (one turn of the user), or a conversation: a list of messag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import count_path, save_jsonl, shorten
+from ..common.files import Counted, count_path, save_jsonl, shorten
+from ..common.progress import progress
 from ..common.prompts import as_messages, as_text, plain_prompt, plain_response, prompt_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("prompt", "chosen", "rejected")
+BATCH = 10_000  # rows that become columns at a time, so that no second copy of all is needed
 ROLES = ("system", "user", "assistant")
 
 
@@ -32,14 +35,15 @@ def split_by_prompt(
     return train, [triple for key, triple in zip(keys, triples, strict=True) if key in held_out]
 
 
-def save_triples(triples: Sequence[dict[str, Any]], path: str | Path) -> Path:
+def save_triples(triples: Iterable[dict[str, Any]], path: str | Path) -> Path:
     """`save_jsonl`, with the number of rows beside the file.
 
     So `load_triples` notices a file that was cut (a full disk, half a copy) at the end of a line,
     where every line that is left is whole.
     """
+    triples = Counted(triples)
     path = save_jsonl(triples, path)
-    count_path(path).write_text(f"{len(triples)}\n", encoding="utf-8")
+    count_path(path).write_text(f"{triples.n}\n", encoding="utf-8")
     return path
 
 
@@ -148,8 +152,18 @@ def to_trl(triples: Sequence[dict[str, Any]], chat: bool) -> Dataset:
     `logprobs.plain_prompt`), to which TRL appends the end token.
     """
     from datasets import Dataset
+    from pyarrow import Table, concat_tables
 
-    return Dataset.from_list([trl_row(row, chat) if chat else _plain_row(row) for row in triples])
+    if not triples:
+        return Dataset.from_list([])
+    row_of = partial(trl_row, chat=True) if chat else _plain_row
+    with progress("to columns", len(triples), "rows", after=2) as advance:
+        tables = []
+        for start in range(0, len(triples), BATCH):
+            rows = [row_of(row) for row in triples[start : start + BATCH]]
+            tables.append(Table.from_pylist(rows))
+            advance(len(rows))
+    return Dataset(concat_tables(tables, promote_options="permissive"))
 
 
 def _plain_row(row: dict[str, Any]) -> dict[str, str]:

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.made_from import MadeFrom, only_here
+from ..common.made_from import MadeFrom
 from ..common.profile import Profile, TrainingSettings
 from ..common.quiet import quiet
+from ..common.ranks import from_main, is_main, only_this_run, processes
 from ..lm.identity import model_identity
 from ..lm.loading import adapter_config, load_model, load_tokenizer, merge_adapter
 from ..lm.trl_compat import score_labels_alone
@@ -26,9 +27,10 @@ from .arguments import lora_config, run_arguments, validation_arguments
 from .loop import run_training
 from .reference import assert_reference, pair_logps
 from .rows import PROBES, Rows, check_rows_fit, rows_record
-from .run import TrainingRun, finished_run, name_base, save_run, stands_on
+from .run import CHECKPOINTS, TrainingRun, finished_run, name_base, save_run, stands_on
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import LoraConfig
     from transformers import PreTrainedModel, TrainerCallback
     from trl import DPOTrainer
@@ -55,7 +57,8 @@ def train_dpo(
 
     The reference is the SFT model, in the form that `policy_and_reference` tells. A run that is
     finished in `folder`, from the same of everything, is given back; with a monitor, if it was
-    watched alike.
+    watched alike. Processes that `torchrun` has started train one run together, the same as one
+    alone would: the main one saves it, and all return it.
 
     Args:
         settings: the profile's for DPO, if None; with `lora_rank=0` all weights are trained.
@@ -72,11 +75,12 @@ def train_dpo(
     asked = {"precompute_reference": precompute_reference, "wrong_reference": wrong_reference}
     triples, held = check_triples(triples), _check_held_out(validation)
     settings, folder = settings or profile.dpo, Path(folder)
-    job = _Job(sft, triples, held, folder, profile, settings, seed, overrides=overrides, **asked)
-    with only_here(folder), quiet():
+    job = DpoJob(sft, triples, held, folder, profile, settings, seed, overrides=overrides, **asked)
+    with only_this_run(folder), quiet():
         tokenizer = load_tokenizer(sft, profile)  # also fetches what tells a hub model's commit
         made_from = job.made_from(monitor)
-        return _finished(job, made_from) or _train(job, tokenizer, made_from, monitor, callbacks)
+        run = from_main(lambda: _finished(job, made_from))
+        return run or _train(job, tokenizer, made_from, monitor, callbacks)
 
 
 def _check_held_out(validation: Rows | None) -> Rows:
@@ -84,8 +88,8 @@ def _check_held_out(validation: Rows | None) -> Rows:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a call of `train_dpo` asks for, its rows checked."""
+class DpoJob:
+    """What a call of `train_dpo` asks for, its rows checked; see there."""
 
     sft: str | Path
     triples: Rows
@@ -124,12 +128,12 @@ class _Job:
                 "beta": self.settings.beta,
                 "precompute_ref_log_probs": self.precompute_reference,
             }
-            | validation_arguments(len(self.validation), self.settings.batch_size)
+            | validation_arguments(len(self.validation), self.settings.batch_size, processes())
             | self.overrides
         )
 
 
-def _finished(job: _Job, made_from: MadeFrom) -> TrainingRun | None:
+def _finished(job: DpoJob, made_from: MadeFrom) -> TrainingRun | None:
     """The run if it is finished; it may stand on an equal model that was set aside since."""
     run = finished_run(job.folder, made_from)
     if run and adapter_config(job.folder):
@@ -139,7 +143,7 @@ def _finished(job: _Job, made_from: MadeFrom) -> TrainingRun | None:
 
 
 def _train(
-    job: _Job,
+    job: DpoJob,
     tokenizer: Any,
     made_from: MadeFrom,
     monitor: Monitor | None,
@@ -154,32 +158,49 @@ def _train(
     trainer = _make_trainer(job, sft, tokenizer, callbacks)
     if not job.wrong_reference:
         assert_reference(trainer, tokenizer, probes, expected, "before training")
-    if monitor:
+    if monitor and is_main():
         monitor.attach(trainer, tokenizer, job.profile, job.folder)
     run_training(trainer, "DPO", job.profile, job.folder, made_from)
     if not job.wrong_reference:
         assert_reference(trainer, tokenizer, probes, expected, "after training")
-    return save_run(trainer, tokenizer, job.folder, made_from, job.sft, job.profile.artifacts)
+    parts = trainer, tokenizer, job.folder, made_from, job.sft, job.profile.artifacts
+    return from_main(lambda: save_run(*parts))
 
 
 def _make_trainer(
-    job: _Job, sft: PreTrainedModel, tokenizer: Any, callbacks: Sequence[TrainerCallback]
+    job: DpoJob, sft: PreTrainedModel, tokenizer: Any, callbacks: Sequence[TrainerCallback]
 ) -> DPOTrainer:
     """TRL's trainer of the policy that is made of `sft`, which is used up."""
     policy, adapter, reference = policy_and_reference(job.sft, job.settings, job.profile, sft)
     if job.wrong_reference:
         reference = load_model(job.wrong_reference, job.profile)
-    chat = bool(tokenizer.chat_template)
+    chat, shared = bool(tokenizer.chat_template), job.folder / CHECKPOINTS
     return dpo_trainer(
         model=policy,
         ref_model=reference,
         peft_config=adapter,
         processing_class=tokenizer,
-        train_dataset=to_trl(job.triples, chat),
-        eval_dataset=to_trl(job.validation, chat) if job.validation else None,
+        train_dataset=_for_all(to_trl(job.triples, chat), shared / "triples"),
+        eval_dataset=(
+            _for_all(to_trl(job.validation, chat), shared / "validation")
+            if job.validation
+            else None
+        ),
         callbacks=list(callbacks),
         options=job.options,
     )
+
+
+def _for_all(dataset: Dataset, place: Path) -> Dataset:
+    """`dataset`, which several processes read from `place`: a folder that all of them see.
+
+    Beside it the main one writes the reference's log-probabilities; of rows in memory, each process
+    would look for them in a temporary folder of its own.
+    """
+    if processes() == 1:
+        return dataset
+    from_main(lambda: dataset.save_to_disk(place))
+    return type(dataset).load_from_disk(place)
 
 
 def policy_and_reference(

@@ -18,7 +18,8 @@ from transformers import PrinterCallback, TrainerCallback
 from ..common.made_from import MadeFrom, write_record
 from ..common.profile import Profile
 from ..common.progress import progress
-from ..lm.trl_compat import is_whole_checkpoint, last_checkpoint, train_in_float32
+from ..common.ranks import anywhere, from_main, is_main, wait_for_everyone
+from ..lm.trl_compat import is_sharded, is_whole_checkpoint, last_checkpoint, train_in_float32
 from .run import CHECKPOINTS
 
 
@@ -29,17 +30,27 @@ def run_training(
 
     Goes on from the last whole checkpoint in `folder`, which `finished_run` has seen to be of the
     same run. Ctrl-C ends the step, saves a checkpoint and raises KeyboardInterrupt.
+
+    Several processes may train together (see `common.ranks`), each with the whole model: raises
+    ValueError where a launcher shards it.
     """
+    if is_sharded(trainer):
+        raise ValueError(
+            "FSDP or DeepSpeed shards the weights over processes, and what one of them saved here "
+            "would not be whole: start with torchrun, or export the run and train it with "
+            "`trl dpo` (python -m coursekit export)"
+        )
     if profile.four_bit:
         train_in_float32(trainer.model)
-    checkpoint = last_whole_checkpoint(folder / CHECKPOINTS)
-    write_record(folder / CHECKPOINTS, made_from)
+    checkpoint = from_main(lambda: last_whole_checkpoint(folder / CHECKPOINTS))
+    from_main(lambda: write_record(folder / CHECKPOINTS, made_from))
     stop = StopAtStepEnd()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressLine(label))
+    trainer.add_callback(ProgressLine(label if is_main() else None))
     trainer.add_callback(stop)
     with stop.listening():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    wait_for_everyone()  # each writes its part of a checkpoint, and the main one tidies up
     if stop.asked:
         done, total = trainer.state.global_step, trainer.state.max_steps
         raise KeyboardInterrupt(
@@ -59,11 +70,15 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 
 class StopAtStepEnd(TrainerCallback):
-    """Ends training at the end of the step in which Ctrl-C (or the kernel's stop) is pressed."""
+    """Ends training at the end of the step in which Ctrl-C (or the kernel's stop) is pressed.
+
+    Of several processes the one that hears it in this step stops all: alone it would wait for them.
+    """
 
     asked = False
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.asked = anywhere(self.asked)
         if self.asked:
             control.should_save = control.should_training_stop = True
 
@@ -86,9 +101,9 @@ class StopAtStepEnd(TrainerCallback):
 
 
 class ProgressLine(TrainerCallback):
-    """Steps done, time left and the last loss, in one line called `label`."""
+    """Steps done, time left and the last loss, in one line called `label`; no label, no line."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str | None) -> None:
         self.label = label
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:

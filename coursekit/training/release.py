@@ -212,13 +212,19 @@ def _one_adapter(base: str | Path, adapters: list[Path], profile: Profile, folde
 
 
 def _record(adapter: Path) -> dict[str, Any]:
-    """What the run that trained the adapter says it was made from; nothing where it says none."""
+    """What the run that trained the adapter says it was made from; nothing where it says none.
+
+    Its notes name the base model by its place on this machine; here that is its public name.
+    """
     from .run import load_run
 
     try:
-        return load_run(adapter).made_from
+        record = load_run(adapter).made_from
     except (FileNotFoundError, ValueError):  # not trained here, or the record is damaged
         return {}
+    if base := record.get("notes", {}).get("base model"):
+        record = {**record, "notes": {**record["notes"], "base model": _public_name(base)}}
+    return record
 
 
 def assert_whole(folder: str | Path) -> None:

@@ -6,7 +6,6 @@ al. 2023, arXiv:2305.18290, equation 5, without the part that depends on the pro
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..common.made_from import only_here
+from ..common.made_from import MadeFrom
 from ..common.profile import Profile, TrainingSettings
 from ..common.prompts import Prompt, prompt_key
 from ..common.quiet import quiet
+from ..common.ranks import from_main, only_this_run, processes
 from ..common.statistics import Estimate, bootstrap_mean
 from ..evaluation.judges.judge import Winner, identity_of, source_of
 from ..lm.identity import loaded_identity, model_identity
@@ -30,7 +30,7 @@ from ..preferences import check_triples, to_trl
 from .arguments import lora_config, run_arguments, validation_arguments
 from .loop import run_training
 from .rows import Rows, check_rows_fit, rows_record
-from .run import TrainingRun, close_run, finished_run, is_finished
+from .run import CHECKPOINTS, TrainingRun, close_run, finished_run, is_finished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ def train_reward_model(
     """
     triples = check_triples(triples)
     settings, folder = settings or profile.dpo, Path(folder)
-    with only_here(folder), quiet(), tempfile.TemporaryDirectory() as start:
+    with only_this_run(folder), quiet():
         tokenizer = load_tokenizer(sft, profile)
         made_from = {
             "stage": "reward model",
@@ -72,26 +72,32 @@ def train_reward_model(
             "settings": asdict(settings),
             "seed": seed,
         }
-        if run := finished_run(folder, made_from):
+        if run := from_main(lambda: finished_run(folder, made_from)):
             return run
-        model = _with_scalar_head(sft, start, tokenizer, replace(profile, four_bit=False), seed)
+        start, whole = folder / CHECKPOINTS / "start", replace(profile, four_bit=False)
+        model = _with_scalar_head(sft, start, tokenizer, whole, seed)
         for rows in (triples, validation or []):
             check_rows_fit(model, tokenizer, rows, ("chosen", "rejected"), settings.max_length)
         options = run_arguments(settings, profile, folder, seed)
         trainer = _reward_trainer(model, tokenizer, triples, validation, settings, options)
         run_training(trainer, "reward model", profile, folder, made_from)
-        trained = bare_model(trainer)
-        whole = merge_adapter(trained) if is_adapted(trained) else trained
-        whole.save_pretrained(folder)
-        return close_run(trainer, tokenizer, folder, made_from)
+        return from_main(lambda: _save_whole(trainer, tokenizer, folder, made_from))
+
+
+def _save_whole(trainer: Any, tokenizer: Any, folder: Path, made_from: MadeFrom) -> TrainingRun:
+    trained = bare_model(trainer)
+    whole = merge_adapter(trained) if is_adapted(trained) else trained
+    whole.save_pretrained(folder)
+    return close_run(trainer, tokenizer, folder, made_from)
 
 
 def _with_scalar_head(
-    sft: str | Path, start: str, tokenizer: PreTrainedTokenizerBase, profile: Profile, seed: int
+    sft: str | Path, start: Path, tokenizer: PreTrainedTokenizerBase, profile: Profile, seed: int
 ) -> PreTrainedModel:
     """The SFT model, its adapter merged, with one number for the last token: the reward.
 
-    start: a folder for the model to come from; with each checkpoint peft looks there again.
+    start: a folder for the model to come from; with each checkpoint peft looks there again, and
+    several processes read what one of them has written.
     seed: of the new head's weights.
     """
     from transformers import AutoModelForSequenceClassification
@@ -99,7 +105,7 @@ def _with_scalar_head(
     sft_model = load_model(sft, profile)
     if adapter_config(sft):
         sft_model = merge_adapter(sft_model)
-    sft_model.save_pretrained(start)
+    from_main(lambda: sft_model.save_pretrained(start))
     torch.manual_seed(seed)
     with _errors_alone():
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -138,10 +144,10 @@ def _reward_trainer(
     from trl import RewardConfig, RewardTrainer
 
     chat = bool(tokenizer.chat_template)
-    options = options | validation_arguments(len(validation or ()), settings.batch_size)
+    held = validation_arguments(len(validation or ()), settings.batch_size, processes())
     return RewardTrainer(
         model=model,
-        args=RewardConfig(**options),
+        args=RewardConfig(**options | held),
         train_dataset=to_trl(triples, chat),
         eval_dataset=to_trl(validation, chat) if validation else None,
         processing_class=tokenizer,

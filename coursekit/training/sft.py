@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.files import save_jsonl
-from ..common.made_from import fingerprint, only_here
+from ..common.made_from import fingerprint
 from ..common.profile import Profile, TrainingSettings
 from ..common.quiet import quiet
+from ..common.ranks import from_main, only_this_run
 from ..lm.identity import model_identity
 from ..lm.loading import load_model, load_tokenizer
 from ..lm.trl_compat import score_labels_alone
@@ -42,7 +43,7 @@ def train_sft(
     if not demonstrations:
         raise ValueError("no demonstrations: SFT needs rows with a prompt and a response")
     settings, folder = settings or profile.sft, Path(folder)
-    with only_here(folder):
+    with only_this_run(folder):
         tokenizer = load_tokenizer(base, profile)  # also fetches what tells a hub model's commit
         made_from = {
             "stage": "SFT",
@@ -52,13 +53,14 @@ def train_sft(
             "settings": asdict(settings),
             "seed": seed,
         }
-        if run := finished_run(folder, made_from):
+        if run := from_main(lambda: finished_run(folder, made_from)):
             return run
         trainer = _sft_trainer(base, tokenizer, demonstrations, folder, profile, settings, seed)
         run_training(trainer, "SFT", profile, folder, made_from)
-        asked = ({"prompt": row["prompt"]} for row in demonstrations[:PROBES])
-        save_jsonl(asked, asked_path(folder))
-        return save_run(trainer, tokenizer, folder, made_from, base, profile.artifacts)
+        asked = [{"prompt": row["prompt"]} for row in demonstrations[:PROBES]]
+        from_main(lambda: save_jsonl(asked, asked_path(folder)))
+        parts = trainer, tokenizer, folder, made_from, base, profile.artifacts
+        return from_main(lambda: save_run(*parts))
 
 
 def _sft_trainer(

@@ -43,6 +43,8 @@ class WinRateCallback(TrainerCallback):
         from ..evaluation import win_rate
         from ..lm.generation import generate
 
+        if not state.is_world_process_zero:  # of several processes, one asks and pays
+            return
         every = max(1, round(state.max_steps / self.times))
         if state.global_step % every and state.global_step != state.max_steps:
             return

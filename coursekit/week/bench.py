@@ -24,6 +24,8 @@ import torch
 from ..common.profile import Profile, load_profile
 from ..tasks import load_task
 from ..workspace import Workspace
+from .bench_rows import print_table
+from .cell_bench import print_cells
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,7 +39,19 @@ def main() -> None:
         "--model", help="base model to measure in place of the profile's (a folder)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="repetitions (default 5)")
+    parser.add_argument(
+        "--rows", type=int, help="measure reading, audit and split of so many rows instead"
+    )
+    parser.add_argument("--short", action="store_true", help="with --rows: rows of one line")
+    parser.add_argument("--cells", action="store_true", help="only the cells' times, no measuring")
+    parser.add_argument("--fresh", action="store_true", help="execute the notebooks for them")
     options = parser.parse_args()
+    if options.rows:
+        print_table(options.rows, options.short)
+        return
+    print_cells(options.fresh)
+    if options.cells:
+        return
     profile = load_profile()
     if options.model:
         profile = replace(profile, base_model=options.model)

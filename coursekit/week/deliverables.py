@@ -172,8 +172,8 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
         "runs": ("session B, sections 2, 6, 8 and 9", lambda: _runs(runs)),
         "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
         "three-way evaluation": ("session C", lambda: _evaluation(workspace)),
-        "reflection": ("session C, section 10", lambda: _reflection(runs)),
-        "release": ("session C, section 10", lambda: _release(runs)),
+        "reflection": ("session C, section 11", lambda: _reflection(runs)),
+        "release": ("session C, section 11", lambda: _release(runs)),
     }
     lines = []
     for name, (where, check) in checks.items():

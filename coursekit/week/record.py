@@ -18,19 +18,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..common.made_from import fingerprint, plain, versions
 from ..common.statistics import Estimate
 from ..workspace import Workspace
+from .gallery import RECORDED_RUNS, flipped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Made = TypeVar("Made")
-WEEKS = Path(__file__).resolve().parents[1] / "tasks" / "triage" / "recorded_weeks"
+WEEKS = RECORDED_RUNS.parent / "recorded_weeks"
 CURVES = ("step", "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
 SHUFFLED = "SFT+DPO, labels at random"
 GREEDY = {"SFT": "SFT, greedy", "SFT+DPO": "SFT+DPO, greedy"}
@@ -79,7 +80,8 @@ def load_week(week: str | Path) -> RecordedWeek:
 def controls(week: RecordedWeek) -> pd.DataFrame:
     """What else could explain that SFT+DPO beats SFT? A line a comparison, judged by the truth.
 
-    Columns: `against`, `win rate`, `low`, `high`.
+    Columns: `against`, `win rate`, `low`, `high`. Without the control that is trained, where the
+    record was made without it.
     """
     import pandas as pd
 
@@ -95,6 +97,8 @@ def controls(week: RecordedWeek) -> pd.DataFrame:
         (GREEDY["SFT"], "SFT"),
         (GREEDY["SFT+DPO"], GREEDY["SFT"]),
     ):
+        if candidate not in week.answers:
+            continue
         won = win_rate(week.rows, week.answers[candidate], week.answers[baseline], judge).estimate
         lines.append(
             {"model": candidate, "against": baseline}
@@ -107,16 +111,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--title", help="what the model is, for readers (default: its name)")
     parser.add_argument("--out", type=Path, help="the file (default: week.json beside the runs)")
+    parser.add_argument("--quick", action="store_true", help="without DPO on labels at random")
     options = parser.parse_args()
     try:
         workspace = Workspace()
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
     title = options.title or Path(workspace.profile.base_model).name
-    week = record_week(workspace, title)
     path = options.out or workspace.folder / "week.json"
-    path.write_text(json.dumps(asdict(week), indent=1) + "\n", encoding="utf-8")
+    week = record_week(workspace, title)
+    _save(week, path)
+    if not options.quick:
+        _save(with_control(workspace, week), path)
     print(path)
+
+
+def _save(week: RecordedWeek, path: Path) -> None:
+    path.write_text(json.dumps(asdict(week), indent=1) + "\n", encoding="utf-8")
 
 
 def record_week(workspace: Workspace, title: str) -> RecordedWeek:
@@ -131,7 +142,6 @@ def record_week(workspace: Workspace, title: str) -> RecordedWeek:
     models["SFT"] = costs.of("SFT", workspace.sft)
     costs.of("preference pairs", workspace.pairs)
     models["SFT+DPO"] = costs.of("DPO", workspace.dpo)
-    models[SHUFFLED] = costs.of("control: DPO on labels at random", lambda: _shuffled(workspace))
     rows = workspace.rows("evaluation")
     answers = costs.of("answers", lambda: workspace.answers(models, rows))
     coolest = {GREEDY[name]: models[name] for name in GREEDY}
@@ -149,10 +159,25 @@ def record_week(workspace: Workspace, title: str) -> RecordedWeek:
         costs=costs.noted,
         counts=_counts(workspace),
         audit=_audit(workspace),
-        curves={name: curve_of(models[name]) for name in ("SFT", "SFT+DPO", SHUFFLED)},
+        curves={name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")},
         rows=rows,
         answers=answers,
         kl=kl,
+    )
+
+
+def with_control(workspace: Workspace, week: RecordedWeek) -> RecordedWeek:
+    """The record with a model that was trained as SFT+DPO was, on labels at random."""
+    costs = Costs(workspace)
+    folder = costs.of("control: DPO on labels at random", lambda: _shuffled(workspace))
+    answers = costs.of(
+        "control: its answers", lambda: workspace.answers({SHUFFLED: folder}, week.rows)
+    )
+    return replace(
+        week,
+        costs=costs.noted,
+        curves={**week.curves, SHUFFLED: curve_of(folder)},
+        answers={**week.answers, **answers},
     )
 
 
@@ -227,7 +252,6 @@ def _shuffled(workspace: Workspace) -> Path:
     same. The validation triples keep their labels.
     """
     from ..training import train_dpo
-    from .gallery import flipped
 
     train, held = workspace.triples()
     train, _ = flipped(0.5)(train, held, random.Random(workspace.seed))
@@ -301,9 +325,15 @@ def _audit(workspace: Workspace) -> list[str]:
 
 
 def curve_of(folder: str | Path) -> list[dict[str, float]]:
-    """What was logged at each step, and where validation was measured that as `held/...`."""
-    from ..training import load_run
+    """What was logged at each step, and where validation was measured that as `held/...`.
 
+    Nothing for a model that no run has left there.
+    """
+    from ..training import load_run
+    from ..training.run import is_finished
+
+    if not is_finished(folder):
+        return []
     curve = []
     for entry in load_run(folder).history:
         held = {

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -27,17 +28,13 @@ from nbconvert import HTMLExporter
 
 from ..common.profile import ROOT
 from ..workspace import Workspace
+from .saved import tidy
 
 NOTEBOOKS = ROOT / "notebooks"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--in-place",
-        action="store_true",
-        help="write the outputs into the notebooks themselves (for instructors)",
-    )
     parser.add_argument("--only", default="", help="run the notebooks whose names begin so")
     options = parser.parse_args()
     os.environ["COURSE_DIARY"] = "off"  # no learner works here: nothing of theirs is shown or kept
@@ -51,9 +48,9 @@ def main() -> int:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)  # the sessions link to it
     for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
-        target = (NOTEBOOKS if options.in_place else folder) / f"{source.stem}.ipynb"
-        if not run_notebook(source, target, folder / f"{source.stem}.html"):
+        if not run_notebook(source, folder):
             return 1
     print(f"Notebooks to read: {folder}")
     if table := _table(workspace):
@@ -74,15 +71,45 @@ def _table(workspace: Workspace) -> str:
     return f"{text}\nunfinished: {why}: run session C again" if why else text
 
 
-def run_notebook(source: Path, target: Path, page: Path) -> bool:
-    """Execute the percent-format `source` in a fresh kernel; write `target` and the HTML `page`.
+def run_notebook(source: Path, folder: Path) -> bool:
+    """Execute the percent-format `source`; write notebook and HTML page into `folder`.
 
     What was executed is written even if a cell fails or the run is stopped. Returns whether it ran
     through.
     """
+    notebook = jupytext.read(source)
+    target = folder / f"{source.stem}.ipynb"
+    try:
+        failed = execute(notebook, source.stem)
+    finally:
+        tidy(notebook)
+        nbformat.write(notebook, target)
+        html, _ = HTMLExporter().from_notebook_node(with_mathml(notebook))
+        target.with_suffix(".html").write_text(html, encoding="utf-8")
+    if failed:
+        print(f"\n{failed}\nThe notebook as far as it ran: {target}", file=sys.stderr)
+    return failed is None
+
+
+def execute(
+    notebook: nbformat.NotebookNode,
+    name: str,
+    folder: Path = NOTEBOOKS,
+    env: dict[str, str] | None = None,
+    keep_going: bool = False,
+) -> Exception | str | None:
+    """Execute `notebook`, in place, in a fresh kernel; say how far it is and how long it took.
+
+    Args:
+        name: what the line of progress calls it.
+        folder: where the kernel runs.
+        env: the kernel's environment; without, this process's.
+        keep_going: whether the cells after one that fails are executed too.
+
+    Returns what failed. Raises KeyboardInterrupt if the kernel was stopped.
+    """
     # To be told to stop (`kill`, systemd, docker) is Ctrl-C. The client sets both anew in the end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    notebook = jupytext.read(source)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     done = 0
     start = time.monotonic()
@@ -92,37 +119,35 @@ def run_notebook(source: Path, target: Path, page: Path) -> bool:
         done += cell.cell_type == "code"
         if sys.stdout.isatty():
             seconds = time.monotonic() - start
-            print(f"\r{source.stem}: cell {done} of {cells}, {seconds:.0f} s", end="", flush=True)
+            print(f"\r{name}: cell {done} of {cells}, {seconds:.0f} s", end="", flush=True)
 
     client = NotebookClient(
         notebook,
         timeout=None,
         kernel_name="python3",
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        resources={"metadata": {"path": str(folder)}},
         on_cell_start=show,
+        allow_errors=keep_going,
         extra_arguments=["--log-level=CRITICAL"],  # no warning that a local kernel is local
     )
-    failed = None
+    failed = _failure(lambda: client.execute(env=dict(os.environ) if env is None else env))
+    result = "failed" if failed else f"{done} cells"
+    print(f"\r{name}: {result} in {time.monotonic() - start:.0f} s", flush=True)
+    return failed
+
+
+def _failure(execute: Callable[[], object]) -> Exception | str | None:
+    """What goes wrong in `execute`; KeyboardInterrupt if the kernel is stopped."""
     try:
-        client.execute()
+        execute()
     except CellExecutionError as error:
-        failed = error
+        return error
     except (DeadKernelError, AssertionError, asyncio.CancelledError) as error:
         # Ctrl-C: nbclient ends the kernel, and then stumbles over its absence.
         raise KeyboardInterrupt from error
     except RuntimeError as error:  # before the first cell
-        failed = f"The kernel does not start: {error}. Delete .venv (or COURSE_VENV) and run again."
-    finally:
-        _tidy(notebook)
-        nbformat.write(notebook, target)
-        html, _ = HTMLExporter().from_notebook_node(with_mathml(notebook))
-        page.write_text(html, encoding="utf-8")
-    seconds = time.monotonic() - start
-    result = "failed" if failed else f"{done} cells"
-    print(f"\r{source.stem}: {result} in {seconds:.0f} s", flush=True)
-    if failed:
-        print(f"\n{failed}\nThe notebook as far as it ran: {target}", file=sys.stderr)
-    return failed is None
+        return f"The kernel does not start: {error}. Delete .venv (or COURSE_VENV) and run again."
+    return None
 
 
 def with_mathml(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -144,22 +169,18 @@ def with_mathml(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return result
 
 
-def _tidy(notebook: nbformat.NotebookNode) -> None:
-    """Remove what makes every run differ or needs a live kernel: timings, views of widgets."""
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-
-
-if __name__ == "__main__":
+def or_stopped(main: Callable[[], int]) -> int:
+    """Run `main`; if its kernel is stopped, say so and give 130, as shells do."""
     try:
-        sys.exit(main())
+        return main()
     except KeyboardInterrupt:
         print(
             "\nThe notebook's kernel has stopped: by Ctrl-C, or because memory ran out. What was "
             "finished is kept. Run the same command again.",
             file=sys.stderr,
         )
-        sys.exit(130)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(or_stopped(main))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import httpx2  # the client in both SDKs
@@ -19,14 +19,17 @@ Result = TypeVar("Result")
 LARGEST_REPLY = 2**20  # bytes; an answer has some hundred
 LARGEST_BATCH = 2**28
 BATCH_SECONDS = 600.0  # to send or fetch a batch
+LOOK_UP = 0.2  # seconds: how often one who waits sees whether to stop
 
 
 class TooMuch(Exception):
     """A reply larger than any answer, or compressed although we asked for a plain one."""
 
 
-def in_time(call: Callable[[], Result], seconds: float) -> Result:
-    """`call()`, or TimeoutError after `seconds`, whatever it waits for.
+def in_time(
+    call: Callable[[], Result], seconds: float, stopped: threading.Event | None = None
+) -> Result:
+    """`call()`, or TimeoutError after `seconds`, whatever it waits for; or once `stopped` is set.
 
     It goes on in a thread that nobody waits for; `client` sees that it does not read for ever.
     """
@@ -39,7 +42,11 @@ def in_time(call: Callable[[], Result], seconds: float) -> Result:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return future.result(timeout=seconds)
+    until = time.monotonic() + seconds
+    while stopped and not future.done() and not stopped.is_set() and time.monotonic() < until:
+        wait([future], timeout=LOOK_UP)
+    # Stopped, and not there: no time is left to it.
+    return future.result(timeout=0 if stopped else seconds)
 
 
 def client(sdk: Any, seconds: float) -> Any:

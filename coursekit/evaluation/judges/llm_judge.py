@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 from ...common.progress import progress
 from ...tasks.rubric import Rubric
 from .judge import Winner, identity_of
+from .pacing import Limiter, as_they_come
 from .providers import Provider, Refused, Reply, Request, Transient, Unusable, check_dollars
 from .questions import InvalidAnswer, Question, answer_schema, build_prompt, parse_answer
 from .store import KeptAnswer, VerdictStore
@@ -24,7 +22,6 @@ CHARACTERS_A_TOKEN = 2.5
 # What providers wrap around a request, the schema in words included, at most.
 WRAPPING_TOKENS = 1000
 BATCH_SHARE = 0.5  # of the price, through a batch interface
-LONGEST_WAIT = 60.0  # seconds; a server that asks for more is asked again then
 LOOK_AGAIN = 0.2  # seconds, for the answer that another thread or process is waiting for
 INVALID_IN_A_ROW = 20  # questions; more say that the judge cannot answer at all
 
@@ -109,7 +106,7 @@ class LLMJudge:
         self.attempts, self.asks = attempts, asks
         self.expected_output, self.max_tokens = expected_output, max_tokens
         self.spent = 0.0  # dollars, by this object
-        self._limiter = _Limiter(requests_a_minute)
+        self._limiter = Limiter(requests_a_minute)
         self._lock = threading.Lock()
         self._invalid_in_a_row = 0
         self._stopped = threading.Event()  # Ctrl-C: threads that wait stop waiting
@@ -201,30 +198,9 @@ class LLMJudge:
         return cost
 
     def _side_by_side(self, questions: Sequence[Question], label: str | None) -> None:
-        waiting_list = iter(questions)
-        pool = ThreadPoolExecutor(self.concurrency)
-        under_way: set[Future] = set()
-        try:
-            with progress(label, len(questions), "questions") as advance:
-                while True:
-                    # Only as many as are asked at once: Ctrl-C waits for these, and no more.
-                    while len(under_way) < self.concurrency:
-                        question = next(waiting_list, None)
-                        if question is None:
-                            break
-                        under_way.add(pool.submit(self.ask, question))
-                    if not under_way:
-                        return
-                    done, under_way = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                    advance(len(done), f"(${self.spent:.2f} so far)")
-        except BaseException:
-            self._stopped.set()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._stopped.clear()
+        with progress(label, len(questions), "questions") as advance:
+            for answered in as_they_come(self.ask, questions, self.concurrency, self._stopped):
+                advance(len(answered), f"(${self.spent:.2f} so far)")
 
     def _ask_now(self, question: Question, request: Request) -> KeptAnswer:
         """Ask a question that was claimed, and keep the verdict."""
@@ -264,7 +240,7 @@ class LLMJudge:
                     paid.pop()
                     failed += 1
                 times = failed + len(paid)
-                wait = self._backoff(error, times)
+                wait = self._limiter.backoff(error, times)
                 cause = f"{error}, {times} times" if times > 1 else str(error)
                 continue
             paid[-1] = _counted(reply, paid[-1])
@@ -273,14 +249,6 @@ class LLMJudge:
                 return verdict
             wait, cause = 0.0, verdict.cause
         return KeptAnswer(None, cause=cause)
-
-    def _backoff(self, error: Transient, tries: int) -> float:
-        """Seconds to wait before a server is asked again that has failed so often."""
-        if error.wait is None:
-            return min(0.5 * 2 ** (tries - 1), 30.0) * random.uniform(0.5, 1.0)
-        # What one call was told holds for all: they share the server's limit.
-        self._limiter.pause(min(error.wait, LONGEST_WAIT))
-        return 0.0
 
     def _pause(self, seconds: float) -> None:
         if self._stopped.wait(max(0.0, seconds)):
@@ -497,7 +465,7 @@ class LLMJudge:
             except Transient as error:
                 if attempt == self.attempts or (error.billed and not twice):
                     raise
-                self._pause(self._backoff(error, attempt))
+                self._pause(self._limiter.backoff(error, attempt))
                 self._pause(self._limiter.turn())
         raise AssertionError("attempts is at least 1")
 
@@ -522,26 +490,6 @@ def _counted(reply: Reply, most: Tokens) -> Tokens:
 
 def _sum(paid: Sequence[Tokens]) -> Tokens:
     return sum(given for given, _ in paid), sum(returned for _, returned in paid)
-
-
-class _Limiter:
-    """Lets calls pass at an even pace, and none during a pause that the server asked for."""
-
-    def __init__(self, a_minute: float | None) -> None:
-        self._gap = 60.0 / a_minute if a_minute else 0.0
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def turn(self) -> float:
-        """Seconds to wait for one's turn."""
-        with self._lock:
-            turn = max(time.monotonic(), self._next)
-            self._next = turn + self._gap
-        return turn - time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
 
 
 def pair_questions(items: Iterable[tuple[Mapping[str, Any], str, str]]) -> list[Question]:

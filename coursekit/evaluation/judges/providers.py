@@ -7,6 +7,7 @@ and what it may cost is decided in one place (`llm_judge`), for both alike.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -112,23 +113,21 @@ class AnthropicProvider:
         effort: str | None = "low",
         price: tuple[float, float] | None = None,
     ) -> None:
-        sdk = _sdk("anthropic")
+        sdk = sdk_of("anthropic")
         self.model, self._timeout = model, timeout
         self.price = PRICES.get(model) if price is None else check_price(price)
         self._effort = {"effort": effort} if effort else {}
         self._key = key or find_key("ANTHROPIC_API_KEY")
-        self._client = _client(sdk, sdk.Anthropic, self._key, base_url, timeout)
+        self._client = client_of(sdk, sdk.Anthropic, self._key, base_url, timeout)
         self.identity = [self.name, model, str(self._client.base_url), effort or ""]
 
     def ask(self, request: Request) -> Reply:
         create = self._client.messages.create
-        return _guarded(
-            lambda: self._reply(create(**self._body(request))), self._key, self._timeout
-        )
+        return guarded(lambda: self._reply(create(**self._body(request))), self._key, self._timeout)
 
     def submit(self, requests: Sequence[Request]) -> str:
         bodies = [{"custom_id": item.key, "params": self._body(item)} for item in requests]
-        return _guarded(lambda: self._client.messages.batches.create(requests=bodies).id, self._key)
+        return guarded(lambda: self._client.messages.batches.create(requests=bodies).id, self._key)
 
     def collect(self, batch: str) -> Collected | None:
         def results() -> Collected | None:
@@ -137,7 +136,7 @@ class AnthropicProvider:
                 return None
             return {line.custom_id: self._result(line.result) for line in batches.results(batch)}
 
-        return _guarded(results, self._key)
+        return guarded(results, self._key)
 
     def _result(self, result: Any) -> Reply | Transient | Refused:
         if result.type == "succeeded":
@@ -184,18 +183,16 @@ class OpenAIProvider:
         timeout: float = 60.0,
         price: tuple[float, float] | None = None,
     ) -> None:
-        sdk = _sdk("openai")
+        sdk = sdk_of("openai")
         self.model, self._timeout = model, timeout
         self.price = PRICES.get(model) if price is None else check_price(price)
         self._key = key or find_key("OPENAI_API_KEY")
-        self._client = _client(sdk, sdk.OpenAI, self._key, base_url, timeout)
+        self._client = client_of(sdk, sdk.OpenAI, self._key, base_url, timeout)
         self.identity = [self.name, model, str(self._client.base_url)]
 
     def ask(self, request: Request) -> Reply:
         create = self._client.chat.completions.create
-        return _guarded(
-            lambda: self._reply(create(**self._body(request))), self._key, self._timeout
-        )
+        return guarded(lambda: self._reply(create(**self._body(request))), self._key, self._timeout)
 
     def submit(self, requests: Sequence[Request]) -> str:
         import json
@@ -217,7 +214,7 @@ class OpenAIProvider:
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             ).id
 
-        return _guarded(send, self._key)
+        return guarded(send, self._key)
 
     def collect(self, batch: str) -> Collected | None:
         import json
@@ -234,7 +231,7 @@ class OpenAIProvider:
                     replies[item["custom_id"]] = self._result(item.get("response") or {})
             return replies
 
-        return _guarded(results, self._key)
+        return guarded(results, self._key)
 
     def _result(self, response: dict[str, Any]) -> Reply | Transient | Refused:
         from openai.types.chat import ChatCompletion
@@ -284,21 +281,30 @@ def _usage(reply: Any, *names: str) -> list[Any]:
     return [getattr(getattr(reply, "usage", None), name, None) for name in names]
 
 
-def _sdk(name: str) -> Any:
+def sdk_of(name: str) -> Any:
     import importlib
 
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"a judge by {name} needs its SDK, an optional extra: pip install {name}"
+            f"to ask a server by {name}'s protocol needs its SDK, an optional extra: "
+            f"pip install {name}"
         ) from error
 
 
-def _client(sdk: Any, kind: type, key: Key, base_url: str | None, timeout: float) -> Any:
-    """An SDK's client of this kind, within our limits. Asking again is the judge's to decide."""
+def client_of(sdk: Any, kind: type, key: Key, base_url: str | None, timeout: float) -> Any:
+    """An SDK's client of this kind, within our limits. Asking again is the caller's to decide.
+
+    Raises ImportError for an SDK (Colab's, for one) whose client is older than our limits know.
+    """
     from . import limits
 
+    if not issubclass(sdk.DefaultHttpxClient, limits.httpx2.Client):
+        raise ImportError(
+            f"{sdk.__name__} {sdk.__version__} is older than the course's (see the README, Choose "
+            f"your judge): pip install --upgrade {sdk.__name__}, then restart"
+        )
     return kind(
         api_key=key.reveal(),
         base_url=base_url,
@@ -322,16 +328,18 @@ def check_price(price: tuple[float, float]) -> tuple[float, float]:
     return check_dollars(what, a_million_in), check_dollars(what, a_million_out)
 
 
-def _guarded(call: Any, key: Key, seconds: float | None = None) -> Any:
+def guarded(
+    call: Any, key: Key, seconds: float | None = None, stopped: threading.Event | None = None
+) -> Any:
     """`call()`, with whatever either SDK raises put into one of three kinds, without the key.
 
-    seconds: that it may take in all; a batch's without. `from None`: the SDK's errors hold the
-    request, and with it the key.
+    seconds: that it may take in all; a batch's without. stopped: is waited for no longer when this
+    is set. `from None`: the SDK's errors hold the request, and with it the key.
     """
     from . import limits
 
     try:
-        return limits.in_time(call, limits.BATCH_SECONDS if seconds is None else seconds)
+        return limits.in_time(call, limits.BATCH_SECONDS if seconds is None else seconds, stopped)
     except (Transient, Refused, Unusable):
         raise
     except Exception as error:  # both SDKs', the network's, or a reply of another form

@@ -696,30 +696,31 @@ QUIZ = [
     (
         "KTO against DPO: when?",
         "KTO learns from single responses marked good or bad, which is what products collect; "
-        "DPO needs two responses to the same prompt. Given pairs, neither is the better one in "
+        "DPO needs two responses to the same prompt. Given pairs, neither is better in "
         "general: KTO's authors (arXiv:2402.01306) find that it matches or exceeds DPO, and "
-        "expect DPO ahead only where preferences hold little noise and few contradictions "
-        "(section 4.4).",
+        "expect DPO to be ahead only where preferences hold little noise and few "
+        "contradictions (section 4.4).",
     ),
     (
         "What does a failing run look like?",
-        "Not like a small gap, mostly: the gap grows, and KL, entropy, length or the answers "
-        "tell. The gallery above has one for each.",
+        "Mostly it does not show a small gap. The gap grows, and KL, entropy, length or the "
+        "answers show that something is wrong. The gallery above has an example of each.",
     ),
     (
         "What does ORPO change?",
-        "No reference and no separate SFT: the SFT loss on the chosen response plus a term for "
-        "the odds ratio, on length-normalised likelihoods.",
+        "It needs no reference and no separate SFT stage. Its loss is the SFT loss on the chosen "
+        "response plus a term for the odds ratio, on length-normalised likelihoods.",
     ),
     (
         "How would you build preference data for a regulated domain?",
-        "Written rubric first, by those who answer for it; prompts from real use, cleared; two "
-        "annotators and their kappa; both orders; ties kept; an audit for length and position; "
-        "provenance of every pair; a held-out set that nobody trains on; a data card.",
+        "First a written rubric, by those who answer for it. Then prompts from real use that "
+        "are cleared for it; two annotators and their kappa; both orders; ties kept; an audit "
+        "for length and position; the provenance of every pair; a held-out set that nobody "
+        "trains on; a data card.",
     ),
     (
         "Your win rate is 58 % on 50 prompts. What do you say?",
-        "That the interval reaches from about 44 to 72 %: nothing is shown yet. Ask as many "
+        "That the interval reaches from about 44 to 72 %, so nothing is shown yet. Ask as many "
         "prompts as a power calculation says, or look for a larger effect.",
     ),
 ]

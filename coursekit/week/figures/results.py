@@ -448,12 +448,14 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
             for (model, curves), colour in zip(
                 weeks.items(), (BLUE, VERMILION, GREEN), strict=False
             ):
+                if not curves[stage]:
+                    continue  # a model that came as it is
                 entries = pd.DataFrame(curves[stage])
                 share = entries["step"] / entries["step"].max()
                 values = entries[name].dropna()
                 smooth = values.rolling(max(1, len(values) // 10), min_periods=1).mean()
                 axes.plot(share[values.index], smooth, color=colour, label=model)
-                if (held := name.replace("rewards/", "held/")) in entries:
+                if (held := name.replace("rewards/", "held/")) != name and held in entries:
                     axes.plot(share, entries[held], "o", color=colour, markersize=5)
             axes.set(xlabel="share of the steps", title=label)
         row[0].legend()
