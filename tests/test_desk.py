@@ -229,14 +229,14 @@ def test_a_file_is_linked_from_where_the_notebook_is(monkeypatch, tmp_path):
     from coursekit.week.widgets import file_link
 
     monkeypatch.chdir(ROOT / "tests")
+    monkeypatch.setenv("COURSE_DIARY", "")
     link = as_link(ROOT / "artifacts" / "a <b> c.md")
     assert link == '<a href="../artifacts/a%20%3Cb%3E%20c.md">a &lt;b&gt; c.md</a>'
-    assert file_link(ROOT / "a.md", "the <card>").data == (
-        'the &lt;card&gt;: <a href="../a.md">a.md</a>'
-    )
-    assert as_link(tmp_path / "x.md") == "<code>x.md</code>"  # in saved outputs there is no path
-    monkeypatch.setenv("COURSE_DIARY", "")
+    linked = file_link(ROOT / "a.md", "the <card>").data
+    assert linked == 'the &lt;card&gt;: <a href="../a.md">a.md</a>'
     assert as_link(tmp_path / "x.md") == f"<code>{tmp_path / 'x.md'}</code>"  # not served
+    monkeypatch.setenv("COURSE_DIARY", "off")  # saved outputs are read where there is no such file
+    assert as_link(tmp_path / "x.md") == as_link(ROOT / "x.md") == "<code>x.md</code>"
 
 
 # The diary.

@@ -53,11 +53,12 @@ def as_link(path: Path, text: str = "") -> str:
     """HTML of a link to a file, relative to the working folder: JupyterLab opens it from there.
 
     Of a file outside the course's folder, which JupyterLab does not serve, the path is given; where
-    no learner works (`COURSE_DIARY=off`) the name alone, since outputs that are saved hold no path.
+    no learner works (`COURSE_DIARY=off`) the name alone: saved outputs are read elsewhere.
     """
     path = path.resolve()
-    if not path.is_relative_to(ROOT):
-        shown = path.name if os.environ.get("COURSE_DIARY") == "off" else str(path)
+    is_off = os.environ.get("COURSE_DIARY") == "off"
+    if is_off or not path.is_relative_to(ROOT):
+        shown = path.name if is_off else str(path)
         return f"{escape(f'{text}: ' if text else '')}<code>{escape(shown)}</code>"
     target = quote(os.path.relpath(path).replace(os.sep, "/"))
     return f'<a href="{escape(target)}">{escape(text or path.name)}</a>'
