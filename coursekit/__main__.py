@@ -22,7 +22,9 @@ from .common.profile import ROOT, folder_of
 COMMANDS = {
     "course": "run all sessions and print the three-way table",
     "test": "run the tests and, as tests, the notebooks (further arguments go to pytest)",
-    "lab": "open the notebooks in JupyterLab",
+    "lab": "open your copy of the notebooks (in work/) in JupyterLab",
+    "student": "write such a copy: python -m coursekit student [FOLDER]",
+    "grade": "grade what learners have handed in: python -m coursekit grade FOLDER",
     "bench": "measure speed on this machine, side by side",
     "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
     "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
@@ -124,7 +126,9 @@ def run(python: Path, command: str, rest: list[str]) -> int:
     """Run `command` with the environment's Python; returns its exit code."""
     arguments = {
         "test": ["-m", "pytest", "--nbval-lax", *_side_by_side(), "tests", "notebooks", *rest],
-        "lab": ["-m", "jupyterlab", str(ROOT / "notebooks"), *rest],
+        "lab": ["-m", "coursekit.week.desk", "--lab", *rest],
+        "student": ["-m", "coursekit.week.desk", *rest],
+        "grade": ["-m", "coursekit.week.grading", *rest],
         "model": ["-m", "coursekit.tasks.triage.base_model", *rest],
         "notebooks": ["-m", "coursekit.week.regenerate", *rest],
         "drift": ["-m", "coursekit.week.drift", *rest],

@@ -1268,7 +1268,7 @@ figures.plot_group_advantages(group_scores.tolist())
 
 # %%
 for kind in ("dpo", "instructgpt"):
-    print(notes(kind, profile))
+    display(notes(kind, profile))
 
 # %%
 quiz(exercises.QUIZ)

@@ -137,6 +137,7 @@ from coursekit.week.needs import heed_needs
 from coursekit.week.widgets import (
     checklist,
     claim,
+    file_link,
     findings,
     flags,
     held,
@@ -375,6 +376,7 @@ print(
     f"{len(preference_rows)} prompts, {len(pairs)} pairs judged: {ties} ties, {len(triples)} triples"
 )
 print(f"{len(train)} to train on, {len(validation)} for validation")
+file_link(runs / "triples.jsonl", "all of them")
 
 # %%
 claim(len(triples) >= 500, f"{len(triples)} triples, at least 500")
@@ -709,7 +711,7 @@ card = data_card(train, validation, report, title=task.title, pairs=pairs, model
 path = save_card(card, runs / "triples")
 shown = card.split("## Columns")[0].splitlines()
 display(Markdown("\n".join(f"> {line}" for line in shown)))
-print(f"the whole card: {path.parent.name}/{path.name}")
+file_link(path, "the whole card")
 
 # %% [markdown]
 # ## 5 · Before training: the checklist

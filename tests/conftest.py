@@ -14,6 +14,8 @@ import pytest
 for name in ("MODEL", "REVISION", "PROFILE", "TASK", "JUDGE"):
     os.environ.pop(f"COURSE_{name}", None)  # whoever runs the tests may have set them for a course
 
+os.environ["COURSE_DIARY"] = "off"  # what tests answer is no learner's
+
 ROOT = Path(__file__).resolve().parent.parent
 # By how much the log-probability of a response may differ between two ways to compute it. Some 60
 # tokens, of each the difference of two float32 numbers up to 32, whose neighbours lie 2e-6 apart;

@@ -43,14 +43,18 @@ rows = [{"facts": alert.to_dict()} for alert in sample_alerts("evaluation", 3)]
 slider = pager(TRIAGE, rows, {"SFT": ["one", "two", "three"], "SFT+DPO": ["one", "2", "3"]})
 expected = predict("Which?", ["this one", "that one"])
 """
+HELD = """
+from coursekit.week.widgets import held
+held(expected, "that one", "as it is")
+"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab with a notebook of three cells; yields its address and its folder."""
+    """JupyterLab with a notebook of four cells; yields its address and its folder."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER, PAGER)],
+        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER, PAGER, HELD)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
     )
     nbformat.write(notebook, folder / "widgets.ipynb")
@@ -65,7 +69,13 @@ def lab(tmp_path_factory):
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_DIR": str(folder / "config")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "COURSE_ARTIFACTS": str(folder),
+            "COURSE_DIARY": "",  # what is clicked here is kept
+        },
     )
     url = f"http://127.0.0.1:{port}"
 
@@ -165,6 +175,9 @@ def test_pages_turn_and_predictions_are_clicked(page):
     assert eventually(
         lambda: "two" in page.locator(".jp-OutputArea table", has_text="SFT+DPO").last.inner_text()
     )
+    page.wait_for_selector("text=(You made no prediction.)")
     page.locator("label", has_text="that one").locator("input").check()
+    verdict = page.locator(".jp-OutputArea", has_text="Your prediction held.")
+    assert eventually(lambda: verdict.count() == 2)  # below the buttons and below the result
     if folder := os.environ.get("COURSE_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/widgets.png", full_page=True)

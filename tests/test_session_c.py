@@ -312,7 +312,7 @@ def test_the_reflection_carries_the_table_and_is_never_overwritten(saved, capsys
 
 def test_the_portfolio_says_what_is_missing_and_where_to_make_it(profile, tmp_path):
     table = portfolio(Workspace(replace(profile, artifacts=tmp_path)))
-    assert len(table) == 8 and set(table["state"]) == {"missing"}
+    assert len(table) == 11 and set(table["state"]) == {"missing"}
     assert table["where"].str.startswith("session ").all()
     assert not any(tmp_path.iterdir())  # looking makes nothing
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from .profile import ROOT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,3 +47,18 @@ def styled(frame: pd.DataFrame) -> Styler:
     """`frame.style` with cells and headers escaped: pandas itself leaves their HTML alive."""
     styler = frame.style.format(escape="html").format_index(escape="html")
     return styler.format_index(escape="html", axis="columns")
+
+
+def as_link(path: Path, text: str = "") -> str:
+    """HTML of a link to a file, relative to the working folder: JupyterLab opens it from there.
+
+    Of a file outside the course's folder, which JupyterLab does not serve, the path is given; where
+    no learner works (`COURSE_DIARY=off`) the name alone: saved outputs are read elsewhere.
+    """
+    path = path.resolve()
+    is_off = os.environ.get("COURSE_DIARY") == "off"
+    if is_off or not path.is_relative_to(ROOT):
+        shown = path.name if is_off else str(path)
+        return f"{escape(f'{text}: ' if text else '')}<code>{escape(shown)}</code>"
+    target = quote(os.path.relpath(path).replace(os.sep, "/"))
+    return f'<a href="{escape(target)}">{escape(text or path.name)}</a>'

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.markup import as_markdown
+from ..common.markup import as_link, as_markdown
 from ..common.profile import Profile
 from ..evaluation.record import ThreeWayRecord, load_three_way
 from ..workspace import Workspace
+from .diary import Diary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,15 +75,23 @@ your own run.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Notes:
-    """A learner's notes: the file, and how many words the learner has written in it."""
+    """A learner's notes: the file, and how many words the learner has written in it.
+
+    A notebook shows them with a link to the file.
+    """
 
     path: Path
     words: int
 
     def __str__(self) -> str:
         return f"{self.path.name}: {self.words} words so far"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"{as_link(self.path)}: {self.words} words so far"
 
 
 def notes(kind: str, profile: Profile) -> Notes:
@@ -151,6 +160,8 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
 
     runs, profile = workspace.folder, workspace.profile
     checks: dict[str, tuple[str, Callable[[], State]]] = {
+        "exercises": ("session A, B and C", lambda: _exercises(Diary(runs))),
+        "predictions": ("session A, B and C", lambda: _predictions(Diary(runs))),
         "notes on DPO": ("session A, section 9", lambda: _notes(profile, "dpo", 500)),
         "notes on InstructGPT": (
             "session A, section 9",
@@ -158,6 +169,7 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
         ),
         "preference triples": ("session B, section 3", lambda: _triples(runs)),
         "data card": ("session B, section 4", lambda: _data_card(runs)),
+        "runs": ("session B, sections 2, 6, 8 and 9", lambda: _runs(runs)),
         "DPO adapter": ("session B, section 6", lambda: _adapter(workspace)),
         "three-way evaluation": ("session C", lambda: _evaluation(workspace)),
         "reflection": ("session C, section 11", lambda: _reflection(runs)),
@@ -171,6 +183,52 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
             state, found = "unfinished", str(error)
         lines.append({"piece": name, "state": state, "found": found, "where": where})
     return pd.DataFrame(lines).set_index("piece").rename_axis(None)
+
+
+def _exercises(diary: Diary) -> State:
+    """Solved ones, by whom: the course's own function stands in for those that are not."""
+    from .solved import EXERCISES, is_the_courses
+
+    attempts = {name: each for name, each in diary.attempts().items() if name in EXERCISES}
+    if not attempts:
+        return "missing", f"none of {len(EXERCISES)} answered"
+    solved = [each for each in attempts.values() if each.state == "correct"]
+    copied = sum(is_the_courses(each.exercise, each.code) for each in solved)
+    state = "sound" if len(solved) == len(EXERCISES) else "unfinished"
+    return state, (
+        f"{len(solved)} of {len(EXERCISES)} solved by you"
+        + f", {copied} of them as the course prints it" * bool(copied)
+        + f"; {len(EXERCISES) - len(solved)} by the course's own function"
+    )
+
+
+def _predictions(diary: Diary) -> State:
+    asked = list(diary.predictions().values())
+    made = [each for each in asked if each.choice is not None]
+    if not made:
+        return "missing", f"none made, {len(asked)} asked so far"
+    came_out = [each for each in made if each.truth is not None]
+    held = sum(each.choice == each.truth for each in came_out)
+    late = sum(each.late for each in made)
+    return "sound" if len(made) == len(asked) else "unfinished", (
+        f"{len(made)} of {len(asked)} made, {held} held of {len(came_out)} that came out"
+        + f"; {late} made when the result had been shown" * bool(late)
+    )
+
+
+def _runs(runs: Path) -> State:
+    from ..common.journal import read_journal
+    from ..training.run import is_finished
+
+    models = sorted(
+        path.name
+        for path in runs.glob("*")
+        if path.is_dir() and is_finished(path) and "-old" not in path.name
+    )
+    trials = sum(len(read_journal(runs / f"{name}.jsonl")) for name in ("betas", "label_noise"))
+    if not models:
+        return "missing", "no finished training run"
+    return "sound", f"{', '.join(models)}, and {trials} short runs to compare settings and labels"
 
 
 def _notes(profile: Profile, kind: str, wanted: int) -> State:

@@ -97,7 +97,7 @@ def _run(source: Path, folder: Path, artifacts: Path, keep_going: bool, keep: bo
 def _own(artifacts: Path) -> dict[str, str]:
     """The environment in which a run is the course's own, with its artifacts in that folder."""
     others = {name: text for name, text in os.environ.items() if not name.startswith("COURSE_")}
-    return {**others, "COURSE_ARTIFACTS": str(artifacts)}
+    return {**others, "COURSE_ARTIFACTS": str(artifacts), "COURSE_DIARY": "off"}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="run the notebooks whose names begin so")
     options = parser.parse_args()
+    os.environ["COURSE_DIARY"] = "off"  # no learner works here: nothing of theirs is shown or kept
     try:
         workspace = Workspace()
     except (ValueError, FileNotFoundError) as error:

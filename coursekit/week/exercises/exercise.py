@@ -18,6 +18,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ..diary import keep_answer
 from .answers import Answer, answer_of, difference, shown
 from .diagnosis import Mistake, general_mistake, ignored_arguments, known_mistake
 from .draw import Draw
@@ -65,15 +66,21 @@ class Exercise:
     mistakes: Sequence[Mistake]
     gradients: tuple[str, ...] = ()
 
-    def card(self) -> HTML:
-        """The task with its difficulty, importance and minutes; hint and solution fold away."""
+    def card(self, solution: bool = True) -> HTML:
+        """The task with its difficulty, importance and minutes; hint and solution fold away.
+
+        solution: False leaves the solution out.
+        """
         from IPython.display import HTML
 
         dots = {n: "●" * n + "○" * (5 - n) for n in range(6)}
         code = f'<pre style="text-align:left;white-space:pre-wrap">{escape(self.code())}</pre>'
         folded = "".join(
             f'<details style="margin-top:4px"><summary>{name}</summary>{content}</details>'
-            for name, content in (("Hint", f"<p>{_as_html(self.hint)}</p>"), ("Solution", code))
+            for name, content in (
+                ("Hint", f"<p>{_as_html(self.hint)}</p>"),
+                *[("Solution", code)] * solution,
+            )
         )
         return HTML(
             '<div style="border-left:4px solid #0072B2;padding:4px 14px;max-width:760px">'
@@ -102,7 +109,10 @@ class Exercise:
         return "\n".join([*imports, *["", ""] * bool(imports), *lines])
 
     def check(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Print the outcome; return `answer` if it is correct, else the course's own function."""
+        """Print the outcome; return `answer` if it is correct, else the course's own function.
+
+        What was found is kept in the learner's diary.
+        """
         outcome = self.judge(answer)
         mark = {"correct": "✓", "wrong": "✗", "not attempted": "…"}[outcome.state]
         print(f"{mark} {self.title}: {outcome.message}")
@@ -113,6 +123,7 @@ class Exercise:
             outcome.printed.show()
         if outcome.state == "wrong":
             print(f"    {GOES_ON}")
+        keep_answer(self.solution.__name__, answer, outcome.state)
         return answer if outcome.state == "correct" else self.solution
 
     def judge(self, answer: Callable[..., Any], seed: int = 0) -> Outcome:

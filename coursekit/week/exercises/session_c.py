@@ -672,3 +672,55 @@ def prompts_for(sd: float, half_width: float) -> int:
 
 
 EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
+
+QUIZ = [
+    (
+        "Why does DPO need no reward model?",
+        "Under the KL-constrained objective every reward has one optimal policy and, up to a "
+        "function of the prompt, every policy is optimal for one reward: beta log(pi / pi_ref). "
+        "Bradley-Terry looks at differences within a prompt, so that function cancels, and the "
+        "policy's own log-ratios can be fitted to the preferences.",
+    ),
+    (
+        "What does beta do?",
+        "It is the price of KL: the optimum lies further from the reference the lower it is. "
+        "It also scales the first gradient, which Adam divides out; in short runs the learning "
+        "rate decides more.",
+    ),
+    (
+        "What is reward hacking, and what guards against it?",
+        "The policy raises the proxy (reward model, implicit reward, a judge's taste) without "
+        "what it stands for. KL and early stopping limit how far; only evaluation with another "
+        "judge, at equal length, and answers read by people show it.",
+    ),
+    (
+        "KTO against DPO: when?",
+        "KTO learns from single responses marked good or bad, which is what products collect; "
+        "DPO needs two responses to the same prompt. Given pairs, neither is better in "
+        "general: KTO's authors (arXiv:2402.01306) find that it matches or exceeds DPO, and "
+        "expect DPO to be ahead only where preferences hold little noise and few "
+        "contradictions (section 4.4).",
+    ),
+    (
+        "What does a failing run look like?",
+        "Mostly it does not show a small gap. The gap grows, and KL, entropy, length or the "
+        "answers show that something is wrong. The gallery above has an example of each.",
+    ),
+    (
+        "What does ORPO change?",
+        "It needs no reference and no separate SFT stage. Its loss is the SFT loss on the chosen "
+        "response plus a term for the odds ratio, on length-normalised likelihoods.",
+    ),
+    (
+        "How would you build preference data for a regulated domain?",
+        "First a written rubric, by those who answer for it. Then prompts from real use that "
+        "are cleared for it; two annotators and their kappa; both orders; ties kept; an audit "
+        "for length and position; the provenance of every pair; a held-out set that nobody "
+        "trains on; a data card.",
+    ),
+    (
+        "Your win rate is 58 % on 50 prompts. What do you say?",
+        "That the interval reaches from about 44 to 72 %, so nothing is shown yet. Ask as many "
+        "prompts as a power calculation says, or look for a larger effect.",
+    ),
+]

@@ -3,6 +3,7 @@
 from .exhibition import exhibits
 from .labelling import label_pairs
 from .moving import beta_slider, live
+from .page import file_link
 from .predictions import Prediction, claim, held, predict, quiz
 from .responses import pager, side_by_side, token_strip
 from .tables import checklist, comparison, findings, flags
@@ -14,6 +15,7 @@ __all__ = [
     "claim",
     "comparison",
     "exhibits",
+    "file_link",
     "findings",
     "flags",
     "held",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.markup import as_link
+from ...common.progress import in_notebook
+
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from ipywidgets import Widget
 
 CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
@@ -40,3 +45,25 @@ def show_widget(widget: Widget, instead: str) -> None:
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
     bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": instead}
     display(bundle, raw=True)
+
+
+def show_text(text: str) -> Callable[[str], None]:
+    """Display plain text, and return what puts another in its place. Outside a notebook: print."""
+    if not in_notebook():
+        print(text)
+        return print
+    from IPython.display import TextDisplayObject, display
+
+    class Text(TextDisplayObject):
+        def __repr__(self) -> str:
+            return self.data
+
+    handle = display(Text(text), display_id=True)
+    return lambda text: handle.update(Text(text))
+
+
+def file_link(path: Path, what: str) -> HTML:
+    """A line with a link to a file that the notebook has made: `what: NAME`."""
+    from IPython.display import HTML
+
+    return HTML(f"{escape(what)}: {as_link(path)}")
