@@ -82,6 +82,9 @@ def on_colab(fitting, tmp_path, monkeypatch):
     package.drive = SimpleNamespace(mount=mounted.append)
     monkeypatch.setitem(sys.modules, "google", google)
     monkeypatch.setitem(sys.modules, "google.colab", package)
+    # Other tests of this process have loaded what on Colab nobody has loaded yet.
+    loaded = {name: module for name, module in sys.modules.items() if name not in PINS}
+    monkeypatch.setattr(sys, "modules", loaded)
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.delenv("COURSE_ARTIFACTS", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
