@@ -55,6 +55,8 @@ def test_the_record_holds_what_an_evaluation_needs(week, workspace):
     assert losses["SFT+DPO"][0] == pytest.approx(losses[SHUFFLED][0], abs=1e-3)  # ln 2, both
     assert losses["SFT+DPO"] != losses[SHUFFLED]
     assert any("held/margins" in entry for entry in week.curves["SFT+DPO"])
+    assert len(week.triples) == week.counts["training triples"] > 0
+    assert all(row["chosen"] != row["rejected"] for row in week.triples)
     assert week.counts["demonstrations"] == 96 and week.counts["spanning"] == 0
     assert week.weights == workspace.load(workspace.profile.base_model).num_parameters()
 

@@ -45,8 +45,8 @@ class RecordedWeek:
     fields. machine, versions: what it ran on. costs: for each step its `seconds` and the `peak`
     memory of the process, GiB. counts: rows of each kind; `spanning` of them have a token that lies
     in prompt and response. audit: a line a finding. curves: what the trainers logged, by stage.
-    rows: the evaluation's; answers: of each model to these, at temperature 0.7 where no other is
-    told; kl: of SFT+DPO from SFT, nats a response.
+    triples: those that DPO was trained on. rows: the evaluation's; answers: of each model to these,
+    at temperature 0.7 where no other is told; kl: of SFT+DPO from SFT, nats a response.
     """
 
     title: str
@@ -59,6 +59,7 @@ class RecordedWeek:
     counts: Mapping[str, int]
     audit: Sequence[str]
     curves: Mapping[str, Sequence[Mapping[str, float]]]
+    triples: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]
     answers: Mapping[str, Sequence[str]]
     kl: Estimate
@@ -160,6 +161,7 @@ def record_week(workspace: Workspace, title: str) -> RecordedWeek:
         counts=_counts(workspace),
         audit=_audit(workspace),
         curves={name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")},
+        triples=_triples(workspace),
         rows=rows,
         answers=answers,
         kl=kl,
@@ -315,6 +317,12 @@ def _counts(workspace: Workspace) -> dict[str, int]:
         "evaluation prompts": workspace.profile.evaluation_prompts,
         "spanning": sum(spans_boundary(tokenizer, *pair) for pair in pairs),
     }
+
+
+def _triples(workspace: Workspace) -> list[dict[str, Any]]:
+    """What says which response was preferred to which, and about what; not who judged it how."""
+    kept = ("prompt", "chosen", "rejected", "facts")
+    return [{name: row[name] for name in kept if name in row} for row in workspace.triples()[0]]
 
 
 def _audit(workspace: Workspace) -> list[str]:
