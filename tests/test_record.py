@@ -5,7 +5,10 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
+from conftest import ROOT
 
+from coursekit.common.made_from import plain
+from coursekit.common.profile import load_profile
 from coursekit.evaluation import score_responses
 from coursekit.tasks import load_task
 from coursekit.week import record
@@ -154,3 +157,34 @@ def test_a_task_without_truth_is_refused(profile):
 
     with pytest.raises(ValueError, match="no program knows the truth of unknown"):
         record_week(Workspace(profile, Unknown()), "")
+
+
+# The record that comes with the course.
+
+
+def test_the_readme_says_what_the_record_holds():
+    week = load_week("gemma-3-270m")
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    minutes = sum(cost["seconds"] for cost in week.costs.values()) / 60
+    peak = max(cost["peak"] for cost in week.costs.values())
+    won = controls(week).loc["SFT+DPO"]
+    counts = week.counts
+    assert f"took {minutes:.0f} minutes on one core" in text and f"at most {peak:.1f} GiB" in text
+    assert (
+        f"{counts['demonstrations']} demonstrations, {counts['training triples']} training" in text
+    )
+    assert (
+        f"{counts['preference prompts']} of {week.settings['preference_prompts']} prompts" in text
+    )
+    rate, low, high = (f"{100 * won[name]:.1f}" for name in ("win rate", "low", "high"))
+    assert f"preferred on {rate} % ({low} to {high} %) of the prompts" in text
+    assert f"KL of {week.kl.value:.1f} nats" in text
+
+
+def test_the_record_was_made_with_the_shipped_profile():
+    week, laptop = load_week("gemma-3-270m"), load_profile("laptop")
+    assert week.settings["sft"] == plain(asdict(laptop.sft))
+    assert week.settings["dpo"] == plain(asdict(laptop.dpo))
+    for name in ("demonstrations", "preference_prompts", "evaluation_prompts", "max_new_tokens"):
+        assert week.settings[name] == getattr(laptop, name)
+    assert week.counts["spanning"] == 0  # without a chat template
