@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,10 @@ for name in ("MODEL", "REVISION", "PROFILE", "TASK", "JUDGE"):
     os.environ.pop(f"COURSE_{name}", None)  # whoever runs the tests may have set them for a course
 
 os.environ["COURSE_DIARY"] = "off"  # what tests answer is no learner's
+
+# Who runs the tests in the background of a shell script has Ctrl-C ignored, here and in every child.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 # By how much the log-probability of a response may differ between two ways to compute it. Some 60
