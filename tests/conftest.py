@@ -18,7 +18,7 @@ for name in ("MODEL", "REVISION", "PROFILE", "TASK", "JUDGE"):
 
 os.environ["COURSE_DIARY"] = "off"  # what tests answer is no learner's
 
-# Who runs the tests in the background of a shell script has Ctrl-C ignored, here and in every child.
+# Who runs the tests in the background of a shell script has Ctrl-C ignored, in every child too.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
