@@ -1095,8 +1095,8 @@ held(
 )
 
 # %% [markdown]
-# The margin grew as ours did, and at the end nearly all training pairs were ranked right. What became of
-# the answers?
+# The margin grew, more than ours did, and most training pairs were ranked right at the end. What
+# became of the answers?
 
 # %%
 side_by_side(real_task, real.rows[:2], {name: texts[:2] for name, texts in three.items()})
