@@ -120,7 +120,7 @@ def one_token_model(model, bias):
     copy = frozen_copy(model)
     end, vocabulary = copy.config.eos_token_id, copy.config.vocab_size
 
-    def forward(input_ids=None, attention_mask=None, **kwargs):
+    def forward(input_ids=None, attention_mask=None, logits_to_keep=0, **kwargs):
         logits = torch.full((*input_ids.shape, vocabulary), -1e4)
         said = (input_ids == 300) | (input_ids == 301)
         logits[..., 300] = torch.where(said, -1e4, bias)
@@ -128,7 +128,7 @@ def one_token_model(model, bias):
         logits[..., end] = torch.where(said, 0.0, -1e4)
         from transformers.modeling_outputs import CausalLMOutputWithPast
 
-        return CausalLMOutputWithPast(logits=logits)
+        return CausalLMOutputWithPast(logits=logits[:, -logits_to_keep:])  # 0: all
 
     copy.forward = forward
     copy.generation_config.use_cache = False

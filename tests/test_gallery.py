@@ -32,13 +32,13 @@ def test_the_contest_asks_on_the_way_and_at_the_end(spoken, profile, triples):
     contest = WinRateCallback(triples, bad, ProgramJudge(TRIAGE), "tokenizer", profile, times=3)
     models = {4: bad, 8: [*good[:8], *bad[8:]], 10: good}
     for step in range(1, 11):
-        state = SimpleNamespace(global_step=step, max_steps=10)
+        state = SimpleNamespace(global_step=step, max_steps=10, is_world_process_zero=True)
         contest.on_step_end(None, state, None, model=models.get(4 * (step // 4), bad))
     # Every third step (ten over three), and the last.
     assert [line["step"] for line in contest.measured] == [3, 6, 9, 10]
     contest.measured.clear()
     for step, model in models.items():
-        state = SimpleNamespace(global_step=step, max_steps=step)
+        state = SimpleNamespace(global_step=step, max_steps=step, is_world_process_zero=True)
         contest.on_step_end(None, state, None, model=model)
     # A tie counts half; half of the reports better; all better.
     assert [line["contest/win_rate"] for line in contest.measured] == [0.5, 0.75, 1.0]
@@ -58,7 +58,8 @@ def without_models(monkeypatch, spoken, triples):
         ran.append((condition.name, options["seed"]))
         contest = options["contest"]
         assert contest.baseline == bad and len(prompts) == 24
-        contest.on_step_end(None, SimpleNamespace(global_step=2, max_steps=2), None, model=good)
+        state = SimpleNamespace(global_step=2, max_steps=2, is_world_process_zero=True)
+        contest.on_step_end(None, state, None, model=good)
         return SimpleNamespace(folder=folder)
 
     metrics = pd.DataFrame({"step": [1, 2], "loss": [0.7, 0.123456], "nobody reads": [1, 1]})
