@@ -125,7 +125,7 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
 def run(python: Path, command: str, rest: list[str]) -> int:
     """Run `command` with the environment's Python; returns its exit code."""
     arguments = {
-        "test": ["-m", "pytest", "--nbval-lax", *_side_by_side(), "tests", "notebooks", *rest],
+        "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
         "lab": ["-m", "coursekit.week.desk", "--lab", *rest],
         "student": ["-m", "coursekit.week.desk", *rest],
         "grade": ["-m", "coursekit.week.grading", *rest],
@@ -144,8 +144,6 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "colab-drift": ["-m", "coursekit.common.colab_drift", *rest],
     }[command]
     variables = {**os.environ, **_variables(python)}
-    if command == "test" and _side_by_side():
-        variables.setdefault("OMP_THREAD_LIMIT", "1")  # two workers of two threads each crawl
     if os.name == "posix":
         # This process becomes the command: who ends it, by whatever signal, ends the command.
         os.chdir(ROOT)
@@ -156,12 +154,6 @@ def run(python: Path, command: str, rest: list[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             pass  # the command has received it too, and says what becomes of it
-
-
-def _side_by_side() -> list[str]:
-    """How pytest is told to use the machine's cores: a worker each, at most four."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ["-n", str(min(cores or 1, 4)), "--dist", "loadgroup"] if (cores or 1) > 1 else []
 
 
 def _variables(python: Path) -> dict[str, str]:

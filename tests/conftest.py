@@ -101,21 +101,3 @@ def frozen_copy(model):
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     return copy.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
-
-
-# With `-n`, several workers: a file's tests stay together, unless a test says of itself that it
-# belongs elsewhere (`xdist_group`). What takes longest begins first. C's run uses what B's makes.
-_FIRST = ("sessions", "A_paper_math", "claims", "own prompts", "LLM judge")
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            name = "sessions" if item.path.stem[:2] in ("B_", "C_") else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
-    order = {name: place for place, name in enumerate(_FIRST)}
-    items.sort(key=lambda item: order.get(_group(item), len(order)))
-
-
-def _group(item):
-    return item.get_closest_marker("xdist_group").args[0]

@@ -68,7 +68,6 @@ def test_formulas_become_mathml():
     assert with_mathml(notebook).cells[1].source == "price = '$a$'"
 
 
-@pytest.mark.xdist_group("broken helper")
 def test_a_broken_helper_fails_a_notebook(tmp_path):
     """Break the rubric in a copy of the package: session B must not pass on it."""
     shutil.copytree(
@@ -110,7 +109,6 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
     assert "This run does not show it" in results["broken"].stdout
 
 
-@pytest.mark.xdist_group("LLM judge")
 def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     """Session B's data and audit, and session C whole, judged through the network's protocol."""
     pytest.importorskip("openai")

@@ -108,7 +108,6 @@ def elsewhere(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.xdist_group("own prompts")
 def test_the_sessions_run_on_a_learners_prompts_model_and_judge(elsewhere, monkeypatch):
     pytest.importorskip("openai")
     from test_llm_judge import Running
@@ -135,7 +134,6 @@ def test_the_sessions_run_on_a_learners_prompts_model_and_judge(elsewhere, monke
     assert not any(word in text for text in (a, b) for word in ("sev1", "incident", "severity"))
 
 
-@pytest.mark.xdist_group("claims")
 def test_the_sessions_run_on_the_second_task(elsewhere, monkeypatch):
     """It is a folder by the same rules, and DPO beats SFT there too."""
     monkeypatch.setenv("COURSE_TASK", "claims")
