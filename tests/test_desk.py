@@ -219,7 +219,7 @@ def test_lab_serves_the_courses_folder_and_opens_the_copy(monkeypatch, tmp_path)
         desk.open_lab()
     assert asked == [[
         f"--ServerApp.root_dir={ROOT}",
-        "--LabApp.default_url=/lab/tree/work/A_paper_math.ipynb",
+        f"--LabApp.default_url=/lab/tree/{desk.WORK}/A_paper_math.ipynb",
         "--no-browser",
     ]]  # fmt: skip
 
