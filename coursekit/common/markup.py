@@ -44,9 +44,13 @@ def as_code(text: object) -> str:
 
 
 def styled(frame: pd.DataFrame) -> Styler:
-    """`frame.style` with cells and headers escaped: pandas itself leaves their HTML alive."""
-    styler = frame.style.format(escape="html").format_index(escape="html")
-    return styler.format_index(escape="html", axis="columns")
+    """`frame.style` that needs no style sheet, with cells and headers escaped.
+
+    pandas itself leaves their HTML alive.
+    """
+    from .inline_table import inline_styler
+
+    return inline_styler(frame)
 
 
 def as_link(path: Path, text: str = "") -> str:

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.hypertext import html_page
 from ..common.markup import as_link
 from ..workspace import Workspace
 from .deliverables import REFLECTED, TEMPLATES, portfolio
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = "portfolio.html"
-_STYLE = """
-:root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto;
-max-width: 60em; padding: 0 1em } table { border-collapse: collapse; width: 100% }
-th, td { border: 1px solid #8886; padding: 4px 8px; text-align: left; vertical-align: top }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px }
-details { margin: 4px 0 } summary { cursor: pointer }
-@media print { details { break-inside: avoid } }
-"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,15 +46,16 @@ def hand_in(workspace: Workspace, pieces: pd.DataFrame | None = None) -> Page:
     diary = Diary(workspace.folder)
     pieces = portfolio(workspace) if pieces is None else pieces
     lines = pieces.reset_index().values.tolist()
-    parts = [
-        _table(("piece", "state", "found", "where"), lines),
-        *("<h2>Exercises</h2>", *_exercises(diary)),
-        *("<h2>Predictions</h2>", _predictions(diary.predictions().values())),
+    sections = [
+        ("Pieces", _table(("piece", "state", "found", "where"), lines)),
+        ("Exercises", "".join(_exercises(diary))),
+        ("Predictions", _predictions(diary.predictions().values())),
         *_texts(workspace),
     ]
     path = workspace.folder / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(f"Portfolio: {workspace.task.title}", parts), encoding="utf-8")
+    page = html_page(f"Portfolio: {workspace.task.title}", sections)
+    path.write_text(page, encoding="utf-8")
     return Page(path)
 
 
@@ -89,30 +83,26 @@ def _predictions(predictions: Iterable[Predicted]) -> str:
     return _table(("question", "predicted", "came out", ""), rows) if rows else "<p>None asked.</p>"
 
 
-def _texts(workspace: Workspace) -> Iterable[str]:
+def _texts(workspace: Workspace) -> Iterable[tuple[str, str]]:
+    """The learner's texts, as they are, by the names of their files."""
     folder, notes = workspace.folder, workspace.profile.artifacts / "notes"
     files = [notes / f"{kind}.md" for kind in TEMPLATES]
     for path in (*files, folder / REFLECTED, folder / "three_way.md"):
         if path.is_file():
             text = re.sub(r"\r\n?", "\n", path.read_text(encoding="utf-8", errors="replace"))
-            yield f"<h2>{escape(path.name)}</h2><pre>{escape(text)}</pre>"
+            yield path.name, f"<pre>{escape(text)}</pre>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        f'<tr><th scope="row">{escape(str(first))}</th>'
+        + "".join(f"<td>{escape(str(cell))}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in rows
     )
     return f"<table><tr>{top}</tr>{body}</table>"
 
 
 def _folded(title: str, content: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def _page(title: str, parts: Iterable[str]) -> str:
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><main><h1>{escape(title)}</h1>{''.join(parts)}"
-        "</main></body></html>"
-    )

@@ -6,19 +6,17 @@ import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from ...common.hypertext import html_page
 from .compare import KINDS, Comparison, Finding
 
 SHOWN = 4  # findings of a kind on a terminal; the page has all
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }
 .finding { border-left: 4px solid #D55E00; padding: 2px 12px; margin: 12px 0 }
 .noise { border-color: #8888 }
 .two { display: flex; flex-wrap: wrap; gap: 12px }
 .two > * { flex: 1 1 45%; min-width: 0 }
-pre { white-space: pre-wrap; background: #8881; padding: 6px; margin: 2px 0 }
-img { max-width: 100% }
-figure { margin: 0 }
+pre { background: #8881; padding: 6px; margin: 2px 0 }
 """
 
 
@@ -66,16 +64,12 @@ def _first(text: str) -> str:
 
 def page(comparisons: Sequence[Comparison]) -> str:
     """All findings, those that are noise folded away, with both pictures where one differs."""
-    body = "".join(part for comparison in comparisons for part in _session(comparison))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Drift</title>'
-        f"<style>{_STYLE}</style></head><body><h1>What changed since the notebooks were shipped"
-        f"</h1>{body}</body></html>\n"
-    )
+    sections = [(each.session, "".join(_session(each))) for each in comparisons]
+    return html_page("What changed since the notebooks were shipped", sections, style=_STYLE)
 
 
 def _session(comparison: Comparison) -> Iterator[str]:
-    yield f"<h2>{escape(comparison.session)}</h2><p>Compared: {_counts(comparison)}.</p>"
+    yield f"<p>Compared: {_counts(comparison)}.</p>"
     drift = comparison.drift
     for kind, title in KINDS.items():
         if found := [finding for finding in drift if finding.kind == kind]:

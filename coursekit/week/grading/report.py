@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from ...common.hypertext import html_page
 from ..diary import Predicted
 from ..solved import EXERCISES, SESSIONS
 from .submissions import HandedIn
@@ -16,11 +17,9 @@ from .verdicts import Grade
 COLUMNS = ("learner", "kind", "name", "state", "visible", "hidden", "of", "message", "remarks")
 _MARKS = {"correct": "✓", "wrong": "✗", "not attempted": "…", "missing": "–"}
 _STYLE = """
-:root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; margin: 2em }
-table { border-collapse: collapse } th, td { border: 1px solid #8886; padding: 4px 8px }
-th { text-align: left } td.mark { text-align: center } pre { white-space: pre-wrap }
+body { max-width: none } table { width: auto } td.mark { text-align: center }
 .correct { color: #007a5a } .wrong { color: #b34700; font-weight: bold }
-details { margin: 4px 0 } summary { cursor: pointer } .turned th { writing-mode: vertical-rl }
+.turned th { writing-mode: vertical-rl }
 @media (prefers-color-scheme: dark) { .correct { color: #4cc9a0 } .wrong { color: #ff9d5c } }
 """
 
@@ -75,30 +74,25 @@ def write_page(
 
     about: sentences on how the answers were run.
     """
-    sections = "".join(
-        f'<section id="learner-{number}">{_section(one, grades[one.learner])}</section>'
-        for number, one in enumerate(handed_in)
-    )
+    sections = [(one.learner, _section(one, grades[one.learner])) for one in handed_in]
     legend = ", ".join(f"{mark} {state}" for state, mark in _MARKS.items())
-    path.write_text(
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Grades</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Grades</h1>{_overview(handed_in, grades)}"
-        f"<p>{legend}; ! asks for a look.</p>{''.join(f'<p>{escape(s)}</p>' for s in about)}"
-        f"{sections}</body></html>",
-        encoding="utf-8",
+    intro = (
+        f"{_overview(handed_in, grades)}<p>{legend}; ! asks for a look.</p>"
+        f"{''.join(f'<p>{escape(sentence)}</p>' for sentence in about)}"
     )
+    path.write_text(html_page("Grades", sections, intro, _STYLE), encoding="utf-8")
 
 
 def _overview(handed_in: Sequence[HandedIn], grades: Grades) -> str:
     head = "".join(f'<th scope="col">{session} {name}</th>' for session, name in _columns())
     body = []
-    for number, one in enumerate(handed_in):
+    for number, one in enumerate(handed_in, start=1):
         mine = grades[one.learner]
         right = sum(grade.state == "correct" for grade in mine.values())
         marks = "".join(_mark(mine[name]) for _, name in _columns())
         words = sum(len(text.split()) for text in one.texts.values())
         body.append(
-            f'<tr><th scope="row"><a href="#learner-{number}">{escape(one.learner)}</a></th>'
+            f'<tr><th scope="row"><a href="#part-{number}">{escape(one.learner)}</a></th>'
             f"<td>{right} of {len(mine)}</td><td>{escape(_predicted(one))}</td><td>{words}</td>"
             f"{marks}</tr>"
         )
@@ -126,8 +120,7 @@ def _predicted(one: HandedIn) -> str:
 
 
 def _section(one: HandedIn, grades: Mapping[str, Grade]) -> str:
-    parts = [f"<h2>{escape(one.learner)}</h2>"]
-    parts += [f"<p>{escape(problem)}</p>" for problem in one.problems]
+    parts = [f"<p>{escape(problem)}</p>" for problem in one.problems]
     parts += [_answer(grade) for grade in grades.values() if grade.code]
     if one.predictions:
         rows = "".join(
