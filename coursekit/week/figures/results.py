@@ -1,13 +1,16 @@
-"""Figures from plain data, in one style, with colours that colour-blind readers tell apart."""
+"""Figures of runs, from plain data, in one style."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+
+from . import results_in_words as words
+from .labels import label_points
+from .told import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, subplots, told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,23 +18,8 @@ if TYPE_CHECKING:
 
     from ...preferences import Audit
 
-# Okabe and Ito's palette: blue, vermilion, green, grey, orange.
-BLUE, VERMILION, GREEN, GREY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#7F7F7F", "#E69F00"
 
-STYLE = {
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-
-
+@told(words.comparison)
 def plot_comparison(table: pd.DataFrame, models: Sequence[str]) -> Figure:
     """The mean of each metric for each model, side by side.
 
@@ -39,50 +27,47 @@ def plot_comparison(table: pd.DataFrame, models: Sequence[str]) -> Figure:
     """
     metrics = [name for name in table.index if table.loc[name, models].between(0, 1).all()]
     colours = [GREY, ORANGE, BLUE, GREEN]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8, 3.4))
-        width = 0.8 / len(models)
-        for index, model in enumerate(models):
-            positions = [at + (index - (len(models) - 1) / 2) * width for at in range(len(metrics))]
-            bars = axes.bar(
-                positions,
-                table.loc[metrics, model],
-                width * 0.92,
-                color=colours[index],
-                label=model,
-            )
-            axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
-        axes.set(ylabel="mean score", ylim=(0, 1.12), yticks=[0, 0.25, 0.5, 0.75, 1.0])
-        axes.set_xticks(range(len(metrics)), metrics)
-        axes.grid(axis="x", visible=False)
-        axes.legend(ncols=len(models), loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, axes = subplots(figsize=(8, 3.4))
+    width = 0.8 / len(models)
+    for index, model in enumerate(models):
+        positions = [at + (index - (len(models) - 1) / 2) * width for at in range(len(metrics))]
+        bars = axes.bar(
+            positions,
+            table.loc[metrics, model],
+            width * 0.92,
+            color=colours[index],
+            label=model,
+        )
+        axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    axes.set(ylabel="mean score", ylim=(0, 1.12), yticks=[0, 0.25, 0.5, 0.75, 1.0])
+    axes.set_xticks(range(len(metrics)), metrics)
+    axes.grid(axis="x", visible=False)
+    axes.legend(ncols=len(models), loc="upper center", bbox_to_anchor=(0.5, 1.16))
     return figure
 
 
+@told(words.audit)
 def plot_audit(audit: Audit) -> Figure:
     """An audit in four pictures: faulty rows, what wins how often, lengths, the judge's margins."""
-    with plt.rc_context(STYLE):
-        figure, ((faults, shares), (lengths, margins)) = plt.subplots(
-            2, 2, figsize=(10, 6), height_ratios=[3, 2]
-        )
-        _draw_faults(faults, audit)
-        _draw_shares(shares, audit)
-        for axes, values, title, unit in (
-            (lengths, audit.length_differences, "Length: chosen less rejected", "characters"),
-            (margins, audit.margins, "Judge's score: chosen less rejected", "points"),
-        ):
-            axes.set(title=title, xlabel=unit, ylabel="triples")
-            axes.grid(axis="x", visible=False)
-            if not values:
-                axes.text(0.5, 0.5, "not in the data", ha="center", transform=axes.transAxes)
-                continue
-            axes.hist(values, bins=30, color=BLUE)
-            axes.axvline(0, color=GREY, linestyle=":")
-            mean = float(np.mean(values))
-            axes.axvline(mean, color=ORANGE, label=f"mean {mean:+.2g}")
-            axes.legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, ((faults, shares), (lengths, margins)) = subplots(
+        2, 2, figsize=(10, 6), height_ratios=[3, 2]
+    )
+    _draw_faults(faults, audit)
+    _draw_shares(shares, audit)
+    for axes, values, title, unit in (
+        (lengths, audit.length_differences, "Length: chosen less rejected", "characters"),
+        (margins, audit.margins, "Judge's score: chosen less rejected", "points"),
+    ):
+        axes.set(title=title, xlabel=unit, ylabel="triples")
+        axes.grid(axis="x", visible=False)
+        if not values:
+            axes.text(0.5, 0.5, "not in the data", ha="center", transform=axes.transAxes)
+            continue
+        axes.hist(values, bins=30, color=BLUE)
+        axes.axvline(0, color=GREY, linestyle=":")
+        mean = float(np.mean(values))
+        axes.axvline(mean, color=ORANGE, label=f"mean {mean:+.2g}")
+        axes.legend()
     return figure
 
 
@@ -120,6 +105,7 @@ def _draw_shares(axes: Axes, audit: Audit) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
+@told(words.label_noise)
 def plot_label_noise(table: pd.DataFrame, margin: float) -> Figure:
     """Win rate against wrong labels, DPO beside robust DPO; and how hard each loss pulls.
 
@@ -127,29 +113,25 @@ def plot_label_noise(table: pd.DataFrame, margin: float) -> Figure:
     which part of the right picture they saw.
     """
     styles = {"DPO": (BLUE, "o", -0.4), "robust DPO": (ORANGE, "s", 0.4)}
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-        for loss, (colour, marker, shift) in styles.items():
-            rows = table[table["loss"] == loss]
-            at = 100 * rows["rate"] + shift
-            left.errorbar(
-                at,
-                100 * rows["win_rate"],
-                100 * np.array([rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]),
-                color=colour,
-                marker=marker,
-                label=loss,
-            )
-            for place, seeds in zip(at, rows["seeds"], strict=True):
-                left.plot(
-                    [place] * len(seeds), [100 * value for value in seeds], ".", color=GREY, ms=4
-                )
-        left.plot([], [], ".", color=GREY, label="single seeds")
-        left.axhline(50, color=GREY, linestyle=":", label="no better than SFT")
-        left.set(title="What wrong labels cost", xlabel="wrong labels, %", ylabel="win rate, %")
-        left.legend()
-        _draw_pulls(right, margin)
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, (left, right) = subplots(1, 2, figsize=(10, 3.8))
+    for loss, (colour, marker, shift) in styles.items():
+        rows = table[table["loss"] == loss]
+        at = 100 * rows["rate"] + shift
+        left.errorbar(
+            at,
+            100 * rows["win_rate"],
+            100 * np.array([rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]),
+            color=colour,
+            marker=marker,
+            label=loss,
+        )
+        for place, seeds in zip(at, rows["seeds"], strict=True):
+            left.plot([place] * len(seeds), [100 * value for value in seeds], ".", color=GREY, ms=4)
+    left.plot([], [], ".", color=GREY, label="single seeds")
+    left.axhline(50, color=GREY, linestyle=":", label="no better than SFT")
+    left.set(title="What wrong labels cost", xlabel="wrong labels, %", ylabel="win rate, %")
+    left.legend()
+    _draw_pulls(right, margin)
     return figure
 
 
@@ -173,53 +155,53 @@ def _draw_pulls(axes: Axes, margin: float) -> None:
     axes.legend()
 
 
+@told(words.monitor, **{"figure.constrained_layout.use": False})
 def plot_monitor(metrics: pd.DataFrame) -> Figure:
     """What a watched run recorded, a line a step, as from `training.load_metrics`."""
     trained = metrics[metrics["rewards/margins"].notna()] if "rewards/margins" in metrics else None
     measured = metrics[metrics["kl/k1"].notna()]
     steps = measured["step"]
     # Laid out by hand: the solver takes half the time of drawing, which a training run waits for.
-    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        figure, axes = plt.subplots(2, 3, figsize=(11, 5.2), sharex=True)
-        figure.subplots_adjust(0.07, 0.09, 0.99, 0.94, wspace=0.28, hspace=0.22)
-        gap, rewards, kl, shift, entropy, length = axes.flat
-        if trained is not None:
-            gap.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
-            for side, colour, line in (("chosen", GREEN, "-"), ("rejected", VERMILION, "--")):
-                values = trained[f"rewards/{side}"]
-                rewards.plot(trained["step"], values, line, color=colour, lw=1, label=side)
-        gap.plot(steps, measured["held/margin"], "o-", color=ORANGE, label="held out")
-        gap.set(title="Margin (reward gap)", ylabel="nats, times beta")
-        rewards.axhline(0, color=GREY, linestyle=":")
-        rewards.set(title="Implicit rewards, training", ylabel="nats, times beta")
-        for name, colour, marker in (("k1", BLUE, "o"), ("k3", GREY, "s")):
-            kl.errorbar(
-                steps,
-                measured[f"kl/{name}"],
-                2 * measured[f"kl/{name}_se"],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=name,
-            )
-        kl.set(title="KL from the reference", ylabel="nats a response, ± 2 SE")
+    figure, axes = subplots(2, 3, figsize=(11, 5.2), sharex=True)
+    figure.subplots_adjust(0.085, 0.1, 0.99, 0.94, wspace=0.34, hspace=0.22)
+    gap, rewards, kl, shift, entropy, length = axes.flat
+    if trained is not None:
+        gap.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
         for side, colour, line in (("chosen", GREEN, "-"), ("rejected", VERMILION, "--")):
-            shift.plot(steps, measured[f"held/{side}_shift"], "o" + line, color=colour, label=side)
-        shift.axhline(0, color=GREY, linestyle=":")
-        shift.set(title="Held-out log-ratio", xlabel="step", ylabel="nats a token")
-        entropy.plot(steps, measured["policy/entropy"], "o-", color=BLUE)
-        entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
-        length.plot(steps, measured["policy/length"], "o-", color=BLUE)
-        length.set(title="Length of responses", xlabel="step", ylabel="tokens")
-        for panel, name in ((entropy, "entropy"), (length, "length")):
-            panel.set_ylim(0, 1.15 * measured[f"policy/{name}"].max())
-        for panel in (gap, rewards, kl, shift):
-            if panel.get_legend_handles_labels()[0]:  # before the first step there is no reward
-                panel.legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+            values = trained[f"rewards/{side}"]
+            rewards.plot(trained["step"], values, line, color=colour, lw=1, label=side)
+    gap.plot(steps, measured["held/margin"], "o-", color=ORANGE, label="held out")
+    gap.set(title="Margin (reward gap)", ylabel="nats, times beta")
+    rewards.axhline(0, color=GREY, linestyle=":")
+    rewards.set(title="Implicit rewards, training", ylabel="nats, times beta")
+    for name, colour, marker in (("k1", BLUE, "o"), ("k3", GREY, "s")):
+        kl.errorbar(
+            steps,
+            measured[f"kl/{name}"],
+            2 * measured[f"kl/{name}_se"],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=name,
+        )
+    kl.set(title="KL from the reference", ylabel="nats a response, ± 2 SE")
+    for side, colour, line in (("chosen", GREEN, "-"), ("rejected", VERMILION, "--")):
+        shift.plot(steps, measured[f"held/{side}_shift"], "o" + line, color=colour, label=side)
+    shift.axhline(0, color=GREY, linestyle=":")
+    shift.set(title="Held-out log-ratio", xlabel="step", ylabel="nats a token")
+    entropy.plot(steps, measured["policy/entropy"], "o-", color=BLUE)
+    entropy.set(title="Entropy of the policy", xlabel="step", ylabel="nats a token")
+    length.plot(steps, measured["policy/length"], "o-", color=BLUE)
+    length.set(title="Length of responses", xlabel="step", ylabel="tokens")
+    for panel, name in ((entropy, "entropy"), (length, "length")):
+        panel.set_ylim(0, 1.15 * measured[f"policy/{name}"].max())
+    for panel in (gap, rewards, kl, shift):
+        if panel.get_legend_handles_labels()[0]:  # before the first step there is no reward
+            panel.legend()
     return figure
 
 
+@told(words.frontier)
 def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
     """What each setting paid in KL, and showed as margin, for its win rate.
 
@@ -230,124 +212,122 @@ def plot_frontier(table: pd.DataFrame, default: tuple[float, float]) -> Figure:
         "beta": (table[np.isclose(table["learning_rate"], rate)], BLUE, "o"),
         "learning rate": (table[np.isclose(table["beta"], beta)], VERMILION, "s"),
     }
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True)
+    figure, (left, right) = subplots(1, 2, figsize=(10, 3.9), sharey=True)
+    for axes, x in ((left, "kl"), (right, "gap")):
         for name, (rows, colour, marker) in series.items():
-            column = name.replace(" ", "_")
-            rows = rows.sort_values(column)
-            for axes, x in ((left, "kl"), (right, "gap")):
-                errors = 100 * np.array(
-                    [rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]
-                )
-                axes.errorbar(
-                    rows[x],
-                    100 * rows["win_rate"],
-                    errors,
-                    color=colour,
-                    marker=marker,
-                    linestyle=":",
-                    label=f"{name} changed",
-                )
-                for place, (_, row) in enumerate(rows.iterrows()):
-                    axes.annotate(
-                        f"{row[column]:.2g}",
-                        (row[x], 100 * row["win_rate"]),
-                        # Betas lie close together: their labels are stacked.
-                        xytext=(8, 8 + 11 * place if name == "beta" else -14),
-                        textcoords="offset points",
-                        color=colour,
-                        fontsize=9,
-                    )
-        for axes in (left, right):
-            axes.axhline(50, color=GREY, linestyle=":")
-        left.set(title="What it paid", xlabel="KL from SFT, nats a response", ylabel="win rate, %")
-        right.set(title="What the gap said", xlabel="margin / beta on training triples, nats")
-        left.legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+            rows = rows.sort_values(name.replace(" ", "_"))
+            axes.errorbar(
+                rows[x],
+                100 * rows["win_rate"],
+                100 * np.array([rows["win_rate"] - rows["low"], rows["high"] - rows["win_rate"]]),
+                color=colour,
+                marker=marker,
+                linestyle=":",
+                label=f"{name} changed",
+            )
+        axes.axhline(50, color=GREY, linestyle=":")
+    # One run that goes far would press all others onto one place.
+    left.set_xscale("symlog", linthresh=0.1)
+    left.set(title="What it paid", ylabel="win rate, %")
+    left.set(xlabel="KL from SFT, nats a response (logarithmic above 0.1)")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.margins(x=0.1)
+    right.set(title="What the gap said", xlabel="margin / beta on training triples, nats")
+    left.legend()
+    for axes, x in ((left, "kl"), (right, "gap")):
+        label_points(axes, _settings(series, x))
     return figure
 
 
+def _settings(
+    series: Mapping[str, tuple[pd.DataFrame, str, str]], x: str
+) -> list[tuple[float, float, str, str]]:
+    """Where each setting's point lies, and what it is called."""
+    return [
+        (row[x], 100 * row["win_rate"], f"{row[name.replace(' ', '_')]:.2g}", INK[colour])
+        for name, (rows, colour, _) in series.items()
+        for _, row in rows.sort_values(name.replace(" ", "_")).iterrows()
+    ]
+
+
+@told(words.exhibit)
 def plot_exhibit(metrics: pd.DataFrame) -> Figure:
-    """One recorded run in a row of panels: margins, ranking, KL, text, and wins over SFT.
+    """One recorded run in five panels: margins, ranking, KL, text, and wins over SFT.
 
     metrics: a line a step, with `contest/win_rate` where the policy was compared. The KL's axis is
-    logarithmic above 1, and the same for all runs.
+    logarithmic above 1, and the same for all runs. Narrow, so that its letters can be read beside
+    text.
     """
     trained = metrics[metrics["rewards/margins"].notna()]
     measured = metrics[metrics["kl/k1"].notna()]
     compared = metrics[metrics["contest/win_rate"].notna()]
     steps = measured["step"]
-    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        figure, axes = plt.subplots(1, 5, figsize=(12, 2.1))
-        figure.subplots_adjust(0.04, 0.2, 0.995, 0.87, wspace=0.3)
-        margin, ranked, kl, text, wins = axes
-        margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
-        margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, ms=3, label="held out")
-        margin.set(title="margin, nats times beta")
-        margin.legend(fontsize=8)
-        smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
-        ranked.plot(trained["step"], 100 * smooth, color=BLUE, lw=1)
-        ranked.plot(steps[1:], 100 * measured["held/accuracy"][1:], "o-", color=ORANGE, ms=3)
-        ranked.set(title="ranked right, %", ylim=(0, 104))
-        kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, ms=3)
-        # One axis for all runs, so that they can be compared.
-        kl.set_yscale("symlog", linthresh=1)
-        kl.set(title="KL from the reference, nats", ylim=(-0.5, 1500), yticks=[0, 1, 10, 100, 1000])
-        kl.set_yticklabels(["0", "1", "10", "100", "1000"])
-        for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
-            values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
-            text.plot(steps, values, line, color=colour, label=name)
-        text.set(title="text, 1 at the start", ylim=(0, None))
-        text.legend(fontsize=8)
-        wins.plot(compared["step"], 100 * compared["contest/win_rate"], "D-", color=BLUE, ms=4)
-        wins.axhline(50, color=GREY, linestyle=":")
-        wins.set(title="wins over SFT, %", ylim=(0, 100), xlim=(0, steps.max() * 1.04))
-        for panel in axes:
-            panel.tick_params(labelsize=8)
-            panel.title.set_fontsize(9)
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, axes = subplots(2, 3, figsize=(7, 3.8))
+    margin, ranked, kl, text, wins, nothing = axes.flat
+    nothing.axis("off")
+    margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1, label="train")
+    margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, ms=3, label="held out")
+    margin.set(title="margin, nats times beta")
+    smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
+    ranked.plot(trained["step"], 100 * smooth, color=BLUE, lw=1)
+    ranked.plot(steps[1:], 100 * measured["held/accuracy"][1:], "o-", color=ORANGE, ms=3)
+    ranked.set(title="ranked right, %", ylim=(0, 104))
+    kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, ms=3)
+    # One axis for all runs, so that they can be compared.
+    kl.set_yscale("symlog", linthresh=1)
+    kl.set(title="KL, nats", ylim=(-0.5, 1500), yticks=[0, 1, 10, 100, 1000])
+    kl.set_yticklabels(["0", "1", "10", "100", "1000"])
+    for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
+        values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
+        text.plot(steps, values, line, color=colour, label=name)
+    text.set(title="text, 1 at the start", ylim=(0, None))
+    wins.plot(compared["step"], 100 * compared["contest/win_rate"], "D-", color=BLUE, ms=4)
+    wins.axhline(50, color=GREY, linestyle=":")
+    wins.set(title="wins over SFT, %", ylim=(0, 100), xlim=(0, steps.max() * 1.04))
+    for panel in (margin, text):
+        panel.legend()
     return figure
 
 
+@told(words.intervals)
 def plot_intervals(table: pd.DataFrame, what: str) -> Figure:
     """How the interval narrows with more prompts.
 
     table: as from `evaluation.interval_by_prompts`; what: is on the axis.
     """
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
-        middle = (table["low"] + table["high"]) / 2
-        left.errorbar(
-            table["n"],
-            100 * middle,
-            100 * (table["high"] - table["low"]) / 2,
-            fmt="o",
-            color=BLUE,
-            capsize=4,
-            label="95 % interval, on average",
-        )
-        left.fill_between(
-            table["n"],
-            100 * table["estimate low"],
-            100 * table["estimate high"],
-            color=GREY,
-            alpha=0.25,
-            label="where 95 % of the estimates fall",
-        )
-        left.axhline(0, color=GREY, linestyle=":")
-        left.set(xlabel="prompts", ylabel=what, title="What so many prompts show")
-        left.legend()
-        right.plot(table["n"], 100 * table["shown"], "o-", color=BLUE)
-        right.set(
-            xlabel="prompts",
-            ylabel="% of the samples",
-            ylim=(0, 104),
-            title="How often the interval lies above zero",
-        )
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, (left, right) = subplots(1, 2, figsize=(10, 3.2))
+    middle = (table["low"] + table["high"]) / 2
+    left.errorbar(
+        table["n"],
+        100 * middle,
+        100 * (table["high"] - table["low"]) / 2,
+        fmt="o",
+        color=BLUE,
+        capsize=4,
+        label="95 % interval, on average",
+    )
+    left.fill_between(
+        table["n"],
+        100 * table["estimate low"],
+        100 * table["estimate high"],
+        color=GREY,
+        alpha=0.25,
+        label="where 95 % of the estimates fall",
+    )
+    left.axhline(0, color=GREY, linestyle=":")
+    left.set(xlabel="prompts", ylabel=what, title="What so many prompts show")
+    left.legend()
+    right.plot(table["n"], 100 * table["shown"], "o-", color=BLUE)
+    right.set(
+        xlabel="prompts",
+        ylabel="% of the samples",
+        ylim=(0, 104),
+        title="How often the interval lies above zero",
+    )
     return figure
 
 
+@told(words.gap_and_win)
 def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
     """Gap, ranking and KL, each against the win rate: a point a checkpoint.
 
@@ -358,78 +338,76 @@ def plot_gap_and_win(runs: pd.DataFrame) -> Figure:
         ("accuracy", "held-out pairs ranked right, %"),
         ("kl", "KL from the reference, nats"),
     )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
-        for panel, (name, label) in zip(axes, panels, strict=True):
-            scale = 100 if name == "accuracy" else 1
-            for lied, colour, marker, text in (
-                (False, BLUE, "o", "as it said"),
-                (True, VERMILION, "X", "gap as wide as a healthy run's, and loses"),
-            ):
-                rows = runs[runs["lied"] == lied]
-                panel.plot(
-                    scale * rows[name],
-                    100 * rows["win_rate"],
-                    marker,
-                    color=colour,
-                    alpha=0.7,
-                    label=text,
-                )
-            panel.axhline(50, color=GREY, linestyle=":")
-            if name != "accuracy":
-                panel.set_xscale("symlog", linthresh=1)
-                panel.set_xlim(left=-2)
-            panel.set(xlabel=label)
-        axes[0].set(ylabel="win rate over SFT, %", ylim=(-4, 100))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    figure, axes = subplots(1, 3, figsize=(11, 3.4), sharey=True)
+    for panel, (name, label) in zip(axes, panels, strict=True):
+        scale = 100 if name == "accuracy" else 1
+        for lied, colour, marker, text in (
+            (False, BLUE, "o", "as it said"),
+            (True, VERMILION, "X", "gap as wide as a healthy run's, and loses"),
+        ):
+            rows = runs[runs["lied"] == lied]
+            panel.plot(
+                scale * rows[name],
+                100 * rows["win_rate"],
+                marker,
+                color=colour,
+                alpha=0.7,
+                label=text,
+            )
+        panel.axhline(50, color=GREY, linestyle=":")
+        if name != "accuracy":
+            panel.set_xscale("symlog", linthresh=1)
+            panel.set_xlim(left=-2)
+        panel.set(xlabel=label)
+    axes[0].set(ylabel="win rate over SFT, %", ylim=(-4, 100))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
+@told(words.cases)
 def plot_cases(cases: Mapping[str, pd.DataFrame]) -> Figure:
     """Recorded runs beside each other, a column each: margins, accuracies, KL, entropy and length.
 
     cases: metrics (a line a step) by the title of the column. The panels of a row share their axis,
     so that sizes can be compared; the KL's is logarithmic above 1.
     """
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            4, len(cases), figsize=(2.8 * len(cases), 7.4), sharey="row", squeeze=False
+    figure, grid = subplots(
+        4, len(cases), figsize=(2.8 * len(cases), 7.4), sharey="row", squeeze=False
+    )
+    for column, (title, metrics) in enumerate(cases.items()):
+        trained = metrics[metrics["rewards/margins"].notna()]
+        measured = metrics[metrics["kl/k1"].notna()]
+        steps = measured["step"]
+        margin, accuracy, kl, text = grid[:, column]
+        margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1)
+        margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, markersize=4)
+        smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
+        accuracy.plot(trained["step"], smooth, color=BLUE, lw=1, label="train")
+        accuracy.plot(
+            steps[1:],
+            measured["held/accuracy"][1:],
+            "o-",
+            color=ORANGE,
+            markersize=4,
+            label="held out",
         )
-        for column, (title, metrics) in enumerate(cases.items()):
-            trained = metrics[metrics["rewards/margins"].notna()]
-            measured = metrics[metrics["kl/k1"].notna()]
-            steps = measured["step"]
-            margin, accuracy, kl, text = grid[:, column]
-            margin.plot(trained["step"], trained["rewards/margins"], color=BLUE, lw=1)
-            margin.plot(steps, measured["held/margin"], "o-", color=ORANGE, markersize=4)
-            smooth = trained["rewards/accuracies"].rolling(5, min_periods=1).mean()
-            accuracy.plot(trained["step"], smooth, color=BLUE, lw=1, label="train")
-            accuracy.plot(
-                steps[1:],
-                measured["held/accuracy"][1:],
-                "o-",
-                color=ORANGE,
-                markersize=4,
-                label="held out",
-            )
-            kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, markersize=4)
-            kl.set_yscale("symlog", linthresh=1)
-            for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
-                values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
-                text.plot(steps, values, line, color=colour, label=name)
-            text.set(xlabel="step")
-            margin.set(title=title)
-        for axes, label in zip(
-            grid[:, 0], ("margin", "ranked right", "KL, nats", "of the start"), strict=True
-        ):
-            axes.set_ylabel(label)
-        grid[1, 0].legend()
-        grid[3, 0].legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+        kl.plot(steps, measured["kl/k1"], "o-", color=BLUE, markersize=4)
+        kl.set_yscale("symlog", linthresh=1)
+        for name, colour, line in (("entropy", VERMILION, "--"), ("length", GREEN, "-")):
+            values = measured[f"policy/{name}"] / measured[f"policy/{name}"].iloc[0]
+            text.plot(steps, values, line, color=colour, label=name)
+        text.set(xlabel="step")
+        margin.set(title=title)
+    for axes, label in zip(
+        grid[:, 0], ("margin", "ranked right", "KL, nats", "of the start"), strict=True
+    ):
+        axes.set_ylabel(label)
+    grid[1, 0].legend()
+    grid[3, 0].legend()
     return figure
 
 
+@told(words.weeks)
 def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Figure:
     """Training of several models beside each other, each over its own share of the steps.
 
@@ -442,22 +420,26 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
         ("SFT+DPO", "rewards/margins", "DPO: reward margin"),
         ("SFT+DPO", "rewards/accuracies", "DPO: ranked right"),
     )
-    with plt.rc_context(STYLE):
-        figure, row = plt.subplots(1, len(panels), figsize=(9.5, 3))
-        for axes, (stage, name, label) in zip(row, panels, strict=True):
-            for (model, curves), colour in zip(
-                weeks.items(), (BLUE, VERMILION, GREEN), strict=False
-            ):
-                if not curves[stage]:
-                    continue  # a model that came as it is
-                entries = pd.DataFrame(curves[stage])
-                share = entries["step"] / entries["step"].max()
-                values = entries[name].dropna()
-                smooth = values.rolling(max(1, len(values) // 10), min_periods=1).mean()
-                axes.plot(share[values.index], smooth, color=colour, label=model)
-                if (held := name.replace("rewards/", "held/")) != name and held in entries:
-                    axes.plot(share, entries[held], "o", color=colour, markersize=5)
-            axes.set(xlabel="share of the steps", title=label)
-        row[0].legend()
-    plt.close(figure)  # a cell that ends in the figure would show it twice
+    looks = ((BLUE, "-"), (VERMILION, "--"), (GREEN, ":"))
+    figure, row = subplots(1, len(panels), figsize=(9.5, 3))
+    for axes, (stage, name, label) in zip(row, panels, strict=True):
+        for (model, curves), (colour, line) in zip(weeks.items(), looks, strict=False):
+            if not curves[stage]:
+                continue  # a model that came as it is
+            entries = pd.DataFrame(curves[stage])
+            share = entries["step"] / entries["step"].max()
+            values = entries[name].dropna()
+            smooth = values.rolling(max(1, len(values) // 10), min_periods=1).mean()
+            axes.plot(share[values.index], smooth, line, color=colour, label=model)
+            if (held := name.replace("rewards/", "held/")) != name and held in entries:
+                axes.plot(share, entries[held], "o", color=colour, markersize=5)
+        axes.set(xlabel="share of the steps", title=label)
+    known = {
+        label: line
+        for axes in row
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    shown = [model for model in weeks if model in known]  # its SFT may have been brought
+    lines = [known[model] for model in shown]
+    figure.legend(lines, shown, loc="outside upper center", ncols=len(shown) or 1)
     return figure

@@ -6,7 +6,7 @@ from .moving import beta_slider, live
 from .page import file_link
 from .predictions import Prediction, claim, held, predict, quiz
 from .responses import pager, side_by_side, token_strip
-from .tables import checklist, comparison, findings, flags
+from .tables import checklist, comparison, findings, flags, head_tables
 
 __all__ = [
     "Prediction",
@@ -18,6 +18,7 @@ __all__ = [
     "file_link",
     "findings",
     "flags",
+    "head_tables",
     "held",
     "label_pairs",
     "live",
@@ -27,3 +28,5 @@ __all__ = [
     "side_by_side",
     "token_strip",
 ]
+
+head_tables()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from .page import TEXT, as_table
+from .page import as_table, as_written
 from .responses import marked
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> 
     from ..figures.results import plot_exhibit
     from ..gallery import RECORDED_TASK
 
-    picture = BytesIO()
-    plot_exhibit(run.metrics).savefig(picture, format="png", dpi=90)
-    image = b64encode(picture.getvalue()).decode()
     end, letter = run.end, escape(letter)
     scores = as_table(
         [
@@ -58,13 +53,11 @@ def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> 
     part = "flex:1 1 230px;max-width:360px"
     return (
         '<div style="border-top:2px solid #8888;padding:6px 0;max-width:1000px">'
-        f'<b>Run {letter}</b><img style="width:100%;background:#fff" alt="Run {letter}: margin, '
-        'pairs ranked right, KL, entropy and length, and wins over SFT, by step" '
-        f'src="data:image/png;base64,{image}">'
+        f"<b>Run {letter}</b><br>{plot_exhibit(run.metrics).to_html()}"
         '<div style="display:flex;gap:24px;flex-wrap:wrap;align-items:flex-start">'
-        f'<div style="{part}"><pre style="{TEXT}">{escape(RECORDED_TASK.shown(row))}</pre></div>'
-        f'<div style="{part}"><pre style="{TEXT}">'
-        f"{marked(RECORDED_TASK, row, end.answers['this run'][place])}</pre></div>"
+        f'<div style="{part}">{as_written(escape(RECORDED_TASK.shown(row)))}</div>'
+        f'<div style="{part}">'
+        f"{as_written(marked(RECORDED_TASK, row, end.answers['this run'][place]))}</div>"
         f"<div>{scores}<p style='font-size:12px'>wins over SFT: {won:.0%} ({low:.0%} to {high:.0%})"
         f"</p></div></div><details style='margin:6px 0'><summary>What is wrong with run {letter}?"
         f'</summary><p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...common.prompts import as_text
 from . import page
-from .page import CELL, TEXT
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -75,19 +74,10 @@ def _pair(shown: Shown | None) -> str:
     """The prompt and both responses beside each other, or thanks when no pair is left."""
     if shown is None:
         return "<p>✓ All pairs have a label. Thank you.</p>"
-    titles = "".join(f'<th style="{CELL}">{name}</th>' for name in ("prompt", "1", "2"))
-    texts = "".join(
-        f'<td style="{CELL};width:33%"><pre style="{TEXT}">{escape(text)}</pre></td>'
-        for text in (as_text(shown.row["prompt"]), shown.left, shown.right)
-    )
-    return (
-        '<table style="border-collapse:collapse;width:100%;max-width:1000px">'
-        f"<tr>{titles}</tr><tr>{texts}</tr></table>"
-    )
+    texts = (as_text(shown.row["prompt"]), shown.left, shown.right)
+    cells = [page.as_written(escape(text)) for text in texts]
+    return page.beside_each_other(("prompt", "1", "2"), [cells])
 
 
 def _folded(rubric: str) -> str:
-    return (
-        "<details><summary>The rubric</summary>"
-        f'<pre style="{TEXT};max-width:760px">{escape(rubric)}</pre></details>'
-    )
+    return f"<details><summary>The rubric</summary>{page.as_written(escape(rubric))}</details>"

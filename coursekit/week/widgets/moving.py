@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from . import page
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from ..bandit import World
+    from ..figures.told import ToldFigure
 
 
-def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], None]:
+def live(plot: Callable[[pd.DataFrame], ToldFigure]) -> Callable[[pd.DataFrame], None]:
     """A figure that is redrawn in place, for `Monitor(show=live(plot_monitor))`.
 
     It appears in the output of the cell that calls `live`. When the run ends the last picture
     stays, as a plain one. Outside a notebook nothing is drawn.
     """
-    from IPython.display import HTML, Image, display
+    from IPython.display import HTML, display
 
     from ...common.progress import in_notebook
 
@@ -30,9 +29,7 @@ def live(plot: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Non
     handle = display(HTML(""), display_id=True)
 
     def show(metrics: pd.DataFrame) -> None:
-        picture = BytesIO()
-        plot(metrics).savefig(picture, format="png")  # IPython would draw it twice to trim it
-        handle.update(Image(picture.getvalue()))
+        handle.update(plot(metrics).bundle(), raw=True)
 
     return show
 
@@ -42,24 +39,18 @@ def beta_slider(world: World, prompt: int = 0) -> None:
 
     Needs a running kernel; the static figures beside it show the same.
     """
-    import matplotlib.pyplot as plt
     from IPython.display import clear_output, display
     from ipywidgets import FloatLogSlider, Output, VBox
 
-    from ..figures.results import STYLE
-    from ..figures.theory import draw_optimum
+    from ..figures.theory import plot_optimum
 
     slider = FloatLogSlider(value=1.0, base=10, min=-1.3, max=1.3, step=0.05, description="beta")
     panel = Output()
 
     def draw(_=None) -> None:
-        with panel, plt.rc_context(STYLE):
+        with panel:
             clear_output(wait=True)
-            figure, axes = plt.subplots(figsize=(5, 2.8))
-            draw_optimum(axes, world, slider.value, prompt)
-            axes.legend(loc="upper left")
-            plt.close(figure)
-            display(figure)
+            display(plot_optimum(world, slider.value, prompt))
 
     slider.observe(draw, names="value")
     draw()

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...common.hypertext import unbroken
 from ...common.markup import as_link
 from ...common.progress import in_notebook
 
@@ -14,25 +15,63 @@ if TYPE_CHECKING:
     from IPython.display import HTML
     from ipywidgets import Widget
 
-CELL = "vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"
-TEXT = (
-    "white-space:pre-wrap;word-break:normal;margin:0;font-size:12px;line-height:1.5;"
-    "text-align:left;background:transparent"
+# The attributes of a cell: GitHub takes each `style` out and leaves the rest.
+CELL = (
+    'align="left" valign="top" '
+    'style="vertical-align:top;text-align:left;padding:6px 12px;border:1px solid #8884"'
 )
-FAULT = "color:#D55E00;font-weight:bold"
-CHANGED = "border-left:3px solid #0072B2;padding-left:4px"
+# Colours stand on their own ground, because the page may be light or dark.
+_FAULT = "color:#8A3A00;background:#FFEBDD;font-weight:bold"
+_CHANGED = "border-left:3px solid #0072B2;padding-left:4px"
+_TEXT = (
+    "display:block;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;"
+    "font-family:monospace;font-size:12px;line-height:1.5;text-align:left"
+)
+
+
+def fault(html: str) -> str:
+    """Something wrong: bold, and in a colour where colours are shown. A mark in it says so too."""
+    return f'<b style="{_FAULT}">{html}</b>'
+
+
+def changed(html: str) -> str:
+    """A line that is new: a plus, and a bar where styles are kept."""
+    return f'<span style="{_CHANGED}">+ {html}</span>'
+
+
+def as_written(html: str) -> str:
+    """Lines as they were written, but for those that are too long for the page.
+
+    Not `pre`, which wraps nothing where its style is taken out.
+    """
+    return f'<samp style="{_TEXT}">{html.replace(chr(10), "<br>")}</samp>'
 
 
 def as_table(lines: Sequence[Sequence[str]], head: Sequence[str] = (), width: int = 1000) -> str:
     """A table of cells that are HTML already, in small print, `width` pixels at most."""
-    top = "".join(f'<th style="{CELL}">{escape(name)}</th>' for name in head)
+    top = "".join(f'<th scope="col" {CELL}>{escape(name)}</th>' for name in head)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        "<tr>" + "".join(f"<td {CELL}>{unbroken(cell)}</td>" for cell in cells) + "</tr>"
         for cells in lines
     )
     return (
         f'<table style="border-collapse:collapse;max-width:{width}px;font-size:12px">'
         f"{f'<tr>{top}</tr>' if head else ''}{body}</table>"
+    )
+
+
+def beside_each_other(
+    head: Sequence[str], lines: Sequence[Sequence[str]], width: int = 1000
+) -> str:
+    """A table of texts, HTML already, in columns that are equally wide."""
+    share = f"{100 / len(head):.0f}%"
+    top = "".join(f'<th scope="col" width="{share}" {CELL}>{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>" for cells in lines
+    )
+    return (
+        f'<table width="100%" style="border-collapse:collapse;max-width:{width}px;'
+        f'table-layout:fixed"><tr>{top}</tr>{body}</table>'
     )
 
 

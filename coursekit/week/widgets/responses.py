@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...tasks import Task
 from . import page
-from .page import CELL, CHANGED, FAULT, TEXT
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -24,53 +23,47 @@ def side_by_side(
 ) -> HTML:
     """A table with a line for each row: what it asks, then each model's response.
 
-    Where the task knows the truth, a line of a response that has a fault is marked with ✗ and
-    coloured, and below each response stands its overall score.
+    Where the task knows the truth, a line of a response that has a fault is marked with ✗, and
+    below each response stands its overall score.
 
     Args:
         rows: N rows of the task.
         responses: N responses under each model's name.
-        changes: set off the lines that the model in the column before did not write.
+        changes: mark with + the lines that the model in the column before did not write.
     """
     from IPython.display import HTML
 
-    width = f"width:{100 / (len(responses) + 1):.0f}%"
-    head = "".join(
-        f'<th style="{CELL};{width}">{escape(name)}</th>' for name in (task.asked, *responses)
-    )
-    body = []
+    lines = []
     for index, row in enumerate(rows):
-        cells = [f'<td style="{CELL}"><pre style="{TEXT}">{escape(task.shown(row))}</pre></td>']
+        cells = [page.as_written(escape(task.shown(row)))]
         before: str | None = None
         for texts in responses.values():
-            cells.append(_response_cell(task, row, texts[index], before if changes else None))
+            cells.append(_response(task, row, texts[index], before if changes else None))
             before = texts[index]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    legend = [f'<span style="{FAULT}">✗</span> marks a fault'] * ("✗" in "".join(body))
-    legend += [f'<span style="{CHANGED}">a bar</span> marks what has changed'] * changes
-    return HTML(
-        f'<table style="border-collapse:collapse;max-width:1000px"><tr>{head}</tr>'
-        f"{''.join(body)}</table>"
-        + (f'<p style="font-size:12px">{"; ".join(legend)}.</p>' if legend else "")
-    )
+        lines.append(cells)
+    table = page.beside_each_other((task.asked, *responses), lines)
+    legend = [f"{page.fault('✗')} marks a fault"] * ("✗" in table)
+    legend += [f"{page.changed('')} marks what the column before does not have"] * changes
+    below = f'<p style="font-size:12px">{"; ".join(legend)}.</p>' if legend else ""
+    return HTML(table + below)
 
 
-def _response_cell(task: Task, row: Mapping[str, Any], text: str, before: str | None) -> str:
+def _response(task: Task, row: Mapping[str, Any], text: str, before: str | None) -> str:
     score = f"score {task.truth(row, text):.2f}" if task.knows_truth else ""
     return (
-        f'<td style="{CELL}"><pre style="{TEXT}">{marked(task, row, text, before)}</pre>'
-        f'<div style="margin-top:6px;font-size:12px">{score}</div></td>'
+        f"{page.as_written(marked(task, row, text, before))}"
+        f'<div style="margin-top:6px;font-size:12px">{score}</div>'
     )
 
 
 def marked(task: Task, row: Mapping[str, Any], text: str, before: str | None = None) -> str:
-    """The response's lines: faults marked, and with `before` those that it did not have set off."""
+    """The response's lines: faults marked, and with `before` those that it did not have."""
     faults = task.faults(row, text)
     known = set(text.split("\n") if before is None else before.split("\n"))
     lines = []
     for line in text.split("\n"):
-        shown = f'<span style="{FAULT}">✗ {escape(line)}</span>' if line in faults else escape(line)
-        lines.append(shown if line in known else f'<span style="{CHANGED}">{shown}</span>')
+        shown = page.fault(f"✗ {escape(line)}") if line in faults else escape(line)
+        lines.append(shown if line in known else page.changed(shown))
     return "\n".join(lines)
 
 
@@ -106,7 +99,8 @@ def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) ->
     Args:
         tokens: T texts.
         logps: T - 1 log-probabilities in nats: of each token but the first, given those before it.
-        skip: the first `skip` tokens (the prompt) are grey: their probabilities do not count.
+        skip: the first `skip` tokens (the prompt) are grey, without a number: their probabilities
+            do not count.
     """
     from IPython.display import HTML
 
@@ -116,7 +110,7 @@ def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) ->
         line_ends = "<br>" if "\n" in token and index >= skip else ""
         style = "padding:1px 2px;margin:1px;border-radius:3px;display:inline-block"
         if index < skip or index == 0:
-            pieces.append(f'<span style="{style};color:#888">{shown}</span>')
+            pieces.append(f'<span style="{style};color:#666">{shown}</span>')
             continue
         probability = math.exp(logps[index - 1])
         # From orange (unlikely) to white (certain): light throughout, so that black text reads.
@@ -124,7 +118,7 @@ def token_strip(tokens: Sequence[str], logps: Sequence[float], skip: int = 0) ->
         title = f"p = {probability:.3f}, log p = {logps[index - 1]:.2f}"
         pieces.append(
             f'<span style="{style}" title="{title}">{shown}'
-            f'<sub style="font-size:8px;color:#333">{probability:.2f}</sub></span>{line_ends}'
+            f'<sub style="font-size:9px;color:#000">{probability:.2f}</sub></span>{line_ends}'
         )
     return HTML(
         '<div style="font:13px monospace;line-height:2;background:#fff;padding:8px">'

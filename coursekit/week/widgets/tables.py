@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from .page import FAULT, as_table
+from . import page
+from .page import as_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
     from ...preferences import Audit
     from ...training import Flag
     from ...training.checklist import Preflight
+
+
+def head_tables() -> None:
+    """From now on the tables that this kernel shows say what their headers head. Elsewhere: no-op.
+
+    pandas' own leave out the `scope` by which a screen reader names a cell's row and column.
+    """
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        import pandas as pd
+
+        from ...common.inline_table import with_scopes
+
+        def shown(frame: pd.DataFrame) -> str | None:
+            html = frame._repr_html_()  # nothing, if pandas is told to show text
+            return html and with_scopes(html)
+
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, shown)
 
 
 def comparison(table: pd.DataFrame) -> Styler:
@@ -34,11 +54,6 @@ def comparison(table: pd.DataFrame) -> Styler:
     ]
     shown["what it shows"] = table["conclusion"]
     clear = (table["low"] > 0) | (table["high"] < 0)
-    texts = ["kind", "what it shows"]
-    to_the_left = [
-        {"selector": f"th.col{shown.columns.get_loc(name)}", "props": "text-align:left"}
-        for name in texts
-    ]
     candidate, baseline = table.attrs.get("candidate"), table.attrs.get("baseline")
     difference = f"difference: {candidate} over {baseline}; " if candidate and baseline else ""
     return (
@@ -49,9 +64,6 @@ def comparison(table: pd.DataFrame) -> Styler:
             lambda column: ["font-weight:bold" if is_clear else "" for is_clear in clear],
             subset=["difference", "95 % interval"],
         )
-        .set_properties(subset=texts, **{"text-align": "left"})
-        .set_properties(subset=["95 % interval", "p"], **{"white-space": "nowrap"})
-        .set_table_styles(to_the_left)
         .set_caption(
             f"{table['n'].iloc[0]} prompts; {escape(difference)}p: McNemar's exact test, for yes "
             "or no metrics"
@@ -66,10 +78,10 @@ def findings(audit: Audit) -> HTML:
     """
     from IPython.display import HTML
 
-    marks = {"fault": "✗ rows", "bias": "≠ bias"}
+    marks = {"fault": "✗\u00a0rows", "bias": "≠\u00a0bias"}
     lines = [
         (
-            f'<span style="{FAULT};white-space:nowrap">{marks[item.outcome]}</span>',
+            page.fault(marks[item.outcome]),
             *(escape(text) for text in (item.check, item.found, item.effect, item.fix)),
         )
         for item in audit.problems
@@ -90,7 +102,7 @@ def checklist(found: Preflight) -> HTML:
 
     lines = []
     for check in found.checks:
-        mark = "✓" if check.passed else f'<span style="{FAULT}">✗</span>'
+        mark = "✓" if check.passed else page.fault("✗")
         more = "" if check.passed else f"<br><i>{escape(check.why)}</i><br>→ {escape(check.fix)}"
         lines.append((mark, escape(check.name), escape(check.found) + more))
     verdict = "Ready to train." if found.passed else "Not ready: mend what is marked."
@@ -105,11 +117,10 @@ def flags(raised: Sequence[Flag]) -> HTML:
         return HTML("<p>✓ No red flag.</p>")
     lines = []
     for flag in raised:
-        name = escape(flag.name) + (" (harmless here)" if flag.harmless else "")
-        style = "" if flag.harmless else f' style="{FAULT}"'
+        name = escape(flag.name)
         lines.append(
             (
-                f"<span{style}>{name}</span>",
+                f"{name} (harmless here)" if flag.harmless else page.fault(f"✗ {name}"),
                 escape(str(flag.since)),
                 *(escape(text) for text in (flag.certainty, flag.evidence, flag.advice)),
             )
