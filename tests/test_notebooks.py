@@ -52,7 +52,7 @@ def test_saved_outputs_need_no_kernel(source):
 
 
 def test_formulas_become_mathml():
-    from coursekit.week.run_course import with_mathml
+    from coursekit.week.reading import with_mathml
 
     notebook = nbformat.v4.new_notebook(
         cells=[

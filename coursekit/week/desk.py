@@ -250,10 +250,12 @@ def open_lab() -> None:
     """
     from jupyterlab.labapp import main as jupyterlab
 
+    from .reading import LAB_OPTIONS
+
     first = make_copies(ROOT / WORK)[0]
     address = f"/lab/tree/{first.relative_to(ROOT).as_posix()}"
     own = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url={address}"]
-    sys.exit(jupyterlab([*own, *sys.argv[2:]]))
+    sys.exit(jupyterlab([*own, *LAB_OPTIONS, *sys.argv[2:]]))
 
 
 if __name__ == "__main__":

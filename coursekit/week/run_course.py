@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import copy
 import os
-import re
 import shutil
 import signal
 import sys
@@ -20,14 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
-import latex2mathml.converter
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 
 from ..common.profile import ROOT
 from ..workspace import Workspace
+from .reading import as_page
 from .saved import tidy
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -84,8 +81,7 @@ def run_notebook(source: Path, folder: Path) -> bool:
     finally:
         tidy(notebook)
         nbformat.write(notebook, target)
-        html, _ = HTMLExporter().from_notebook_node(with_mathml(notebook))
-        target.with_suffix(".html").write_text(html, encoding="utf-8")
+        target.with_suffix(".html").write_text(as_page(notebook), encoding="utf-8")
     if failed:
         print(f"\n{failed}\nThe notebook as far as it ran: {target}", file=sys.stderr)
     return failed is None
@@ -148,25 +144,6 @@ def _failure(execute: Callable[[], object]) -> Exception | str | None:
     except RuntimeError as error:  # before the first cell
         return f"The kernel does not start: {error}. Delete .venv (or COURSE_VENV) and run again."
     return None
-
-
-def with_mathml(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy whose formulas are MathML, which browsers draw without a script from the network."""
-
-    def formula(display: str) -> Callable[[re.Match[str]], str]:
-        # Signs that markdown would take for emphasis become entities.
-        return lambda match: (
-            latex2mathml.converter.convert(match[1].strip(), display=display)
-            .replace("*", "&#x2217;")
-            .replace("_", "&#x5f;")
-        )
-
-    result = copy.deepcopy(notebook)
-    for cell in result.cells:
-        if cell.cell_type == "markdown":
-            text = re.sub(r"\$\$(.+?)\$\$", formula("block"), cell.source, flags=re.DOTALL)
-            cell.source = re.sub(r"(?<![\\$])\$([^$`]+?)\$", formula("inline"), text)
-    return result
 
 
 def or_stopped(main: Callable[[], int]) -> int:

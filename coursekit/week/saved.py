@@ -25,16 +25,42 @@ _VARIES = (
     (re.compile(r"\bcommit [0-9a-f]{7,40}\b"), "commit …"),
     (re.compile(r"^ *\(changes that are not committed are not part of it\)\n", re.MULTILINE), ""),
 )
+_CODE = re.compile(r"(^(?:> ?)*```.*?^(?:> ?)*```)", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^((?:> ?)*)(#+)(?= )", re.MULTILINE)
 _STYLED = re.compile(r"\bT_[0-9a-f]{5}(?![0-9a-zA-Z])")  # the name that pandas draws for a table
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Remove what needs a live kernel (views of widgets) and nbclient's record of times."""
+    """Remove what needs a live kernel (views of widgets) and nbclient's record of times.
+
+    A text that a cell displays has its headings below those of the section that it is shown in.
+    """
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "text/markdown" in data:
+                data["text/markdown"] = _below_a_section(data["text/markdown"])
+
+
+def _below_a_section(text: str) -> str:
+    """Markdown whose first heading is one of the third level, and the others as far below it."""
+    parts = _CODE.split(text)  # every other one is code, whose comments are no headings
+    found = [match[2] for part in parts[::2] for match in _HEADING.finditer(part)]
+    deeper = "#" * (3 - min(map(len, found), default=3))
+    parts[::2] = [_HEADING.sub(rf"\g<1>{deeper}\g<2>", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def title_of(notebook: NotebookNode) -> str:
+    """The text of its first heading, or nothing."""
+    for cell in notebook.cells:
+        found = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and found:
+            return found[1].strip()
+    return ""
 
 
 def settle(notebook: NotebookNode, artifacts: Path | None = None) -> None:
@@ -47,6 +73,7 @@ def settle(notebook: NotebookNode, artifacts: Path | None = None) -> None:
     """
     tidy(notebook)
     notebook.metadata.get("language_info", {}).pop("version", None)
+    notebook.metadata["title"] = title_of(notebook)  # for who makes a page of it
     for cell, name in zip(notebook.cells, cell_ids(notebook.cells), strict=True):
         cell.id = name
     tables: dict[str, str] = {}
