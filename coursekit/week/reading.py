@@ -9,11 +9,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import latex2mathml.converter
 from nbconvert import HTMLExporter
+from nbconvert.filters import add_anchor
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
@@ -44,9 +46,13 @@ class Readable(Preprocessor):
             if cell.cell_type == "markdown"
             for heading in _HEADING.findall(cell.source)
         ]
-        # nbconvert's own ids.
-        resources["sections"] = [(name, name.replace(" ", "-")) for name in headings]
+        resources["sections"] = [(heading, _id(heading)) for heading in headings]
         return page, resources
+
+
+def _id(heading: str) -> str:
+    """What nbconvert calls a heading."""
+    return re.search(r'id="([^"]*)"', add_anchor(f"<h2>{escape(heading)}</h2>"))[1]
 
 
 _OPTIONS = {

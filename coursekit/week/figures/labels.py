@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) ->
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 2},
         )
         note.set_in_layout(False)  # it has its place within the axes
-        size = Bbox.from_bounds(*note.get_window_extent().bounds)
+        size = Text.get_window_extent(note)  # without its line
         place = next(_free(point, size, axes.bbox, taken, figure.dpi / 72), None)
         note.set_visible(place is not None)
         if place:
