@@ -163,6 +163,7 @@ def test_what_jupyterlab_does_not_trust_keeps_its_looks(browser, lab):
 def test_what_jupyterlab_prints_is_such_a_page(lab):
     """File, Print and File, Save and Export Notebook As, HTML open this address."""
     address = f"{lab}/nbconvert/html/looks.ipynb?download=false"
-    html = urllib.request.urlopen(address, timeout=WAIT).read().decode("utf-8")
+    asked = urllib.request.Request(address, headers={"Referer": f"{lab}/lab"})
+    html = urllib.request.urlopen(asked, timeout=WAIT).read().decode("utf-8")
     assert "<title>Session of looks</title>" in html and "<math" in html
     assert not re.search(r'(src|href)="(https?:)?//', html)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .page import as_table, as_written
+from ...common.hypertext import unbroken
+from .page import as_table, as_written, beside_each_other
 from .responses import marked
 
 if TYPE_CHECKING:
@@ -29,40 +30,51 @@ def exhibits(cases: Mapping[str, Recorded], row: Mapping[str, Any], place: int) 
 
 
 def _exhibit(letter: str, run: Recorded, row: Mapping[str, Any], place: int) -> str:
-    from ...training import red_flags
     from ..figures.results import plot_exhibit
     from ..gallery import RECORDED_TASK
 
-    end, letter = run.end, escape(letter)
-    scores = as_table(
-        [
-            (
-                escape(metric),
-                *(
-                    f"{end.scores[model][metric]:.{0 if metric == 'length' else 2}f}"
-                    for model in ("SFT", "this run")
-                ),
-            )
-            for metric in end.scores["SFT"]
-        ],
-        ("", "SFT", "this run"),
+    answer = marked(RECORDED_TASK, row, run.end.answers["this run"][place])
+    texts = beside_each_other(
+        (RECORDED_TASK.asked, "its answer"),
+        [(as_written(escape(RECORDED_TASK.shown(row))), as_written(answer))],
+        width=760,
     )
-    won, low, high = end.win_rate
-    raised = [flag for flag in red_flags(run.metrics, run.beta) if not flag.harmless]
-    named = "; ".join(f"{flag.name} since step {flag.since} ({flag.certainty})" for flag in raised)
-    part = "flex:1 1 230px;max-width:360px"
+    won, low, high = run.end.win_rate
+    wins = unbroken(f"wins over SFT: {won:.0%} ({low:.0%} to {high:.0%})")
+    letter = escape(letter)
     return (
         '<div style="border-top:2px solid #8888;padding:6px 0;max-width:1000px">'
-        f"<b>Run {letter}</b><br>{plot_exhibit(run.metrics).to_html()}"
-        '<div style="display:flex;gap:24px;flex-wrap:wrap;align-items:flex-start">'
-        f'<div style="{part}">{as_written(escape(RECORDED_TASK.shown(row)))}</div>'
-        f'<div style="{part}">'
-        f"{as_written(marked(RECORDED_TASK, row, end.answers['this run'][place]))}</div>"
-        f"<div>{scores}<p style='font-size:12px'>wins over SFT: {won:.0%} ({low:.0%} to {high:.0%})"
-        f"</p></div></div><details style='margin:6px 0'><summary>What is wrong with run {letter}?"
-        f'</summary><p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
+        f"<b>Run {letter}</b><br>{plot_exhibit(run.metrics).to_html()}{texts}{_scores(run)}"
+        f'<p style="font-size:12px">{wins}</p>'
+        f'<details style="margin:6px 0"><summary>What is wrong with run {letter}?</summary>'
+        f"{_wrong(run)}</details></div>"
+    )
+
+
+def _scores(run: Recorded) -> str:
+    models = ("SFT", "this run")
+    metrics = list(run.end.scores["SFT"])
+    lines = [
+        (
+            model,
+            *(
+                f"{run.end.scores[model][metric]:.{0 if metric == 'length' else 2}f}"
+                for metric in metrics
+            ),
+        )
+        for model in models
+    ]
+    return as_table(lines, ("", *metrics))
+
+
+def _wrong(run: Recorded) -> str:
+    from ...training import red_flags
+
+    raised = [flag for flag in red_flags(run.metrics, run.beta) if not flag.harmless]
+    named = "; ".join(f"{flag.name} since step {flag.since} ({flag.certainty})" for flag in raised)
+    return (
+        f'<p style="margin:4px 18px"><b>{escape(run.condition.name)}.</b> '
         f"{_emphasised(run.condition.story)}<br><i>Red flags: {escape(named or 'none')}.</i></p>"
-        "</details></div>"
     )
 
 
