@@ -40,33 +40,48 @@ class Agreement:
 
 
 def agreement(
-    first: Sequence[Hashable], second: Sequence[Hashable], draws: int = 2000, seed: int = 0
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Agreement:
     """Cohen's kappa (1960, doi:10.1177/001316446002000104) of two raters' labels.
 
-    The interval is a percentile bootstrap over the items. Draws in which both raters gave one and
+    The interval is a percentile bootstrap: over the items, or over `groups`, what each item belongs
+    to (its prompt), as items of a group are drawn together. Draws in which both raters gave one and
     the same label throughout have no kappa and are left out.
 
-    Raises ValueError for no items, or different numbers of labels.
+    Raises ValueError for no items, or different numbers of labels or groups.
     """
     import pandas as pd
 
-    if len(first) != len(second) or not len(first):
+    if len(first) != len(second) or not len(first) or len(groups or first) != len(first):
         raise ValueError(
             f"{len(first)} labels and {len(second)}: agreement needs two labels of each item"
+            + (f", and its group (there are {len(groups)})" if groups else "")
         )
     labels = sorted(set(first) | set(second), key=str)
-    index = {label: number for number, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)))  # (L, L)
-    for one, other in zip(first, second, strict=True):
-        counts[index[one], index[other]] += 1
-    observed, expected = _shares(counts)
-    low, high = bootstrap(
-        lambda taken: _kappa(*_shares(taken.reshape(draws, *counts.shape))),
-        counts.ravel(),
-        draws=draws,
-        seed=seed,
-    )
+    place = {label: number for number, label in enumerate(labels)}
+    cells = [
+        place[one] * len(labels) + place[other] for one, other in zip(first, second, strict=True)
+    ]
+    table = np.zeros(len(labels) ** 2)
+    np.add.at(table, cells, 1)
+
+    def kappas(tables: np.ndarray) -> np.ndarray:
+        return _kappa(*_shares(tables.reshape(-1, len(labels), len(labels))))
+
+    if groups:
+        number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+        each = np.zeros((len(number), len(table)))  # (G, L * L): every group's own table
+        np.add.at(each, ([number[group] for group in groups], cells), 1)
+        low, high = bootstrap(
+            lambda taken: kappas(taken @ each), len(number), draws=draws, seed=seed
+        )
+    else:
+        low, high = bootstrap(kappas, table, draws=draws, seed=seed)
+    observed, expected = _shares(counts := table.reshape(len(labels), len(labels)))
     return Agreement(
         observed=float(observed),
         expected=float(expected),
