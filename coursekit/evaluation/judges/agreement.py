@@ -63,33 +63,32 @@ def agreement(
         )
     labels = sorted(set(first) | set(second), key=str)
     place = {label: number for number, label in enumerate(labels)}
+    shape = len(labels), len(labels)
     cells = [
         place[one] * len(labels) + place[other] for one, other in zip(first, second, strict=True)
     ]
-    table = np.zeros(len(labels) ** 2)
-    np.add.at(table, cells, 1)
+    table = _counts(cells, [0] * len(cells), shape)[0]
 
     def kappas(tables: np.ndarray) -> np.ndarray:
-        return _kappa(*_shares(tables.reshape(-1, len(labels), len(labels))))
+        return _kappa(*_shares(tables.reshape(-1, *shape)))
 
     if groups:
-        number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-        each = np.zeros((len(number), len(table)))  # (G, L * L): every group's own table
-        np.add.at(each, ([number[group] for group in groups], cells), 1)
-        low, high = bootstrap(
-            lambda taken: kappas(taken @ each), len(number), draws=draws, seed=seed
-        )
+        each = _counts(cells, groups, shape).reshape(-1, table.size)  # (G, L * L)
+        ends = bootstrap(lambda taken: kappas(taken @ each), len(each), draws=draws, seed=seed)
     else:
-        low, high = bootstrap(kappas, table, draws=draws, seed=seed)
-    observed, expected = _shares(counts := table.reshape(len(labels), len(labels)))
-    return Agreement(
-        observed=float(observed),
-        expected=float(expected),
-        kappa=float(_kappa(observed, expected)),
-        low=low,
-        high=high,
-        table=pd.DataFrame(counts.astype(int), index=labels, columns=labels),
-    )
+        ends = bootstrap(kappas, table.ravel(), draws=draws, seed=seed)
+    observed, expected = _shares(table)
+    kappa = _kappa(observed, expected)
+    named = pd.DataFrame(table.astype(int), index=labels, columns=labels)
+    return Agreement(float(observed), float(expected), float(kappa), *ends, table=named)
+
+
+def _counts(cells: Sequence[int], groups: Sequence[Hashable], shape: tuple[int, int]) -> np.ndarray:
+    """Each group's count table (G, L, L), from the cell of the table that every item lies in."""
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    counts = np.zeros((len(number), shape[0] * shape[1]))
+    np.add.at(counts, ([number[group] for group in groups], cells), 1)
+    return counts.reshape(-1, *shape)
 
 
 def _kappa(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
