@@ -293,7 +293,8 @@ def test_how_much_is_saved_together_changes_no_response(model, tokenizer, profil
         some = replace(profile, max_new_tokens=8, generation_batch=batch)
         path = tmp_path / f"{batch}.jsonl"
         found.append(sample_candidates(model, tokenizer, rows, some, seed=3, path=path))
-        saved.append(Counter(row["journal"][1] for row in map(json.loads, path.open())))
+        lines = path.read_text(encoding="utf-8").splitlines()
+        saved.append(Counter(json.loads(line)["journal"][1] for line in lines))
     assert found[0] == found[1] == found[2]
     assert list(saved[0].values()) == [64, 6]  # a seed's prompts, at most
     assert list(saved[1].values()) == [12] * 5 + [4, 6]  # 48 responses fill 50 places
