@@ -136,7 +136,7 @@ from coursekit.week.gallery import contest_rows, exhibition, load_recorded
 from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
 from coursekit.week.hand_in import hand_in
 from coursekit.week.needs import heed_needs
-from coursekit.week.record import controls, curve_of, load_week
+from coursekit.week.recorded import controls, curve_of, load_week
 from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
 from coursekit.workspace import Workspace
 
