@@ -436,7 +436,9 @@ def test_pages_have_landmarks_and_headings_in_order(tmp_path, profile):
     from coursekit.workspace import Workspace
 
     assert_a_screen_reader_finds_its_way(html_page("A <b>", [("x", "<h3>y</h3>"), ("x", "")]))
-    assert_a_screen_reader_finds_its_way(hand_in(Workspace(profile)).path.read_text("utf-8"))
+    assert_a_screen_reader_finds_its_way(
+        hand_in(Workspace(profile)).path.read_text(encoding="utf-8")
+    )
     finding = Finding(kind="text", where="cell 1", before="a", after="b", note="n")
     assert_a_screen_reader_finds_its_way(page([Comparison("A", [finding], {"cells": 1})]))
 
@@ -449,7 +451,7 @@ def test_grades_have_landmarks_and_headings_in_order(tmp_path):
 
     grades = {name: Grade(name, "missing") for name in EXERCISES}
     write_page(tmp_path / "grades.html", [HandedIn("Ada")], {"Ada": grades}, ["How."])
-    assert_a_screen_reader_finds_its_way((tmp_path / "grades.html").read_text("utf-8"))
+    assert_a_screen_reader_finds_its_way((tmp_path / "grades.html").read_text(encoding="utf-8"))
 
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
