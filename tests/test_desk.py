@@ -15,6 +15,7 @@ from conftest import ROOT
 from coursekit.week import desk
 from coursekit.week.desk import Form, as_copy, is_touched, make_copies
 from coursekit.week.diary import Diary, Predicted, diary, keep_answer
+from coursekit.week.reading import LAB_OPTIONS
 
 SESSIONS = sorted((ROOT / "notebooks").glob("*.py"))
 
@@ -220,6 +221,7 @@ def test_lab_serves_the_courses_folder_and_opens_the_copy(monkeypatch, tmp_path)
     assert asked == [[
         f"--ServerApp.root_dir={ROOT}",
         f"--LabApp.default_url=/lab/tree/{desk.WORK}/A_paper_math.ipynb",
+        *LAB_OPTIONS,
         "--no-browser",
     ]]  # fmt: skip
 
