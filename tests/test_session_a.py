@@ -119,7 +119,7 @@ def test_the_slider_redraws(shown, monkeypatch):
     from coursekit.week.figures import theory
 
     drawn = []
-    monkeypatch.setattr(theory, "draw_optimum", lambda axes, w, beta, p: drawn.append(beta))
+    monkeypatch.setattr(theory, "plot_optimum", lambda world, beta, prompt: drawn.append(beta))
     beta_slider(make_world())
     slider, _ = shown[0][0].children
     slider.value = 0.1
