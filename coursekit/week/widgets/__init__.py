@@ -1,6 +1,7 @@
 """What a notebook shows and asks: responses, tables, predictions, claims, pairs to label."""
 
 from .exhibition import exhibits
+from .exploring import explore
 from .labelling import label_pairs
 from .moving import beta_slider, live
 from .page import file_link
@@ -15,6 +16,7 @@ __all__ = [
     "claim",
     "comparison",
     "exhibits",
+    "explore",
     "file_link",
     "findings",
     "flags",
