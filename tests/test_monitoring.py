@@ -122,6 +122,7 @@ def test_what_the_monitor_records(watched, quick, sft_folder, triples, tokenizer
         for line in (run.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert len(samples) == 9 and {row["step"] for row in samples} == {0, 2, 4}
+    assert [row["asked"] for row in samples[:3]] == list(PROMPTS[:3])
     # The last line is that of the saved model.
     policy, sft = load_model(run.folder, quick), load_model(sft_folder, quick)
     pairs = sample_responses(

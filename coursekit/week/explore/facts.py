@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .answers import BASELINE, CANDIDATE, OUTCOMES
+from .answers import BASELINE, CANDIDATE, OUTCOMES, Answered
 from .gather import Glance
 
 
@@ -40,7 +40,8 @@ def _of_answers(glance: Glance) -> Iterator[Fact]:
     else:
         said = ", ".join(f"{n} {outcome}" for outcome in OUTCOMES if (n := counts[outcome]))
         yield Fact(
-            f"{CANDIDATE} against {BASELINE}, prompt by prompt: {said}; read those that it lost.",
+            f"{CANDIDATE} against {BASELINE}, prompt by prompt: {said}"
+            + "; read those that it lost." * bool(counts["lost"]),
             counts["lost"] > counts["won"],
             *("answers", "lost"),
         )
@@ -55,16 +56,14 @@ def _of_answers(glance: Glance) -> Iterator[Fact]:
 def _length_and_wins(glance: Glance) -> Iterator[Fact]:
     longer = [each for each in glance.answers if each.is_longer]
     rest = [each for each in glance.answers if not each.is_longer]
-    shares = [
-        f"{sum(each.outcome == 'won' for each in part) / len(part):.0%}" if part else "none"
-        for part in (longer, rest)
-    ]
-    yield Fact(
-        f"{CANDIDATE}'s answer is the longer in {_of(longer, glance.answers)}; it won {shares[0]} "
-        f"of these, and {shares[1]} of the others.",
-        len(longer) > 2 * len(rest),
-        *("answers", "longer"),
-    )
+    sentence = f"{CANDIDATE}'s answer is the longer in {_of(longer, glance.answers)}"
+    if longer and rest:
+        sentence += f"; it won {_won(longer)} of these, and {_won(rest)} of the others"
+    yield Fact(f"{sentence}.", len(longer) > 2 * len(rest), "answers", "longer")
+
+
+def _won(answers: Sequence[Answered]) -> str:
+    return f"{sum(each.outcome == 'won' for each in answers) / len(answers):.0%}"
 
 
 def _of_training(glance: Glance) -> Iterator[Fact]:

@@ -104,9 +104,10 @@ class _Recalling:
 def memory_of(identity: str | None, task: Task, artifacts: Path) -> Memory:
     """Who can tell what the judge with that `identity` said; see `Judge.identity`.
 
-    Raises ValueError where the store or the rubric is damaged.
+    The program that knows the truth, whatever its version; it also stands for a judge that nobody
+    has noted. Raises ValueError where the store or the rubric is damaged.
     """
-    if task.knows_truth and identity == ProgramJudge(task).identity:
+    if task.knows_truth and (identity or "program:").startswith("program:"):
         return Program(task)
     store = artifacts / "verdicts.sqlite"
     if identity and store.is_file():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -209,13 +209,14 @@ def _section(kind: Kind, glance: Glance, rows: Sequence[Row], room: int) -> str:
     )
 
 
-def _filters(kind: Kind, rows: Iterable[Row]) -> str:
-    boxes = "".join(
-        f'<label><input type="checkbox" autocomplete="off" value="{name}"> {escape(words)} '
-        f"({sum(map(holds, rows)):,})</label>"
-        for name, (words, holds) in kind.filters.items()
-    )
-    return f"<fieldset><legend>Show only:</legend>{boxes}</fieldset>"
+def _filters(kind: Kind, rows: Sequence[Row]) -> str:
+    boxes = []
+    for name, (words, holds) in kind.filters.items():
+        count = sum(map(holds, rows))
+        off = "" if count else " disabled"
+        box = f'<input type="checkbox" autocomplete="off" value="{name}"{off}>'
+        boxes.append(f"<label>{box} {escape(words)} ({count:,})</label>")
+    return f"<fieldset><legend>Show only:</legend>{''.join(boxes)}</fieldset>"
 
 
 def _fitting(rows: Sequence[Row], line: Callable[[Row], str], room: int) -> list[str]:

@@ -93,7 +93,7 @@ ANSWERS = Kind(
     f"What {CANDIDATE} and {BASELINE} say differently is <ins>underlined</ins>; a line with a "
     'fault is <span class="fault">✗ marked</span>, where the task knows.',
     "the folder answers, beside this run",
-    lambda glance: [CANDIDATE, glance.workspace.task.asked, *glance.models],
+    lambda glance: ["verdict", glance.workspace.task.asked, *glance.models],
     _answer,
     _OF_ANSWERS,
 )

@@ -458,6 +458,8 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
                 if (held := name.replace("rewards/", "held/")) != name and held in entries:
                     axes.plot(share, entries[held], "o", color=colour, markersize=5)
             axes.set(xlabel="share of the steps", title=label)
-        row[0].legend()
+        drawn = [axes for axes in row if axes.get_lines()]
+        if drawn:
+            drawn[0].legend()
     plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure
