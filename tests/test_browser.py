@@ -50,7 +50,7 @@ held(expected, "that one", "as it is")
 EXPLORE = """
 from coursekit.week.widgets import explore
 from coursekit.workspace import Workspace
-place = explore(Workspace())
+explore(Workspace())
 """
 
 

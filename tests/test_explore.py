@@ -22,7 +22,7 @@ from coursekit.tasks import load_task
 from coursekit.tasks.rubric import load_rubric
 from coursekit.tasks.triage import TRIAGE
 from coursekit.training import Flag, Monitor, train_dpo
-from coursekit.week.explore import MOST, Glance, facts, gather, page_of, write_page
+from coursekit.week.explore import MOST, PAGE, Glance, facts, gather, page_of, write_page
 from coursekit.week.explore import __main__ as command
 from coursekit.week.explore.answers import CANDIDATE, Answered
 from coursekit.week.explore.differences import LONGEST, set_off
@@ -389,7 +389,7 @@ def test_ten_thousand_pairs_stay_below_the_limit_and_what_is_left_out_is_said(ru
     ]
     page = page_of(glance)
     assert MOST / 2 < len(page.encode()) <= MOST
-    shown = len(re.findall(r'<tr class="is-[^"]*"', page.partition('id="pairs"')[2]))
+    shown = len(re.findall('<tr class="row', page.partition('id="pairs"')[2]))
     assert 500 < shown < 10_000 and f"{shown:,} of 10,000 are shown" in page
     assert page.count("⚑ doubled rows</p>") == 10  # what is flagged is shown, all of it
     assert "flagged by the audit (10)" in page
@@ -459,7 +459,8 @@ def test_in_a_notebook_the_page_is_a_widget_and_its_facts_stand_in_for_it(run, m
 
     shown = []
     monkeypatch.setattr(page, "show_widget", lambda *parts: shown.append(parts))
-    path = explore(run)
+    explore(run)
+    path = run.folder / PAGE
     ((widget, text, html),) = shown
     (frame,) = [a for tag, a in Elements(widget.value).found if tag == "iframe"]
     assert frame["sandbox"] == "allow-scripts"

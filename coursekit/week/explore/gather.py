@@ -18,7 +18,7 @@ from ...evaluation.record import ThreeWayRecord, load_three_way
 from ...preferences import Audit, audit, load_triples, split_by_prompt, to_triples
 from ...workspace import Workspace
 from .answers import BASELINE, CANDIDATE, Answered, answers_of
-from .kept_verdicts import Memory, memory_of
+from .kept_verdicts import Memory, Nobody, memory_of
 from .pairs import Pair, pairs_of
 
 if TYPE_CHECKING:
@@ -120,19 +120,11 @@ def _look_at_evaluation(glance: Glance) -> None:
 
 def _look_at_training(glance: Glance) -> None:
     from ...training import load_metrics, red_flags
-    from ..record import curve_of
 
-    own = {
-        name: glance.workspace.folder / path
-        for name, path in ((BASELINE, "sft"), (CANDIDATE, "dpo"))
+    glance.curves = {
+        BASELINE: _curve(glance, BASELINE, "sft", "B, section 2"),
+        CANDIDATE: _curve(glance, CANDIDATE, "dpo", "B, section 6"),
     }
-    for stage, section in ((BASELINE, "B, section 2"), (CANDIDATE, "B, section 6")):
-        place = glance.models.get(stage, own[stage])
-        if place == own[stage]:  # else somebody has brought it, or the base model stands in
-            curve = glance.look(
-                f"training of {stage}", section, lambda place=place: curve_of(place)
-            )
-        glance.curves[stage] = (curve if place == own[stage] else None) or []
     if not glance.curves[CANDIDATE]:
         return
     folder, where = glance.workspace.folder / "dpo", "B, section 6, which watches DPO"
@@ -144,6 +136,16 @@ def _look_at_training(glance: Glance) -> None:
         glance.samples = (
             glance.look("samples along training", where, lambda: _samples(folder)) or []
         )
+
+
+def _curve(glance: Glance, model: str, name: str, where: str) -> list[dict[str, float]]:
+    """What was logged; of a model that was brought, or that the base stands in for, nothing."""
+    from ..record import curve_of
+
+    own = glance.workspace.folder / name
+    if glance.models.get(model, own) != own:
+        return []
+    return glance.look(f"training of {model}", where, lambda: curve_of(own)) or []
 
 
 def _samples(folder: Path) -> list[Sample]:
@@ -218,4 +220,10 @@ def _judge_of_pairs(workspace: Workspace) -> str | None:
 
 
 def _memory(glance: Glance, identity: str | None) -> Memory:
-    return memory_of(identity, glance.workspace.task, glance.workspace.profile.artifacts)
+    workspace = glance.workspace
+    found = glance.look(
+        "the judge's reasons",
+        "B, section 3",
+        lambda: memory_of(identity, workspace.task, workspace.profile.artifacts),
+    )
+    return found or Nobody()

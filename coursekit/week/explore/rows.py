@@ -32,9 +32,9 @@ class Kind:
 
 
 def _line(kind: Mapping[str, tuple[str, Test]], row: Any, first: str, cells: Sequence[str]) -> str:
-    names = " ".join(f"is-{name}" for name, (_, holds) in kind.items() if holds(row))
+    names = "".join(f" is-{name}" for name, (_, holds) in kind.items() if holds(row))
     first = f'<td data-order="{row.number}"><span class="number">{row.number}</span> {first}</td>'
-    return f'<tr class="{names}">{first}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f'<tr class="row{names}">{first}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _text(html: str, below: str = "") -> str:

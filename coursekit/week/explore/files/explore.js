@@ -20,10 +20,15 @@ for (const table of document.querySelectorAll("table.rows")) {
 }
 
 // From a fact to the rows that it is about.
-for (const link of document.querySelectorAll("a[data-only]"))
-  link.addEventListener("click", () => {
-    for (const box of document.querySelectorAll(`${link.hash} fieldset input`)) {
+for (const link of document.querySelectorAll('a[href^="#"]'))
+  link.addEventListener("click", (event) => {
+    const part = document.querySelector(link.hash);
+    for (const box of link.dataset.only === undefined ? [] : part.querySelectorAll("fieldset input")) {
       box.checked = box.value === link.dataset.only;
       box.dispatchEvent(new Event("change"));
+    }
+    if (location.protocol === "about:") {  // in a frame a link would lead to the page around it
+      event.preventDefault();
+      part.scrollIntoView();
     }
   });
