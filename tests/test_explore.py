@@ -185,12 +185,17 @@ def test_what_is_damaged_is_told_and_the_rest_is_shown(run, tmp_path):
     lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").replace("sev1", "sev9")
     (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
     (folder / "dpo" / "samples.jsonl").unlink()
+    (folder / "pairs.made_from.json").write_text("{", encoding="utf-8")
     glance = gather(Workspace(run.profile, folder=folder))
     missing = " ".join(glance.missing)
-    assert "three_way.json is damaged" in missing and "was edited" in missing
+    assert "three_way.json is damaged" in missing and "judged pairs: " in missing
     assert "samples along training: not there yet" in missing
     assert glance.answers and glance.pairs  # from triples.jsonl
     assert {pair.state for pair in glance.pairs} == {"train", "validation"}
+    (folder / "dpo" / "made_from.json").write_text("{", encoding="utf-8")
+    assert "training of SFT+DPO: " in " ".join(
+        gather(Workspace(run.profile, folder=folder)).missing
+    )
 
 
 def test_a_stale_workspace_says_so(run, tmp_path):
@@ -255,9 +260,7 @@ def test_a_language_models_reasons_are_found_without_it(triples, tmp_path):
     memory = memory_of("its/identity", TRIAGE, tmp_path)
     assert memory.said(row, "a", "b").winner == "unknown"
     keep("second", "Still shorter.", "b", "a")
-    assert memory.said(row, "a", "b") == Said(
-        "first", ("as shown: It is shorter.", "in the other order: Still shorter.")
-    )
+    assert memory.said(row, "a", "b") == Said("first", ("It is shorter.", "Still shorter."))
     keep("second", "Now the other.", "a", "c")
     keep("second", "And the other again.", "c", "a")
     assert memory.said(row, "a", "c").winner == "tie"
@@ -276,6 +279,16 @@ def test_the_key_is_that_of_the_judge_itself(triples):
     question = Question("pair", triples[0]["prompt"], ("a", "b"))
     key = verdict_key(judge.identity, "pair", *build_prompt(question, judge.rubric))
     assert key == judge._request(question).key
+
+
+def test_a_reason_is_told_with_what_was_shown_first(run):
+    glance = planted(run, "x")
+    glance.pairs = [replace(glance.pairs[0], reasons=("one", "two"))]
+    glance.answers = [replace(glance.answers[0], said=Said("tie", ("three", "four")))]
+    page = page_of(glance)
+    for sentence in ("chosen first: one", "rejected first: two", "SFT+DPO first: three"):
+        assert sentence in page
+    assert "SFT first: four" in page and "x</p>" in page  # a single reason stands by itself
 
 
 # Differences.

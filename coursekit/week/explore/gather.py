@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -96,6 +97,8 @@ def gather(workspace: Workspace) -> Glance:
     _look_at_training(glance)
     _look_at_pairs(glance)
     _look_at_answers(glance)
+    if identity := _judge(glance):
+        glance.about["judge"] = identity.rpartition(":")[0]
     return glance
 
 
@@ -188,8 +191,10 @@ def _compare_with_dpo(glance: Glance, train: list, validation: list) -> None:
     """Say it if the DPO model was trained on other triples than these."""
     from ...training.rows import rows_record
 
+    if not glance.curves[CANDIDATE]:  # nothing is there, or it is damaged
+        return
     record = read_record(glance.workspace.folder / "dpo")
-    if record and differences(record, rows_record(train, validation)):
+    if differences(record, rows_record(train, validation)):
         glance.outdated.append("dpo was trained on other triples than those that lie here now")
 
 
@@ -206,17 +211,22 @@ def _look_at_answers(glance: Glance) -> None:
         kept = kept_answers(
             glance.models, rows, workspace.profile, seed=workspace.seed, folder=folder
         )
-        judge = glance.record.made_from.get("judge") if glance.record else None
-        memory = _memory(glance, judge or _judge_of_pairs(workspace))
-        return answers_of(workspace.task, rows, kept, memory)
+        return answers_of(workspace.task, rows, kept, _memory(glance, _judge(glance)))
 
     glance.answers = glance.look("answers of the models as they are now", where, find) or []
 
 
+def _judge(glance: Glance) -> str | None:
+    """The identity of the judge of the evaluation; before there is one, of the pairs'."""
+    found = glance.record.made_from.get("judge") if glance.record else None
+    return found or _judge_of_pairs(glance.workspace)
+
+
 def _judge_of_pairs(workspace: Workspace) -> str | None:
-    """The identity of the judge that chose among the candidates."""
-    path = workspace.folder / "pairs.jsonl"
-    return (read_record(path) or {}).get("judge")
+    """The identity of the judge that chose among the candidates, where that is on record."""
+    with suppress(ValueError):  # a damaged record is noted where the pairs are read
+        return (read_record(workspace.folder / "pairs.jsonl") or {}).get("judge")
+    return None
 
 
 def _memory(glance: Glance, identity: str | None) -> Memory:

@@ -22,9 +22,8 @@ from ...tasks.rubric import Rubric, load_rubric
 
 @dataclass(frozen=True)
 class Said:
-    """winner: of the two responses, or `unknown` where nothing is kept. reasons: a sentence each.
-
-    consistent: it said the same in both orders.
+    """winner: of the two responses, or `unknown` where nothing is kept. reasons: one for each time
+    that it was asked, or one in all. consistent: it said the same in both orders.
     """
 
     winner: Winner | Literal["unknown"] = "unknown"
@@ -96,8 +95,7 @@ class _Recalling:
         kept = self.stored.store.get(verdict_key(self.stored.identity, "pair", *asked))
         if kept is None:
             raise LookupError(question)
-        order = "in the other order" if self.reasons else "as shown"
-        self.reasons.append(f"{order}: {kept.reason or kept.cause or 'no reason given'}")
+        self.reasons.append(kept.reason or kept.cause or "no reason given")
         return kept.value or "invalid"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...common.prompts import as_text
-from ...preferences import Audit, to_triples
+from ...preferences import Audit
 from ...tasks import Task
 from .kept_verdicts import Memory
 
@@ -100,7 +100,8 @@ def _judged(
     for number, pair in enumerate(judged, start=1):
         order = ("second", "first") if pair["winner"] == "second" else ("first", "second")
         texts = [pair[side]["response"] for side in order]
-        state, flags = next(places) if to_triples([pair]) else (pair["winner"], ())
+        is_triple = pair["winner"] in ("first", "second")
+        state, flags = next(places) if is_triple else (pair["winner"], ())
         yield Pair(
             number,
             task.shown(pair),

@@ -45,7 +45,10 @@ def _flags(flags: Sequence[str]) -> str:
     return "".join(f'<p class="small flag">⚑ {escape(flag)}</p>' for flag in flags)
 
 
-def _reasons(reasons: Sequence[str]) -> str:
+def _reasons(reasons: Sequence[str], names: tuple[str, str]) -> str:
+    """Of one that was asked in both orders, with the name of what was shown first."""
+    if len(reasons) == len(names):
+        reasons = [f"{name} first: {text}" for name, text in zip(names, reasons, strict=True)]
     return "".join(f'<p class="small">{escape(reason)}</p>' for reason in reasons)
 
 
@@ -58,7 +61,7 @@ def _answer(glance: Glance, row: Answered) -> str:
     first = (
         f'<span class="{row.outcome.replace(" ", "-")}">'
         f"{escape(_MARKS.get(row.outcome, row.outcome))}</span>"
-        f"{_reasons(row.said.reasons)}{_flags(row.flags)}"
+        f"{_reasons(row.said.reasons, (CANDIDATE, BASELINE))}{_flags(row.flags)}"
     )
     others = {CANDIDATE: row.answers[BASELINE], BASELINE: row.answers[CANDIDATE]}
     cells = [f"<pre>{set_off(row.prompt)}</pre>"]
@@ -107,7 +110,8 @@ _STATES = {"train": "training", "validation": "held out", "tie": "= tie", "inval
 def _pair(glance: Glance, row: Pair) -> str:
     said = "" if row.consistent else '<p class="small flag">said otherwise in the other order</p>'
     judge = f'<p class="small">{escape(row.judge)}:</p>' if row.judge and row.reasons else ""
-    first = f"{_STATES[row.state]}{judge}{_reasons(row.reasons)}{said}{_flags(row.flags)}"
+    reasons = _reasons(row.reasons, ("chosen", "rejected"))
+    first = f"{_STATES[row.state]}{judge}{reasons}{said}{_flags(row.flags)}"
     cells = [f"<pre>{set_off(row.prompt)}</pre>"]
     texts = row.chosen, row.rejected
     for text, other, score, faults in zip(texts, texts[::-1], row.scores, row.faults, strict=True):
