@@ -73,7 +73,7 @@ def glance(run):
 
 
 def contents(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_is_shown_is_what_is_there(run, glance):
@@ -163,7 +163,6 @@ def test_nothing_is_made_but_the_page(run, monkeypatch):
     path, _ = write_page(run)
     after = contents(run.folder)
     assert path == run.folder / "explore.html" and after.pop(path) == path.stat().st_mtime_ns
-    del before[run.folder], after[run.folder]  # it has a file more now
     path.unlink()
     assert after == before
 
