@@ -24,6 +24,7 @@ from .rows import ANSWERS, PAIRS, Kind, samples_table
 Row = TypeVar("Row")
 PAGE = "explore.html"
 MOST = 4_000_000  # bytes of a page, whatever the size of the run
+_HEADS = 10_000  # bytes, more than headings, filters and headers of the two large tables take
 _TITLES = {
     "numbers": "The numbers",
     "answers": "Answers, side by side",
@@ -51,11 +52,17 @@ def page_of(glance: Glance, most: int = MOST) -> str:
         "numbers": "".join(_numbers(glance)),
         "training": "".join(_training(glance)),
     }
-    room = most - len(_whole(glance, parts).encode("utf-8", "replace")) - 20_000
+    found = _findings(glance)
+    room = most - _size(_whole(glance, parts)) - _size(found) - _HEADS
     parts["answers"] = _section(ANSWERS, glance, glance.answers, room // 2)
-    room -= len(parts["answers"].encode("utf-8", "replace"))
-    parts["pairs"] = _findings(glance) + _section(PAIRS, glance, glance.pairs, room)
+    room -= _size(parts["answers"])
+    parts["pairs"] = found + _section(PAIRS, glance, glance.pairs, room)
     return _whole(glance, parts)
+
+
+def _size(html: str) -> int:
+    """Bytes in the file."""
+    return len(html.encode("utf-8", "replace"))
 
 
 def in_short(glance: Glance) -> str:
@@ -100,10 +107,8 @@ def _policy(scripts: Sequence[str]) -> str:
     hashes = " ".join(
         f"'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'" for code in scripts
     )
-    return (
-        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; "
-        "style-src 'unsafe-inline'; img-src data:"
-    )
+    allowed = hashes or "'none'"
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
 
 
 @cache
@@ -230,7 +235,7 @@ def _fitting(rows: Sequence[Row], line: Callable[[Row], str], room: int) -> list
     )
     for place in order:
         found = line(rows[place])
-        room -= len(found.encode("utf-8", "replace"))
+        room -= _size(found)
         if room < 0:
             break
         lines[place] = found

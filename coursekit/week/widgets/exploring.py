@@ -24,7 +24,7 @@ def explore(workspace: Workspace) -> None:
     # In a frame, so that neither the page's styles nor its scripts reach the notebook.
     frame = (
         '<iframe title="A run at a glance" sandbox="allow-scripts" style="width:100%;height:900px;'
-        f'border:1px solid #8885" srcdoc="{escape(html)}"></iframe>'
+        f'box-sizing:border-box;border:1px solid #8885" srcdoc="{escape(html)}"></iframe>'
     )
     link = file_link(path, "The same as a page").data
     page.show_widget(
