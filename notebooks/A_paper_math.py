@@ -531,11 +531,9 @@ claim(difference < 1e-12, f"analytic and autograd gradient agree (difference {di
 
 # %%
 wrong_order = preference_probability(rewards[at_rejected], rewards[at_chosen])
-claim(
-    (weight - wrong_order).abs().max() < 1e-12,
-    "the weight is the probability that the implicit rewards give to the *wrong* order, so pairs "
-    "that are ranked right with confidence hardly count",
-)
+so = "pairs that are ranked right with confidence hardly count"
+found = "the weight is the probability that the implicit rewards give to the *wrong* order"
+claim((weight - wrong_order).abs().max() < 1e-12, f"{found}, so {so}")
 
 # %% [markdown]
 # **Step 6. Training finds the optimum.** With enough pairs, the policy that minimises the loss is

@@ -329,12 +329,7 @@ pd.DataFrame(triples[:4])[provenance].T
 # One function makes them all, here on 60 prompts each.
 
 # %%
-from coursekit.preferences import (
-    make_triples,
-    ranked_samples,
-    reference_against_sample,
-    two_system_prompts,
-)
+from coursekit.preferences import ranked_samples, reference_against_sample, two_system_prompts
 from coursekit.tasks import with_references
 
 few = with_references(task, workspace.rows("preferences", 60))
@@ -347,6 +342,8 @@ if all("reference" in row for row in few):
     designs.append(reference_against_sample())
 
 # %%
+from coursekit.preferences import make_triples
+
 made = {
     design.name: make_triples(sft, tokenizer, few, profile, judge, design, seed=2, scorer=truth)
     for design in designs
@@ -575,6 +572,7 @@ def turns(*texts: str) -> list[dict]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
+# %%
 yes, no = turns("Hi?", "Yes."), turns("Hi?", "No.")
 dialogue = "\n\nHuman: Hi?\n\nAssistant: "
 layouts = {

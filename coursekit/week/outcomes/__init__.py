@@ -30,6 +30,6 @@ def by_interval(found: Estimate, above: str, below: str, neither: str, at: float
     return above if found.low > at else below if found.high < at else neither
 
 
-def signed(found: Estimate, form: str = "+.3f") -> str:
-    """A difference as "value (low to high)", each number in `form`."""
+def with_interval(found: Estimate, form: str) -> str:
+    """An estimate as "value (low to high)", each number in the format `form`."""
     return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"

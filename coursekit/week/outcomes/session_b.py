@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...common.statistics import Estimate
-from . import Claim, Outcome, signed
+from . import Claim, Outcome, with_interval
 
 if TYPE_CHECKING:
     from ...common.profile import TrainingSettings
@@ -216,7 +216,7 @@ def still_moves(moved: Estimate) -> Claim:
     return Claim(
         moved.high < 0,
         "asked in both orders, the judge who likes the first still moves the win rate, by "
-        f"{signed(moved, '+.1%')}",
+        f"{with_interval(moved, '+.1%')}",
     )
 
 
