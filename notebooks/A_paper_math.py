@@ -55,7 +55,8 @@
 # **How exercises work.** Each has a card with a folded hint and solution, a stub to fill in, and a
 # check. A stub that you leave as it is counts as *not attempted*, and the notebook goes on with the
 # course's own function. **Predictions**: before some results you are asked what you expect. Commit
-# to an answer by clicking it, or pass `choice="..."` to `predict`.
+# to an answer by clicking it, or pass `choice="..."` to `predict`. **Folded cells** compare results
+# with your prediction or say what they show, and do nothing else: unfold one to see how.
 
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title On Colab, run this cell first; elsewhere it does nothing
