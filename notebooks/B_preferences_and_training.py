@@ -677,8 +677,14 @@ claim(ready.passed, "everything is as it should be")
 from dataclasses import replace
 
 two_slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)
-held_out = {"validation": validation, "evaluation": prompts}
-not_ready = preflight(sft_folder, spoilt_rows, profile, settings=two_slips, **held_out)
+not_ready = preflight(
+    sft_folder,
+    spoilt_rows,
+    profile,
+    validation=validation,
+    evaluation=prompts,
+    settings=two_slips,
+)
 checklist(not_ready)
 
 # %%
@@ -722,8 +728,9 @@ from coursekit.week.widgets import live
 watched = task.rows("validation", 24, profile)
 watched_prompts = [row["prompt"] for row in watched]
 monitor = Monitor(watched_prompts, validation[:16], times=3, show=live(plot_monitor))
-data = {"validation": validation, "monitor": monitor}
-dpo_run = train_dpo(sft_folder, train, runs / "dpo", profile, **data)
+dpo_run = train_dpo(
+    sft_folder, train, runs / "dpo", profile, validation=validation, monitor=monitor
+)
 
 # %% [markdown]
 # *The figure, redrawn during training. Above: the margin on training and held-out triples; the
@@ -1113,8 +1120,8 @@ helps = predict(
 from coursekit.preferences import sample_candidates
 from coursekit.week.label_noise import label_noise_sweep
 
-kept = {"seed": 1, "path": runs / "candidates.jsonl"}
-candidates = sample_candidates(sft, tokenizer, preference_rows, profile, **kept)
+path = runs / "candidates.jsonl"
+candidates = sample_candidates(sft, tokenizer, preference_rows, profile, seed=1, path=path)
 path = runs / "label_noise.jsonl"
 noisy_runs = label_noise_sweep(sft_folder, candidates, asked, profile, truth, path=path)
 trained = noisy_runs[(noisy_runs["rate"] > 0) | (noisy_runs["loss"] == "DPO")]

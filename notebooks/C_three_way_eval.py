@@ -819,8 +819,8 @@ kept = predict(
 # %%needs probes
 from coursekit.evaluation import capability_scores, capability_table
 
-sizes = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
-elsewhere = capability_scores(loaded, tokenizer, task.probes(200), **sizes)
+generation = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
+elsewhere = capability_scores(loaded, tokenizer, task.probes(200), **generation)
 capability = capability_table(elsewhere, before="base")
 capability[list(models)].rename_axis(None).round(3)
 
@@ -856,8 +856,8 @@ from coursekit.evaluation import kl_from_reference
 from coursekit.training import KL_A_TOKEN
 
 prompts = [row["prompt"] for row in evaluation]
-sizes = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
-kl = kl_from_reference(policy, reference, tokenizer, prompts, **sizes)
+generation = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
+kl = kl_from_reference(policy, reference, tokenizer, prompts, **generation)
 tokens = sum(len(tokenizer.encode(text)) for text in responses["SFT+DPO"]) / len(evaluation)
 claim(*outcomes.stays_near_sft(kl, tokens, KL_A_TOKEN))
 
