@@ -902,7 +902,7 @@ claim(*outcomes.worse_than_none(cases))
 # %%
 from coursekit.evaluation.judges import ProgramJudge
 from coursekit.tasks import load_task
-from coursekit.week.record import load_week
+from coursekit.week.recorded import load_week
 
 real = load_week("gemma-3-270m")
 real_task = load_task(real.task)
@@ -930,7 +930,7 @@ carries = predict(
 
 # %%
 from coursekit.week.figures.results import plot_weeks
-from coursekit.week.record import curve_of
+from coursekit.week.recorded import curve_of
 
 ours = {name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")}
 plot_weeks({"ours": ours, real.title.split(",")[0]: real.curves})
@@ -1000,7 +1000,7 @@ claim(blamed > 0, found)
 # greedy SFT+DPO with greedy SFT:
 
 # %%
-from coursekit.week.record import controls
+from coursekit.week.recorded import controls
 
 styled(controls(real)).format("{:.1%}", subset=["win rate", "low", "high"])
 

@@ -284,6 +284,20 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
     assert sample_candidates(model, tokenizer, rows, quick, seed=3) == expected  # without a file
 
 
+def test_a_chunk_is_what_fills_a_batch_and_no_more_than_64_prompts(profile):
+    """A large model's batch is small: its responses are saved as often as one is full."""
+    from coursekit.preferences.sampling import CHUNK, _chunk_size
+
+    for batch, design, expected in [
+        (512, two_temperatures(), CHUNK),
+        (50, two_temperatures(), 12),
+        (50, ranked_samples(8), 6),
+        (2, two_temperatures(), 1),
+        (50, reference_against_sample(samples=1), 50),
+    ]:
+        assert _chunk_size(replace(profile, generation_batch=batch), design) == expected
+
+
 def test_killed_ten_times_while_triples_are_made(tmp_path):
     """SIGKILL at ten random places, resumed each time: the files of an undisturbed run."""
     code = """

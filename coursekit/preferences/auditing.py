@@ -708,7 +708,7 @@ def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
     effect = "What flips with the order is no preference; asked once, it would be a label."
     fix = "Keep flipped pairs as ties; a clearer rubric or a better judge flips less."
     asked = [
-        pair["answers"]
+        (*pair["answers"], prompt_key(pair["prompt"]))
         for pair in pairs
         if len(pair.get("answers", ())) == 2 and "invalid" not in pair["answers"]
     ]
@@ -716,7 +716,9 @@ def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
         return Finding(
             check, "not measured", "no pair was asked in both orders", effect, "Ask in both."
         )
-    found = agreement([one for one, _ in asked], [MIRRORED[other] for _, other in asked])
+    found = agreement(
+        *zip(*((one, MIRRORED[other], key) for one, other, key in asked), strict=True)
+    )
     agreements["with itself, order changed"] = found
     return _agreement_finding(check, found, effect, fix)
 
@@ -735,8 +737,8 @@ def _second_opinion(
     oriented = [_oriented(row) for row in chosen]
     items = [(row, *texts) for row, (texts, _) in zip(chosen, oriented, strict=True)]
     both = [
-        (label, verdict.winner)
-        for (_, label), verdict in zip(oriented, ask_all(judge, items), strict=True)
+        (label, verdict.winner, prompt_key(row["prompt"]))
+        for row, (_, label), verdict in zip(chosen, oriented, ask_all(judge, items), strict=True)
         if verdict.winner != "invalid"
     ]
     if not both:

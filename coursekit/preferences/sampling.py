@@ -25,7 +25,7 @@ from ..lm.logprobs import encode_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CHUNK = 64  # prompts sampled, and saved, together
+CHUNK = 64  # prompts sampled, and saved, together: at most, see `_chunk_size`
 REFERENCE = "reference"  # the column of a row that holds a written answer
 
 
@@ -109,11 +109,12 @@ def sample_candidates(
 ) -> list[dict[str, Any]]:
     """Sample the candidates of `design` (the profile's, if None) for each of `rows`.
 
-    With `path`, every finished chunk of rows is appended to that JSON Lines file at once. Killed at
-    any moment and started again with the same arguments, the run goes on after the last whole
-    chunk. A file of another run (another model or tokenizer, other rows, design, seed, settings or
-    sampling code) is kept under another name. Where a server samples (`Endpoint`), every response
-    is kept as it comes, in the folder `responses` beside that file.
+    With `path`, every finished chunk of rows (what fills a batch, 64 prompts at most) is appended
+    to that JSON Lines file at once. Killed at any moment and started again with the same arguments,
+    the run goes on after the last whole chunk. A file of another run (another model or tokenizer,
+    other rows, design, seed, settings or sampling code) is kept under another name. Where a server
+    samples (`Endpoint`), every response is kept as it comes, in the folder `responses` beside that
+    file.
 
     Returns the rows with `candidates`: a list of `{"response", "source", "temperature"}`, and with
     `prompt_id` (the row's number), `design` and `seed`.
@@ -125,11 +126,12 @@ def sample_candidates(
     folder = Path(path).parent / "responses" if path else None
     made_from = _made_from(model, tokenizer, rows, profile, design, seed, folder) if path else {}
     sample = _sampled_there if isinstance(model, Endpoint) else _sampled_here
+    size = _chunk_size(profile, design)
     with Journal(path, made_from) as journal:
-        starts = range(len(journal.done) * CHUNK, len(rows), CHUNK)
+        starts = range(len(journal.done) * size, len(rows), size)
         chunks = sample(model, tokenizer, rows, profile, design, seed, starts, folder)
         for start, responses in zip(starts, chunks, strict=True):
-            chunk = rows[start : start + CHUNK]
+            chunk = rows[start : start + size]
             journal.append(
                 [
                     {
@@ -171,11 +173,20 @@ def _made_from(
         "design": asdict(design),
         "max_new_tokens": profile.max_new_tokens,
         "seed": seed,
-        "chunk": CHUNK,
+        "chunk": _chunk_size(profile, design),
         "sampling code": code_version(
             endpoint if served else generation, logprobs, sys.modules[__name__]
         ),
     }
+
+
+def _chunk_size(profile: Profile, design: Design) -> int:
+    """How many prompts are sampled, and saved, together: as many as fill a batch, at most `CHUNK`.
+
+    A stop loses what was not saved, so a large model, whose batches are small, saves more often.
+    """
+    samples = sum(source.samples for source in design.sources if not source.written)
+    return max(1, min(CHUNK, profile.generation_batch // max(1, samples)))
 
 
 # Who samples: for each chunk of rows from `starts` on, its responses, row by row in the order of
@@ -197,7 +208,7 @@ def _sampled_here(
 
     sampled = [s for s in design.sources if not s.written for _ in range(s.samples)]
     for start in starts:
-        chunk = rows[start : start + CHUNK]
+        chunk = rows[start : start + starts.step]
         responses = generate(
             model,
             tokenizer,
@@ -240,7 +251,7 @@ def _sampled_there(
     ]
     found = iter(respond(endpoint, asks, tokenizer, profile, folder, "sampling") if asks else ())
     for start in starts:
-        of_chunk = islice(found, len(rows[start : start + CHUNK]) * len(sampled))
+        of_chunk = islice(found, len(rows[start : start + starts.step]) * len(sampled))
         yield chain.from_iterable(list(of_chunk))
 
 
