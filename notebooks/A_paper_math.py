@@ -580,12 +580,14 @@ for b in (0.1, 1.0):
     gradients[b] = torch.autograd.grad(world_loss(theta, b), theta)[0].norm().item()
     far = bandit.optimal_policy(world.log_reference, world.reward, b)
     kls[b] = bandit.kl_divergence(far, world.log_reference).mean().item()
-ratio = gradients[1.0] / gradients[0.1]
-claim(abs(ratio - 10) < 1e-9, f"the first gradient is proportional to beta: ratio {ratio:.6f}")
 
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(further, *outcomes.sides_of_beta(gradients, kls))
+
+# %%
+ratio = gradients[1.0] / gradients[0.1]
+claim(abs(ratio - 10) < 1e-9, f"the first gradient is proportional to beta: ratio {ratio:.6f}")
 
 # %%
 grid = [round(float(b), 6) for b in torch.logspace(-1.3, 1.3, 53, dtype=torch.float64)]
