@@ -53,8 +53,21 @@ class Cell:
         }
 
     @property
+    def nodes(self) -> list[ast.AST]:
+        return [node for part in self.body for node in ast.walk(part)]
+
+    @property
     def names(self) -> list[ast.Name]:
-        return [node for part in self.body for node in ast.walk(part) if isinstance(node, ast.Name)]
+        return [node for node in self.nodes if isinstance(node, ast.Name)]
+
+    @property
+    def calls(self) -> list[ast.Call]:
+        return [node for node in self.nodes if isinstance(node, ast.Call)]
+
+    @property
+    def called(self) -> set[str]:
+        """By name: `held`, `outcomes.beta_or_rate`."""
+        return {ast.unparse(call.func) for call in self.calls}
 
     @property
     def used(self) -> set[str]:
@@ -90,16 +103,6 @@ def cells(source) -> list[Cell]:
     return [Cell(cell.metadata, cell.source) for cell in found][1:]
 
 
-def calls(cell: Cell) -> set[str]:
-    """What a cell calls, by name: `held`, `outcomes.beta_or_rate`."""
-    return {
-        ast.unparse(node.func)
-        for part in cell.body
-        for node in ast.walk(part)
-        if isinstance(node, ast.Call)
-    }
-
-
 each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -119,14 +122,14 @@ def test_a_cell_is_short(source):
 @each_session
 def test_a_verdict_is_drawn_by_a_helper(source):
     """No cell chooses among a prediction's options, and no claim takes more than a few lines."""
-    for cell in cells(source):
-        for node in (node for part in cell.body for node in ast.walk(part)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "held":
-                _, outcome = node.args
-                assert isinstance(outcome, ast.Starred), ast.unparse(node)
-                assert ast.unparse(outcome.value).startswith("outcomes."), ast.unparse(node)
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "claim":
-                assert node.end_lineno - node.lineno < 4, ast.unparse(node)
+    for call in (call for cell in cells(source) for call in cell.calls):
+        name = ast.unparse(call.func)
+        if name == "held":
+            _, outcome = call.args
+            assert isinstance(outcome, ast.Starred), ast.unparse(call)
+            assert ast.unparse(outcome.value).startswith("outcomes."), ast.unparse(call)
+        if name in ("claim", "claims"):
+            assert call.end_lineno - call.lineno < 4, ast.unparse(call)
 
 
 # Folded.
@@ -157,13 +160,13 @@ def test_folded_is_bookkeeping_and_no_lesson(source):
         if cell.is_folded:
             needed = {name for later in found[place + 1 :] for name in later.used}
             assert not cell.left - {"letter", "run"} & needed, cell.source
-            assert not cell.imported and all(map(BOOKKEEPING.fullmatch, calls(cell))), cell.source
+            assert not cell.imported and all(map(BOOKKEEPING.fullmatch, cell.called)), cell.source
 
 
 @each_session
 def test_bookkeeping_is_folded(source):
     for cell in cells(source):
-        if all(map(BOOKKEEPING.fullmatch, calls(cell))) and "held" in calls(cell):
+        if all(map(BOOKKEEPING.fullmatch, cell.called)) and "held" in cell.called:
             assert cell.is_folded, cell.source
 
 
@@ -205,7 +208,7 @@ real_model_wins""",
 @each_session
 def test_these_cells_are_folded(source):
     shown = [
-        " ".join(sorted(name[9:] for name in calls(cell) if name.startswith("outcomes.")))
+        " ".join(sorted(name[9:] for name in cell.called if name.startswith("outcomes.")))
         for cell in cells(source)
         if cell.is_folded
     ]
@@ -259,4 +262,4 @@ def test_the_rules_see_what_they_forbid():
     assert cell.need == "own" and cell.is_folded and cell.imported == {"a"}
     assert cell.used == {"f", "y", "print", "x"} and cell.left == {"x"}
     assert (cell.statements, cell.lines) == (2, 2)
-    assert calls(cell) == {"f", "print"} and not all(map(BOOKKEEPING.fullmatch, calls(cell)))
+    assert cell.called == {"f", "print"} and not all(map(BOOKKEEPING.fullmatch, cell.called))
