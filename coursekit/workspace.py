@@ -81,8 +81,13 @@ class Workspace:
             and self.profile.base_model == TINY_MODEL
             and (os.environ.get("COURSE_JUDGE") or "program") == "program"
             and not os.environ.get("COURSE_SAMPLER")
-            and not (self.folder / BROUGHT).is_file()
+            and not self.brings_sft
         )
+
+    @property
+    def brings_sft(self) -> bool:
+        """Whether its SFT model is one that was brought (`use_sft`), and not its own."""
+        return (self.folder / BROUGHT).is_file()
 
     def load(self, source: str | Path) -> PreTrainedModel:
         """A model to read, not to train: the same object while somebody holds it."""
@@ -149,13 +154,13 @@ class Workspace:
 
         Raises FileNotFoundError if the one you brought is no longer there.
         """
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             return self._brought()
         return self._trained(self.profile.demonstrations, "sft")
 
     def quick_sft(self, n: int) -> str | Path:
         """As `sft`, but the workspace's own is trained on at most `n` demonstrations."""
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             return self._brought()
         return self._trained(n, "sft_quick")
 
@@ -273,7 +278,7 @@ class Workspace:
     def present(self) -> dict[str, str | Path]:
         """Those of `models` that are there now, from whatever they were made; nothing is made."""
         own: dict[str, str | Path] = {"SFT": self.folder / "sft", "SFT+DPO": self.folder / "dpo"}
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             own["SFT"] = self._note()[0]
         elif not self.rows("demonstrations", 1):
             own["SFT"] = self.profile.base_model

@@ -631,7 +631,7 @@ def test_which_rows_repeat_and_which_contradict():
     ]
     assert auditing._doubles(rows).rows == (1,)
     assert auditing._contradictions(rows).rows == (3, 4)
-    found = auditing._repeated_prompts(rows, auditing._rows_by_prompt(rows))
+    found = auditing._repeated_prompts(rows, auditing._different_prompts(rows)[1])
     assert found.rows == (2, 4, 6, 9)
 
 
