@@ -4,7 +4,7 @@ from .exhibition import exhibits
 from .labelling import label_pairs
 from .moving import beta_slider, live
 from .page import file_link
-from .predictions import Prediction, claim, held, predict, quiz
+from .predictions import Prediction, claim, claims, held, predict, quiz
 from .responses import pager, side_by_side, token_strip
 from .tables import checklist, comparison, findings, flags
 
@@ -13,6 +13,7 @@ __all__ = [
     "beta_slider",
     "checklist",
     "claim",
+    "claims",
     "comparison",
     "exhibits",
     "file_link",
