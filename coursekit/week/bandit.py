@@ -340,6 +340,15 @@ def compare_estimators(
     return pd.DataFrame(rows)
 
 
+def excess_regret(results: pd.DataFrame) -> pd.Series:
+    """DPO's regret minus RLHF's, by condition and seed: above 0, the reward model is nearer.
+
+    results: as from `compare_estimators`.
+    """
+    paired = results.pivot(index=["condition", "seed"], columns="method", values="regret")
+    return paired["DPO"] - paired["RLHF"]
+
+
 def overoptimise(
     beta: float, seeds: int = 20, pairs: int = 40, steps: int = 80, step_size: float = 0.1
 ) -> pd.DataFrame:

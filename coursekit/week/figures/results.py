@@ -434,7 +434,7 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
     """Training of several models beside each other, each over its own share of the steps.
 
     weeks: by the model's name the curves of its stages `SFT` and `SFT+DPO`, an entry a step, with
-    TRL's names (see `week.record.curve_of`). Left SFT's loss, then DPO's reward margin and the
+    TRL's names (see `week.recorded.curve_of`). Left SFT's loss, then DPO's reward margin and the
     share of pairs ranked right, as a running mean over a tenth of the steps; a dot: held out.
     """
     panels = (

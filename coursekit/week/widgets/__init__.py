@@ -5,7 +5,7 @@ from .exploring import explore
 from .labelling import label_pairs
 from .moving import beta_slider, live
 from .page import file_link
-from .predictions import Prediction, claim, held, predict, quiz
+from .predictions import Prediction, claim, claims, held, predict, quiz
 from .responses import pager, side_by_side, token_strip
 from .tables import checklist, comparison, findings, flags
 
@@ -14,6 +14,7 @@ __all__ = [
     "beta_slider",
     "checklist",
     "claim",
+    "claims",
     "comparison",
     "exhibits",
     "explore",
