@@ -143,7 +143,7 @@ def _look_at_training(glance: Glance) -> None:
 
 def _curve(glance: Glance, model: str, name: str, where: str) -> list[dict[str, float]]:
     """What was logged; of a model that was brought, or that the base stands in for, nothing."""
-    from ..record import curve_of
+    from ..recorded import curve_of
 
     own = glance.workspace.folder / name
     if glance.models.get(model, own) != own:
