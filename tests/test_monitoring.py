@@ -196,7 +196,7 @@ def test_the_import_says_nothing():
 
 
 def train_apart(sft, triples, folder):
-    """In a process of its own: what it says, and what stops it, goes into a file beside `folder`."""
+    """In a process of its own: what it says, and what stops it, goes into a file."""
     profile = replace(load_profile("tiny"), threads=1)
     profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
     monitor = Monitor([row["prompt"] for row in triples[:2]], triples[:2], times=4)
