@@ -27,10 +27,16 @@ from ..common.profile import ROOT
 
 OPTIONS = ("--nbval-lax",)
 ALONE = ("tests", "notebooks")  # in one pytest
-# The longest first, so that none begins when the others are about to end. What tests leave in
-# `artifacts` no session finds, and the sessions' own stay for the next time.
+# Lanes of their own, about as long as what is left: two cores then end together, and on more of
+# them none waits for one long lane.
 APART = {
-    "sessions": ("tests/test_own_task.py", "tests/test_notebooks.py"),
+    "other tasks": ("tests/test_own_task.py",),
+    "training": tuple(
+        f"tests/test_{name}.py"
+        for name in "workspace training trials label_noise monitoring ranks export record memory "
+        "publishing reward_model preflight bigger".split()
+    ),
+    "sessions": ("tests/test_notebooks.py",),
 }
 PATIENCE = 5.0  # seconds for a lane that was told to stop by the same Ctrl-C to say how it ended
 COUNTED = "failed passed skipped deselected xfailed xpassed warnings errors".split()  # as pytest
@@ -109,12 +115,15 @@ def _say(*lines: str) -> None:
 
 
 def lanes(scratch: str) -> list[Lane]:
-    """All tests, each in one lane: what is in none of `APART` or the notebooks is in the first."""
+    """All tests, each in one lane: what is in none of `APART` or the notebooks is in the last.
+
+    What tests leave in `artifacts` no session finds, and the sessions' own stay for the next time.
+    """
     elsewhere = [f"--ignore={file}" for files in APART.values() for file in files]
     return [
-        Lane("tests", ("tests", *elsewhere), f"{scratch}/tests"),
         Lane("notebooks", ("notebooks",)),
         *(Lane(name, files, f"{scratch}/{name}") for name, files in APART.items()),
+        Lane("the rest", ("tests", *elsewhere), f"{scratch}/rest"),
     ]
 
 
