@@ -83,7 +83,7 @@ def test_sft_lowers_the_loss_and_saves_safetensors(quick, sft_folder):
 
 
 def test_a_finished_sft_run_says_so_and_is_not_trained_again(
-    quick, sft_folder, monkeypatch, capsys
+    quick, sft_folder, tmp_path, monkeypatch, capsys
 ):
     from coursekit.training import run as runs
     from coursekit.training import sft
@@ -97,7 +97,7 @@ def test_a_finished_sft_run_says_so_and_is_not_trained_again(
     again = train_sft(quick.base_model, rows, sft_folder, quick)
     assert again.history == load_run(sft_folder).history
     assert capsys.readouterr().out == "sft: finished before, from the same; not made anew\n"
-    other = shutil.copytree(sft_folder, sft_folder.with_name("other seed"))
+    other = shutil.copytree(sft_folder, tmp_path / "other")
     with pytest.raises(AssertionError, match="it is trained again"):
         train_sft(quick.base_model, rows, other, quick, seed=1)
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -136,7 +136,8 @@ def run_lanes(lanes: Sequence[Lane], cores: int) -> int:
     with ThreadPoolExecutor(cores) as pool:
         running = [pool.submit(lane.run) for lane in lanes]
         try:
-            wait(running)
+            for each in as_completed(running):
+                each.result()  # raises what kept a lane from running at all
         except KeyboardInterrupt:
             interrupted = True
             pool.shutdown(wait=False, cancel_futures=True)
