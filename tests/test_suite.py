@@ -28,7 +28,7 @@ def test_waits():
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
-    """A lane begins sooner without plugins that it needs not."""
+    """Without the plugins, none of which these lanes need: a lane begins sooner."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setattr(suite, "OPTIONS", ())
 
