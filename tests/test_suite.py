@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from conftest import ROOT
@@ -101,6 +102,18 @@ def test_threads():
         made = lane(tmp_path, name, code.format(place=place or "of_the_shell"))
         made.artifacts = place
         assert run_lanes([made], cores=2) == 0
+
+
+def test_a_notebooks_cells_run_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "OPTIONS", ("-p", "nbval.plugin", "--nbval-lax"))
+    sources = ["seen = []", *(f"assert len(seen) == {n}; seen.append({n})" for n in range(12))]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    path = tmp_path / "counting.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    lane = Lane("notebooks", (str(path), "--rootdir", str(tmp_path)))
+    assert run_lanes([lane], cores=2) == 0, capsys.readouterr().out
+    assert " 13 passed in " in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_closing_line_is_pytests_own(tmp_path):
