@@ -26,6 +26,7 @@ import pytest
 from ..common.profile import ROOT
 
 OPTIONS = ("--nbval-lax",)
+OF_A_LANE = ("--no-header", "-p", "no:cacheprovider")  # several at once would spoil `--last-failed`
 ALONE = ("tests", "notebooks")  # in one pytest
 # Lanes of their own, about as long as what is left: two cores then end together, and on more of
 # them none waits for one long lane.
@@ -61,7 +62,7 @@ class Lane:
     def run(self) -> None:
         """Print the progress as it comes, with the lane's name, and the report in one piece."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *OPTIONS, "-p", "no:cacheprovider", *self.arguments],
+            [sys.executable, "-m", "pytest", *OPTIONS, *OF_A_LANE, *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,7 +75,7 @@ class Lane:
         for line in self.process.stdout or ():
             self.lines.append(line.rstrip())
             reporting = reporting or bool(_REPORT.match(line))
-            if not reporting:
+            if not reporting and line.strip():
                 _say(f"{self.name}: {line.rstrip()}")
         self.status = self.process.wait()
         begin = next((n for n, line in enumerate(self.lines) if _REPORT.match(line)), None)
