@@ -126,7 +126,7 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
 def run(python: Path, command: str, rest: list[str]) -> int:
     """Run `command` with the environment's Python; returns its exit code."""
     arguments = {
-        "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
+        "test": ["-m", "coursekit.week.suite", *rest],
         "lab": ["-m", "coursekit.week.desk", "--lab", *rest],
         "student": ["-m", "coursekit.week.desk", *rest],
         "grade": ["-m", "coursekit.week.grading", *rest],
