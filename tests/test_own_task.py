@@ -88,7 +88,7 @@ def stranger(folder: Path) -> Path:
 # when the notebooks themselves are tested.
 FEWER = {
     'path=runs / "betas.jsonl"': "betas=(0.1, 1.0), rates=(2.0,)",
-    "label_noise_sweep(sft_folder, candidates, asked, profile, truth, path=path": "rates=(0.0, 0.2, 0.4), seeds=(0,)",
+    "truth, path=path": "rates=(0.0, 0.2, 0.4), seeds=(0,)",
 }
 
 
