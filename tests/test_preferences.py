@@ -314,9 +314,9 @@ from coursekit.preferences import make_triples, sampling
 from coursekit.tasks.triage import TRIAGE
 from coursekit.common.profile import load_profile
 sampling.BLOCK = 4
-profile = replace(load_profile("tiny"), threads=1, max_new_tokens=64)
+profile = replace(load_profile("tiny"), threads=1, max_new_tokens=24)
 model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
-rows = TRIAGE.rows("preferences", 96, profile)
+rows = TRIAGE.rows("preferences", 64, profile)
 
 def start(folder):
     child = os.fork()
