@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING
 
 from .gather import Glance
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ..figures.told import ToldFigure
 
 _INK = "#010203"  # stands for the colour of the page's text, which a picture does not know
 _STYLE = {
@@ -30,23 +31,13 @@ def pictures(glance: Glance) -> Iterator[str]:
 
     with plt.rc_context(_STYLE):
         if any(glance.curves.values()):
-            yield _picture(
-                plot_weeks({"this run": glance.curves}),
-                "What the trainers logged",
-                "SFT's loss, DPO's reward margin and the share of pairs that it ranks right, over "
-                "the steps; a dot is measured on held-out pairs",
-            )
+            yield _picture(plot_weeks({"this run": glance.curves}), "What the trainers logged")
         if glance.metrics is not None and "kl/k1" in glance.metrics:
-            yield _picture(
-                plot_monitor(glance.metrics),
-                "What the monitor measured during DPO",
-                "margin, implicit rewards, KL from the reference, held-out log-ratios, entropy and "
-                "length of responses, over the steps",
-            )
+            yield _picture(plot_monitor(glance.metrics), "What the monitor measured during DPO")
 
 
-def _picture(figure: Figure, title: str, words: str) -> str:
+def _picture(figure: ToldFigure, title: str) -> str:
     file = StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue().partition("<svg")[2].replace(_INK, "currentColor")
-    return f'<h3>{title}</h3><svg role="img" aria-label="{words}"{svg}'
+    return f'<h3>{title}</h3><svg role="img" aria-label="{escape(figure.alt)}"{svg}'
