@@ -995,8 +995,8 @@ plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
 
 # %% [markdown]
 # *The figure: the win rate against SFT, on the left over the KL that was paid for it, on the right
-# over the gap that the run showed (its margin without the factor beta). In blue runs beta was
-# changed, in red runs the learning rate.*
+# over the gap that the run showed (its margin without the factor beta). At round marks
+# beta was changed, at square ones the learning rate.*
 
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
