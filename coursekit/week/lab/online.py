@@ -1,0 +1,79 @@
+"""RLHF with TRL's online trainers: the policy answers, a reward tells, the policy follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...common.profile import TrainingSettings
+from ...common.prompts import as_messages, plain_prompt
+from ...common.quiet import quiet
+from ...lm.loading import load_model, load_tokenizer
+from ...lm.trl_compat import score_labels_alone
+from ...training.arguments import lora_config
+from .start import Rows, Start
+
+Reward = Callable[[Rows, Sequence[str]], list[float]]
+
+
+def online_trainer(
+    start: Start,
+    algorithm: str,
+    reward: Reward,
+    settings: TrainingSettings,
+    options: dict[str, Any],
+    *,
+    prompts: int,
+    group: int,
+) -> Any:
+    """TRL's trainer of that name: `RLOO` or `GRPO`.
+
+    RLOO takes beta times the sampled response's summed log-ratio (k1) off its reward; GRPO adds
+    beta times k3 to the loss. The reference is the SFT model, which the adapter lies on.
+
+    Args:
+        reward: of each row and the text that answers it.
+        options: fields of its configuration. prompts, group: a step's prompts, and how many
+            responses each.
+    """
+    import trl
+
+    options = {name: value for name, value in options.items() if name != "max_length"} | {
+        "per_device_train_batch_size": prompts * group,
+        "num_generations": group,
+        "steps_per_generation": 1,  # each response is learnt from once
+        "max_completion_length": start.profile.max_new_tokens,
+    }
+    score_labels_alone()
+    with quiet():
+        return getattr(trl, f"{algorithm}Trainer")(
+            model=load_model(start.model, start.profile),
+            reward_funcs=_by_number(start.prompts, reward),
+            args=getattr(trl, f"{algorithm}Config")(**options),
+            train_dataset=_asked(start),
+            processing_class=load_tokenizer(start.model, start.profile),
+            peft_config=lora_config(settings),
+        )
+
+
+def _asked(start: Start) -> Any:
+    """The prompts as TRL reads them, each with its row's number."""
+    from datasets import Dataset
+
+    chat = load_tokenizer(start.model, start.profile).chat_template
+    as_trl = as_messages if chat else plain_prompt
+    return Dataset.from_list(
+        [{"prompt": as_trl(row["prompt"]), "number": n} for n, row in enumerate(start.prompts)]
+    )
+
+
+def _by_number(rows: Rows, reward: Reward) -> Callable[..., list[float]]:
+    """`reward` as TRL calls it: with all columns of the rows, of which ours has the number."""
+
+    def of_completions(completions: Sequence[Any], number: Sequence[int], **others) -> list[float]:
+        texts = [
+            one if isinstance(one, str) else one[0]["content"] for one in completions
+        ]  # a turn of the assistant, where there is a chat template
+        return reward([rows[n] for n in number], texts)
+
+    return of_completions
