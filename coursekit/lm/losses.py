@@ -3,7 +3,7 @@
 Every function takes log-probabilities, one per pair (or per response, for KTO), and returns the
 loss of each, not averaged; those that imply rewards return these as well, without gradient.
 **The convention matters**: DPO, cDPO, robust DPO, IPO and KTO take *sums* over the response's
-tokens, ORPO, SimPO and unlikelihood take *means*. Mixing them up gives numbers that look like losses.
+tokens, ORPO, SimPO and unlikelihood *means*. Mixing them up gives numbers that look like losses.
 
 y_w and y_l are the chosen and the rejected response, h the difference of their log-ratios to the
 reference: h = log pi(y_w|x) / pi_ref(y_w|x) - log pi(y_l|x) / pi_ref(y_l|x).
@@ -249,10 +249,10 @@ def unlikelihood_loss(
 ) -> Tensor:
     """Unlikelihood, a baseline of the DPO paper: raise the chosen response, lower the rejected.
 
-    -mean log p_w + `weight` * mean log p_l (Rafailov et al. 2023, arXiv:2305.18290, section 6, whose
-    alpha is weight here). No reference, and nothing that says how low is low enough: the second term
-    has no bound, so the loss falls for ever. (Not Welleck's loss of the same name, -log(1 - p) of
-    single tokens.) The paper does not say whether sums or means; **means**, as in SFT's loss.
+    -log p_w + `weight` * log p_l (Rafailov et al. 2023, arXiv:2305.18290, section 6; weight is its
+    alpha). No reference, and nothing that says how low is low enough: the second term has no bound.
+    (Not Welleck's loss of the same name, -log(1 - p) of single tokens.) The paper does not say
+    whether sums or means; here **means**, as in SFT's loss.
 
     Args:
         policy_chosen_mean_logps, policy_rejected_mean_logps: (B,), nats a token.

@@ -1,4 +1,4 @@
-"""What samples of the SFT model alone can reach, without training: best of n, and the best there is.
+"""What can be had from the SFT model's samples, without training: best of n, and the optimum.
 
 Everything is computed from N samples a prompt, of the SFT model at temperature 1, and their true
 rewards: an array (X, N) for X prompts.
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def best_of_n_kl(n: int) -> float:
-    """The most that the best of `n` samples can differ from a single one: log n - (n - 1) / n, nats.
+    """How far the best of `n` samples is from a single one, at most: log n - (n - 1) / n, nats.
 
     An upper bound on KL(best of n || SFT), and its value where no two responses have the same score
     (Beirami et al. 2024, arXiv:2401.01879, theorem 1). With equal scores the KL is less.

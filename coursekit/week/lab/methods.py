@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...common.profile import TrainingSettings
-from ...common.quiet import quiet
 from ...lm.generation import generate
 from ...lm.loading import load_model, load_tokenizer
 from ...lm.losses import orpo_loss, simpo_loss, unlikelihood_loss
@@ -29,7 +28,7 @@ from ...training.arguments import lora_config, run_arguments
 from ...training.reward_model import load_reward_model, train_reward_model
 from .best_of_n import best_of_n_kl, best_of_n_reward, best_trade
 from .online import online_trainer
-from .pair_trainer import PairTrainer, encoded
+from .pair_trainer import PairTrainer
 from .points import Checkpoint, Point, Spent, reward_of
 from .start import Rows, Start, sample_and_judge, whole_model
 from .train import Keep, train
@@ -310,7 +309,7 @@ def cooler(
 def best_of_n(
     start: Start, folder: Path, times: int, *, reward: str, samples: int = 32
 ) -> list[Point]:
-    """The best of n samples of the SFT model for each answer, n = 2, 4, ... up to half of `samples`.
+    """The best of n samples of the SFT model for each answer, n = 2, 4, ... to half of `samples`.
 
     reward: `learned` or `true`: what chooses. The points' `kl` is the bound, without an error; what
     is spent is so for each answer anew.
@@ -362,7 +361,9 @@ def _sampled(start: Start, samples: int) -> tuple[np.ndarray, list[list[str]]]:
 
 def _scored(start: Start, texts: Sequence[Sequence[str]]) -> np.ndarray:
     """The reward model's scores of the responses, (X, N)."""
-    prompts = [row["prompt"] for row, some in zip(start.evaluation, texts, strict=True) for _ in some]
+    prompts = [
+        row["prompt"] for row, some in zip(start.evaluation, texts, strict=True) for _ in some
+    ]
     scores = _reward_model(start)(prompts, [text for some in texts for text in some])
     return np.array(scores).reshape(len(texts), -1)
 
@@ -377,9 +378,7 @@ def settings_of(
     )
 
 
-def arguments(
-    start: Start, folder: Path, settings: TrainingSettings, steps: int
-) -> dict[str, Any]:
+def arguments(start: Start, folder: Path, settings: TrainingSettings, steps: int) -> dict[str, Any]:
     """What all trainers here are told. The checkpoints that count are kept by `Keep`."""
     return run_arguments(settings, start.profile, folder, start.seed) | {
         "max_steps": steps,

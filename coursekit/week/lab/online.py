@@ -7,7 +7,6 @@ from typing import Any
 
 from ...common.profile import TrainingSettings
 from ...common.prompts import as_messages, plain_prompt
-from ...common.quiet import quiet
 from ...lm.loading import load_model, load_tokenizer
 from ...lm.trl_compat import score_labels_alone
 from ...training.arguments import lora_config
@@ -45,15 +44,14 @@ def online_trainer(
         "max_completion_length": start.profile.max_new_tokens,
     }
     score_labels_alone()
-    with quiet():
-        return getattr(trl, f"{algorithm}Trainer")(
-            model=load_model(start.model, start.profile),
-            reward_funcs=_by_number(start.prompts, reward),
-            args=getattr(trl, f"{algorithm}Config")(**options),
-            train_dataset=_asked(start),
-            processing_class=load_tokenizer(start.model, start.profile),
-            peft_config=lora_config(settings),
-        )
+    return getattr(trl, f"{algorithm}Trainer")(
+        model=load_model(start.model, start.profile),
+        reward_funcs=_by_number(start.prompts, reward),
+        args=getattr(trl, f"{algorithm}Config")(**options),
+        train_dataset=_asked(start),
+        processing_class=load_tokenizer(start.model, start.profile),
+        peft_config=lora_config(settings),
+    )
 
 
 def _asked(start: Start) -> Any:

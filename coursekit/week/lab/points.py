@@ -59,8 +59,8 @@ def load_policy(checkpoint: Checkpoint, start: Start) -> PreTrainedModel:
 def measure(checkpoint: Checkpoint, start: Start) -> Point:
     """What the checkpoint does on the evaluation rows, a response each.
 
-    Returns a point: `step`, `samples`, `labels`, `reward_calls`; `reward`, the mean of the true one,
-    with `low` and `high` (95 %, over prompts); `kl`, `kl_se` (k1), `k3`, `k3_se`, nats a response;
+    Returns a point: `step`, `samples`, `labels`, `reward_calls`; `reward`, the mean true one, with
+    `low` and `high` (95 %, over prompts); `kl` and `kl_se` (k1), `k3` and `k3_se`, nats a response;
     `length`, tokens a response; `ended`, the share that ended by themselves; `chosen` and
     `rejected`, mean log pi - log pi_SFT of the held-out triples' responses, nats.
     """

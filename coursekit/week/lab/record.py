@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.made_from import fingerprint, versions
+from ...common.statistics import bootstrap_mean
 from ...lm.identity import model_identity
 from .start import Start
 
@@ -99,42 +100,46 @@ def mean_over_seeds(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def win_table(record: Mapping[str, Any], against: str | None = None) -> pd.DataFrame:
-    """A line a curve and share of wrong labels: `win rate` over SFT, `reward` and `low`, `high`.
+    """A line a curve: how often its last checkpoint's answers beat SFT's, and what that cost.
 
-    Each row's value is its mean over seeds; the interval is a bootstrap over rows: how far other
-    prompts would move it. `seeds`: the win rate of each. `kl`, `length`, `chosen`: means over seeds
-    at the last checkpoint. With `against`, a curve's name, also `difference` in win rate from that
-    curve, paired by row, with its interval.
+    Columns: `curve`; `win rate` with `low` and `high`; `seeds`, the win rate of each; `reward`,
+    `kl`, `length`, `chosen`, means over seeds of the last point's (see `points.measure`). A row's
+    value is its mean over seeds and the interval a bootstrap over rows: how far other prompts would
+    move it. With `against`, a curve's name, also `difference` in win rate from that curve, paired
+    by row, with `difference low` and `difference high`.
 
     Raises ValueError if no curve is called `against`.
     """
     import numpy as np
     import pandas as pd
 
-    from ...common.statistics import bootstrap_mean
-
-    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
-    for cell in record["cells"]:
-        if cell["answered"]:
-            wrong = cell["settings"].get("wrong", 0.0) if against is None else 0.0
-            groups.setdefault((cell["curve"], wrong), []).append(cell)
+    cells = [cell for cell in record["cells"] if cell["answered"]]
+    curves = {cell["curve"]: [other for other in cells if _same(cell, other)] for cell in cells}
     wins = {
-        key: np.mean([cell["answered"]["wins"] for cell in cells], axis=0)
-        for key, cells in groups.items()
+        curve: np.array([one["answered"]["wins"] for one in of]) for curve, of in curves.items()
     }
-    if against is not None and (against, 0.0) not in wins:
-        raise ValueError(f"no curve {against!r}: it is one of {', '.join(key[0] for key in wins)}")
+    if against is not None and against not in curves:
+        raise ValueError(f"no curve {against!r}: it is one of {', '.join(curves)}")
     lines = []
-    for (curve, wrong), cells in groups.items():
-        found = bootstrap_mean(wins[curve, wrong], within=(0, 1))
-        last = pd.DataFrame([cell["points"][-1] for cell in cells]).mean(numeric_only=True)
-        line = {"curve": curve, "wrong": wrong, "win rate": found.value}
-        line |= {"low": found.low, "high": found.high}
-        line |= {"seeds": [float(np.mean(cell["answered"]["wins"])) for cell in cells]}
-        line |= {name: last[name] for name in ("reward", "kl", "length", "chosen")}
+    for curve, of in curves.items():
+        points = pd.DataFrame([cell["points"][-1] for cell in of]).mean(numeric_only=True)
+        line = {"curve": curve, **_interval(wins[curve].mean(0), "win rate", "", (0, 1))}
+        line |= {"seeds": wins[curve].mean(1).tolist()}
+        line |= points[["reward", "kl", "length", "chosen"]].to_dict()
         if against is not None:
-            apart = bootstrap_mean(wins[curve, wrong] - wins[against, 0.0])
-            line |= {"difference": apart.value, "difference low": apart.low}
-            line |= {"difference high": apart.high}
+            apart = wins[curve].mean(0) - wins[against].mean(0)
+            line |= _interval(apart, "difference", "difference ", (-1, 1))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _same(cell: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return cell["curve"] == other["curve"]
+
+
+def _interval(
+    values: Sequence[float], name: str, prefix: str, within: tuple[float, float]
+) -> dict[str, float]:
+    """A mean by its name, and the ends of its interval over rows."""
+    found = bootstrap_mean(values, within=within)
+    return {name: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}

@@ -65,11 +65,11 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "SimPO, from the base": ("SimPO", {"beta": 2.0, "gamma": 0.5, "from_base": True}),
 }
 RATES = (2e-4, 5e-4, 1e-3)  # of the search
-WRONG = (0.0, 0.3)  # shares of the labels
+WRONG = ", 30 % wrong labels"  # what is added to the curve's name
 
 
 def _family() -> list[Curve]:
-    """Every loss at every rate: the search, on rows of its own. `_at_best_rates` follows."""
+    """Every loss at every rate: the search, of which `at_best_rates` makes the study."""
     return [
         (name, method, {**settings, "learning_rate": rate})
         for name, (method, settings) in FAMILY.items()
@@ -85,9 +85,9 @@ def at_best_rates(searched: Sequence[dict[str, Any]]) -> list[Curve]:
         if other is None or _reward(result) > _reward(other):
             best[result["curve"]] = result
     return [
-        (name, result["method"], {**result["settings"], "wrong": wrong})
+        (name + said, result["method"], {**result["settings"], "wrong": wrong})
         for name, result in best.items()
-        for wrong in WRONG
+        for wrong, said in ((0.0, ""), (0.3, WRONG))
     ]
 
 

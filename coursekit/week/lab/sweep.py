@@ -14,6 +14,7 @@ from typing import Any
 from ...common.journal import Journal
 from ...common.made_from import MadeFrom, code_version, fingerprint, plain
 from ...common.parallel import run_all
+from ...common.quiet import quiet
 from ...lm import generation, kl, logprobs
 from ...lm.identity import model_identity
 from . import best_of_n, methods, online, pair_trainer, points, start, train
@@ -97,7 +98,7 @@ def _made_from(starts: Mapping[int, Start]) -> MadeFrom:
 def _run(cell: Cell, starts: Mapping[int, Start]) -> dict[str, Any]:
     """Train and measure, in a process of its own."""
     start, began = starts[cell.seed], time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         kept = METHODS[cell.method](start, Path(folder), cell.times, **cell.settings)
         trained = time.process_time()
         found = [measure(one, start) if isinstance(one, Checkpoint) else one for one in kept]

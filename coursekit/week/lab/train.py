@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from ...common.quiet import quiet
 from ...training.loop import run_training
 from ...training.run import name_base
 from .points import Checkpoint, Spent
@@ -53,6 +52,5 @@ def train(
     """Run the trainer to its end; what it kept on the way. base: the SFT model, if None."""
     keep = Keep(folder, base or start.model, times, spent)
     trainer.add_callback(keep)
-    with quiet():
-        run_training(trainer, None, start.profile, folder, {})
+    run_training(trainer, None, start.profile, folder, {})
     return keep.kept
