@@ -21,7 +21,17 @@ from coursekit.week.bandit import (
     optimal_policy,
     sample_pairs,
 )
-from coursekit.week.lab import advantages, methods, points, record, studies, sweep
+from coursekit.week.lab import (
+    advantages,
+    methods,
+    offline,
+    online,
+    points,
+    record,
+    studies,
+    sweep,
+    train,
+)
 from coursekit.week.lab.best_of_n import best_of_n_kl, best_of_n_reward, best_trade
 from coursekit.week.lab.pair_trainer import PairTrainer
 from coursekit.week.lab.start import Start, prepare, whole_model
@@ -304,7 +314,7 @@ def test_the_pair_trainers_first_loss_is_that_of_the_models_own_log_probabilitie
     from coursekit.training.arguments import lora_config
 
     rows = list(start.triples[:4])
-    settings = methods.settings_of(start)
+    settings = train.settings_of(start)
     means = {
         side: torch.stack(
             [
@@ -327,7 +337,7 @@ def test_the_pair_trainers_first_loss_is_that_of_the_models_own_log_probabilitie
         tokenizer=tokenizer,
         triples=rows,
         adapter=lora_config(settings),
-        options=methods.arguments(start, start.folder / "pairs", settings, 1)
+        options=train.arguments(start, start.folder / "pairs", settings, 1)
         | {"per_device_train_batch_size": 4},
     )
     trainer.train()
@@ -339,7 +349,6 @@ def test_the_pair_trainers_first_loss_is_that_of_the_models_own_log_probabilitie
 )
 def test_trl_computes_our_advantages(algorithm, of, start):
     from coursekit.common.quiet import quiet
-    from coursekit.week.lab.online import online_trainer
 
     told = []
 
@@ -347,10 +356,12 @@ def test_trl_computes_our_advantages(algorithm, of, start):
         told.append([len(text) / 100 + number for number, text in enumerate(texts)])
         return told[-1]
 
-    settings = methods.settings_of(start)
-    options = methods.arguments(start, start.folder / algorithm, settings, 1) | {"beta": 0.1}
+    settings = train.settings_of(start)
+    options = train.arguments(start, start.folder / algorithm, settings, 1) | {"beta": 0.1}
     with quiet():
-        trainer = online_trainer(start, algorithm, reward, settings, options, prompts=2, group=4)
+        trainer = online.online_trainer(
+            start, algorithm, reward, settings, options, prompts=2, group=4
+        )
         trainer.train()
     # At the first step the policy is the reference, so that no KL is taken off.
     expected = of(torch.tensor(told[0]).view(2, 4)).flatten()
@@ -441,7 +452,7 @@ def test_rloo_climbs_to_the_exact_worlds_optimum(counted, tmp_path, monkeypatch)
             for row, text in zip(rows, texts, strict=True)
         ]
 
-    monkeypatch.setattr(methods, "_true", lambda start: reward)
+    monkeypatch.setattr(online, "true_reward", lambda start: reward)
     options = {"beta": 0.7, "learning_rate": 2e-2, "steps": 120, "prompts": 3, "group": 64}
     *_, last = methods.METHODS["RLOO, true reward"](start, tmp_path, 1, **options)
     assert off_the_optimum(last, world, start, 0.7) < 0.1
@@ -502,7 +513,7 @@ def test_options_of_dpo_cells_are_fields_of_trls_configuration():
     from trl import DPOConfig
 
     known = {field.name for field in fields(DPOConfig)}
-    own = set(inspect.signature(methods.dpo).parameters)
+    own = set(inspect.signature(offline.dpo).parameters)
     for study in studies.STUDIES.values():
         for _, method, settings in study.curves():
             if method == "DPO":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ...common.profile import TrainingSettings
@@ -10,9 +12,49 @@ from ...common.prompts import as_messages, plain_prompt
 from ...lm.loading import load_model, load_tokenizer
 from ...lm.trl_compat import score_labels_alone
 from ...training.arguments import lora_config
+from .points import Checkpoint, Spent
+from .rewards import Reward, learned_reward, true_reward
 from .start import Rows, Start
+from .train import STEPS, arguments, labelled, settings_of, train
 
-Reward = Callable[[Rows, Sequence[str]], list[float]]
+
+def online(
+    start: Start,
+    folder: Path,
+    times: int,
+    *,
+    algorithm: str,
+    reward: str,
+    beta: float,
+    learning_rate: float | None = None,
+    steps: int = STEPS,
+    prompts: int = 8,
+    group: int = 4,
+) -> list[Checkpoint]:
+    """RLHF by TRL's `RLOO` or `GRPO`: the policy answers, a reward tells, the policy follows.
+
+    reward: `learned`, the reward model that was trained on the triples, or `true`, the rubric.
+    beta: what a nat of KL costs, in units of the reward. prompts, group: a step's prompts, and how
+    many responses to each.
+    """
+    settings = settings_of(start, learning_rate)
+    learned = reward == "learned"
+    trainer = online_trainer(
+        start,
+        algorithm,
+        learned_reward(start) if learned else true_reward(start),
+        settings,
+        arguments(start, folder, settings, steps) | {"beta": beta},
+        prompts=prompts,
+        group=group,
+    )
+    offline = labelled(start) if learned else Spent()
+
+    def spent(step: int) -> Spent:
+        drawn = step * prompts * group
+        return replace(offline, samples=offline.samples + drawn, reward_calls=drawn)
+
+    return train(trainer, start, folder, times, spent)
 
 
 def online_trainer(

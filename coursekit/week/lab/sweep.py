@@ -17,7 +17,18 @@ from ...common.parallel import run_all
 from ...common.quiet import quiet
 from ...lm import generation, kl, logprobs
 from ...lm.identity import model_identity
-from . import best_of_n, methods, online, pair_trainer, points, start, train
+from . import (
+    best_of_n,
+    offline,
+    online,
+    pair_trainer,
+    points,
+    rewards,
+    rounds,
+    start,
+    train,
+    untrained,
+)
 from .methods import METHODS
 from .points import Checkpoint, answered, measure
 from .start import Start
@@ -89,8 +100,8 @@ def _made_from(starts: Mapping[int, Start]) -> MadeFrom:
         "judge": one.judge.identity,
         "max_new_tokens": one.profile.max_new_tokens,
         "code": code_version(
-            *(generation, kl, logprobs, best_of_n),
-            *(methods, online, pair_trainer, points, start, train, sys.modules[__name__]),
+            *(generation, kl, logprobs, best_of_n, offline, online, pair_trainer, points),
+            *(rewards, rounds, start, train, untrained, sys.modules[__name__]),
         ),
     }
 

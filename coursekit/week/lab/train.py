@@ -1,19 +1,24 @@
-"""Training with checkpoints that are kept, whatever the trainer."""
+"""Training as all methods do it: the same settings, and checkpoints that are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ...common.profile import TrainingSettings
+from ...training.arguments import run_arguments
 from ...training.loop import run_training
 from ...training.run import name_base
 from .points import Checkpoint, Spent
 
 if TYPE_CHECKING:
     from .start import Start
+
+STEPS = 72  # updates: twice through the triples of 250 prompts, as the sessions do
 
 
 class Keep(TrainerCallback):
@@ -54,3 +59,26 @@ def train(
     trainer.add_callback(keep)
     run_training(trainer, None, start.profile, folder, {})
     return keep.kept
+
+
+def settings_of(
+    start: Start, learning_rate: float | None = None, beta: float | None = None
+) -> TrainingSettings:
+    """The profile's for DPO, with another rate or beta where one is given."""
+    given = {"learning_rate": learning_rate, "beta": beta}
+    return replace(
+        start.profile.dpo, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def arguments(start: Start, folder: Path, settings: TrainingSettings, steps: int) -> dict[str, Any]:
+    """What all trainers here are told. The checkpoints that count are kept by `Keep`."""
+    return run_arguments(settings, start.profile, folder, start.seed) | {
+        "max_steps": steps,
+        "save_strategy": "no",
+    }
+
+
+def labelled(start: Start) -> Spent:
+    """What the labelled pairs have cost."""
+    return Spent(samples=start.samples, labels=start.labels)

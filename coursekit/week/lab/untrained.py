@@ -1,0 +1,82 @@
+"""What the SFT model gives without training: sampled cooler, or the best of n."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...lm.generation import generate
+from ...lm.loading import load_tokenizer
+from ...lm.shared import load_shared
+from .best_of_n import best_of_n_kl, best_of_n_reward, best_trade
+from .points import Checkpoint, Point, Spent, reward_of
+from .rewards import Reward, learned_reward, true_reward
+from .start import Start
+
+
+def cooler(
+    start: Start, folder: Path, times: int, *, temperatures: Sequence[float]
+) -> list[Checkpoint]:
+    """The SFT model, sampled at lower temperatures: no training at all."""
+    return [Checkpoint(start.model, 0, Spent(), temperature) for temperature in temperatures]
+
+
+def best_of_n(
+    start: Start, folder: Path, times: int, *, reward: str, samples: int = 32
+) -> list[Point]:
+    """The best of n samples of the SFT model for each answer, n = 2, 4, ... to half of `samples`.
+
+    reward: `learned` or `true`: what chooses. The points' `kl` is the bound, without an error; what
+    is spent is so for each answer anew.
+    """
+    rewards, texts = _sampled(start, samples)
+    scores = rewards if reward == "true" else _scored(learned_reward(start), start, texts)
+    counts = [2**power for power in range(1, samples.bit_length() - 1)]
+    return [
+        {
+            "n": n,
+            **reward_of(best_of_n_reward(rewards, scores, n).tolist()),
+            **{"kl": best_of_n_kl(n), "kl_se": 0.0, "samples": n, "reward_calls": n},
+        }
+        for n in counts
+    ]
+
+
+def optimum(
+    start: Start, folder: Path, times: int, *, betas: Sequence[float], samples: int = 32
+) -> list[Point]:
+    """The most true reward that any policy can have at its KL, from samples of the SFT model."""
+    rewards, _ = _sampled(start, samples)
+    points = []
+    for beta in betas:
+        reward, kl = best_trade(rewards, beta)
+        error = float(kl.std(ddof=1) / len(kl) ** 0.5)
+        points.append(
+            {"beta": beta, **reward_of(reward.tolist()), "kl": float(kl.mean()), "kl_se": error}
+        )
+    return points
+
+
+def _sampled(start: Start, samples: int) -> tuple[np.ndarray, list[list[str]]]:
+    """True rewards, (X, N), and the texts: N responses at temperature 1 to each evaluation row."""
+    rows, profile = [row for row in start.evaluation for _ in range(samples)], start.profile
+    texts = generate(
+        load_shared(start.model, profile),
+        load_tokenizer(start.model, profile),
+        [row["prompt"] for row in rows],
+        max_new_tokens=profile.max_new_tokens,
+        temperature=1.0,
+        seed=start.seed,
+        batch_size=profile.generation_batch,
+        label=None,
+    )
+    by_row = [texts[at : at + samples] for at in range(0, len(texts), samples)]
+    return _scored(true_reward(start), start, by_row), by_row
+
+
+def _scored(reward: Reward, start: Start, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """A reward of each response, (X, N)."""
+    rows = [row for row, some in zip(start.evaluation, texts, strict=True) for _ in some]
+    return np.array(reward(rows, [text for some in texts for text in some])).reshape(len(texts), -1)
