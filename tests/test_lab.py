@@ -420,7 +420,9 @@ def counted(quick, tmp_path_factory):
     from coursekit.tasks import load_task
 
     world, folder = make_world(seed=1), tmp_path_factory.mktemp("counted")
-    profile = replace(quick, base_model=str(folder / "sft"), threads=1, max_new_tokens=1)
+    # All weights: an adapter on so small a model cannot say all that its head could.
+    whole = replace(quick.dpo, lora_rank=0)
+    profile = replace(quick, base_model=str(folder / "sft"), threads=1, max_new_tokens=1, dpo=whole)
     prompts = [{"prompt": f"p{number}"} for number in range(3)]
     exact_model(world, folder / "sft")
     task = load_task("triage")
@@ -453,7 +455,7 @@ def test_rloo_climbs_to_the_exact_worlds_optimum(counted, tmp_path, monkeypatch)
         ]
 
     monkeypatch.setattr(online, "true_reward", lambda start: reward)
-    options = {"beta": 0.7, "learning_rate": 2e-2, "steps": 120, "prompts": 3, "group": 64}
+    options = {"beta": 0.7, "learning_rate": 3e-3, "steps": 120, "prompts": 3, "group": 64}
     *_, last = methods.METHODS["RLOO, true reward"](start, tmp_path, 1, **options)
     assert off_the_optimum(last, world, start, 0.7) < 0.1
     assert last.spent == points.Spent(samples=120 * 192, labels=0, reward_calls=120 * 192)
@@ -470,13 +472,13 @@ def test_dpo_climbs_to_the_exact_worlds_optimum(counted, tmp_path):
     ]
     profile = replace(start.profile, dpo=replace(start.profile.dpo, batch_size=64))
     labelled = replace(start, triples=rows, profile=profile)
-    options = {"beta": 1.0, "learning_rate": 1e-2, "steps": 120}
+    options = {"beta": 1.0, "learning_rate": 3e-3, "steps": 120}
     *_, last = methods.METHODS["DPO"](labelled, tmp_path, 1, **options)
     assert off_the_optimum(last, world, start, 1.0) < 0.1
     # As near as where every probability is free: what is left is the pairs' chance.
     free = fit_dpo(pairs, world.log_reference, 1.0)
     policy = log_policy(points.load_policy(last, start), world).log_softmax(-1)
-    assert kl_divergence(policy, free).mean() < 0.05
+    assert kl_divergence(policy, free).mean() < 0.02
 
 
 def test_checkpoints_are_kept_on_the_way(counted, tmp_path):

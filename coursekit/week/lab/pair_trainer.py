@@ -22,8 +22,8 @@ class PairTrainer(Trainer):
 
     Args:
         loss: from two vectors (B,) to the loss (B,), alone or first of several results.
-        triples: to train on. adapter: laid on `model`. options: fields of TRL's `DPOConfig`, of
-            which those that every trainer has are used.
+        triples: to train on. adapter: laid on `model`; without one all weights are trained.
+        options: fields of TRL's `DPOConfig`, of which those that every trainer has are used.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PairTrainer(Trainer):
         model: PreTrainedModel,
         tokenizer: Any,
         triples: Sequence[dict[str, Any]],
-        adapter: LoraConfig,
+        adapter: LoraConfig | None,
         options: dict[str, Any],
     ) -> None:
         from peft import get_peft_model
@@ -43,7 +43,7 @@ class PairTrainer(Trainer):
         set_seed(options["seed"])  # of the adapter's first weights
         self._loss = loss
         super().__init__(
-            model=get_peft_model(model, adapter),
+            model=get_peft_model(model, adapter) if adapter else model.requires_grad_(True),
             args=DPOConfig(**options, remove_unused_columns=False),
             train_dataset=[encoded(tokenizer, row) for row in triples],
             data_collator=lambda rows: collated(rows, tokenizer.pad_token_id),

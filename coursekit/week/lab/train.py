@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from ...common.profile import TrainingSettings
+from ...lm.trl_compat import is_adapted
 from ...training.arguments import run_arguments
 from ...training.loop import run_training
 from ...training.run import name_base
@@ -22,7 +23,9 @@ STEPS = 72  # updates: twice through the triples of 250 prompts, as the sessions
 
 
 class Keep(TrainerCallback):
-    """Saves the adapter about `times` times, evenly, the last step among them: `kept`.
+    """Saves the policy about `times` times, evenly, the last step among them: `kept`.
+
+    Its adapter, or all weights where these are trained.
 
     Args:
         base: the model that the adapter lies on.
@@ -40,9 +43,12 @@ class Keep(TrainerCallback):
         if step % every and step != state.max_steps:
             return
         place = self.folder / f"step-{step}"
-        # Without False, peft looks on the hub whether the base's vocabulary has grown.
-        model.save_pretrained(place, selected_adapters=["default"], save_embedding_layers=False)
-        name_base(place, self.base, self.folder)
+        if is_adapted(model):
+            # Without False, peft looks on the hub whether the base's vocabulary has grown.
+            model.save_pretrained(place, selected_adapters=["default"], save_embedding_layers=False)
+            name_base(place, self.base, self.folder)
+        else:
+            model.save_pretrained(place)
         self.kept.append(Checkpoint(place, step, self.spent(step)))
 
 

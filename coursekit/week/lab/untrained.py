@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...lm.generation import generate
 from ...lm.loading import load_tokenizer
 from ...lm.shared import load_shared
+from ...preferences import Design, Source, sample_candidates
 from .best_of_n import best_of_n_kl, best_of_n_reward, best_trade
 from .points import Checkpoint, Point, Spent, reward_of
 from .rewards import Reward, learned_reward, true_reward
@@ -60,20 +60,21 @@ def optimum(
 
 
 def _sampled(start: Start, samples: int) -> tuple[np.ndarray, list[list[str]]]:
-    """True rewards, (X, N), and the texts: N responses at temperature 1 to each evaluation row."""
-    rows, profile = [row for row in start.evaluation for _ in range(samples)], start.profile
-    texts = generate(
-        load_shared(start.model, profile),
-        load_tokenizer(start.model, profile),
-        [row["prompt"] for row in rows],
-        max_new_tokens=profile.max_new_tokens,
-        temperature=1.0,
-        seed=start.seed,
-        batch_size=profile.generation_batch,
-        label=None,
+    """True rewards, (X, N), and the texts: N responses at temperature 1 to each evaluation row.
+
+    Kept in the start's folder: three curves are made of the same samples.
+    """
+    sampled = sample_candidates(
+        load_shared(start.model, start.profile),
+        load_tokenizer(start.model, start.profile),
+        start.evaluation,
+        start.profile,
+        Design(f"{samples} samples", (Source("sample", samples, 1.0),)),
+        start.seed,
+        start.folder / f"{samples}_samples.jsonl",
     )
-    by_row = [texts[at : at + samples] for at in range(0, len(texts), samples)]
-    return _scored(true_reward(start), start, by_row), by_row
+    texts = [[one["response"] for one in row["candidates"]] for row in sampled]
+    return _scored(true_reward(start), start, texts), texts
 
 
 def _scored(reward: Reward, start: Start, texts: Sequence[Sequence[str]]) -> np.ndarray:
