@@ -368,6 +368,15 @@ def test_trl_computes_our_advantages(algorithm, of, start):
     assert list(trainer._logs["advantages"]) == pytest.approx(expected.tolist(), abs=1e-3)
 
 
+def test_online_dpo_runs_and_learns_from_pairs_of_its_own(start, tmp_path):
+    options = {"beta": 0.1, "steps": 2, "prompts": 4}
+    *_, last = methods.METHODS["online DPO"](start, tmp_path, 1, **options)
+    assert last.spent == points.Spent(samples=2 * 8, labels=0, reward_calls=2 * 8)
+    assert points.measure(last, start)["chosen"] != 0
+    with pytest.raises(ValueError, match="group is 4: online DPO compares 2"):
+        methods.METHODS["online DPO"](start, tmp_path, 1, **options, group=4)
+
+
 # Session A's exact world as a language model: a prompt is a word, a response is a word.
 
 

@@ -22,6 +22,7 @@ METHODS = {
     "RLOO, learned reward": partial(online, algorithm="RLOO", reward="learned"),
     "RLOO, true reward": partial(online, algorithm="RLOO", reward="true"),
     "GRPO, true reward": partial(online, algorithm="GRPO", reward="true"),
+    "online DPO": partial(online, algorithm="OnlineDPO", reward="true", prompts=16, group=2),
     "KTO": kto,
     "ORPO": partial(without_reference, loss="ORPO"),
     "SimPO": partial(without_reference, loss="SimPO"),

@@ -10,7 +10,7 @@ from typing import Any
 from ...common.profile import TrainingSettings
 from ...common.prompts import as_messages, plain_prompt
 from ...lm.loading import load_model, load_tokenizer
-from ...lm.trl_compat import score_labels_alone
+from ...lm.trl_compat import online_classes, score_labels_alone
 from ...training.arguments import lora_config
 from .points import Checkpoint, Spent
 from .rewards import Reward, learned_reward, true_reward
@@ -31,11 +31,12 @@ def online(
     prompts: int = 8,
     group: int = 4,
 ) -> list[Checkpoint]:
-    """RLHF by TRL's `RLOO` or `GRPO`: the policy answers, a reward tells, the policy follows.
+    """TRL's `RLOO`, `GRPO` or `OnlineDPO`: the policy answers, a reward tells, the policy follows.
 
     reward: `learned`, the reward model that was trained on the triples, or `true`, the rubric.
-    beta: what a nat of KL costs, in units of the reward. prompts, group: a step's prompts, and how
-    many responses to each.
+    beta: what a nat of KL costs, in units of the reward; DPO's own for online DPO, which compares
+    two responses to a prompt, and takes the first of two that are equally good for the better one.
+    prompts, group: a step's prompts, and how many responses to each.
     """
     settings = settings_of(start, learning_rate)
     learned = reward == "learned"
@@ -67,7 +68,7 @@ def online_trainer(
     prompts: int,
     group: int,
 ) -> Any:
-    """TRL's trainer of that name: `RLOO` or `GRPO`.
+    """TRL's trainer of that name: `RLOO`, `GRPO` or `OnlineDPO`.
 
     RLOO takes beta times the sampled response's summed log-ratio (k1) off its reward; GRPO adds
     beta times k3 to the loss. The reference is the SFT model, which the adapter lies on.
@@ -77,23 +78,42 @@ def online_trainer(
         options: fields of its configuration. prompts, group: a step's prompts, and how many
             responses each.
     """
-    import trl
+    trainer, configuration = online_classes(algorithm)
+    if algorithm == "OnlineDPO":
+        options = options | _pairwise(start, prompts, group)
+    else:
+        options = {name: value for name, value in options.items() if name != "max_length"}
+        options |= _grouped(start, prompts, group)
+    score_labels_alone()
+    return trainer(
+        model=load_model(start.model, start.profile),
+        reward_funcs=_by_number(start.prompts, reward),
+        args=configuration(**options),
+        train_dataset=_asked(start),
+        processing_class=load_tokenizer(start.model, start.profile),
+        peft_config=lora_config(settings),
+    )
 
-    options = {name: value for name, value in options.items() if name != "max_length"} | {
+
+def _grouped(start: Start, prompts: int, group: int) -> dict[str, Any]:
+    """What RLOO and GRPO call a step's size, and the room for a response."""
+    return {
         "per_device_train_batch_size": prompts * group,
         "num_generations": group,
         "steps_per_generation": 1,  # each response is learnt from once
         "max_completion_length": start.profile.max_new_tokens,
     }
-    score_labels_alone()
-    return getattr(trl, f"{algorithm}Trainer")(
-        model=load_model(start.model, start.profile),
-        reward_funcs=_by_number(start.prompts, reward),
-        args=getattr(trl, f"{algorithm}Config")(**options),
-        train_dataset=_asked(start),
-        processing_class=load_tokenizer(start.model, start.profile),
-        peft_config=lora_config(settings),
-    )
+
+
+def _pairwise(start: Start, prompts: int, group: int) -> dict[str, Any]:
+    """The same for online DPO, at the temperature of the others."""
+    if group != 2:
+        raise ValueError(f"group is {group}: online DPO compares 2 responses to a prompt")
+    return {
+        "per_device_train_batch_size": prompts,
+        "max_new_tokens": start.profile.max_new_tokens,
+        "temperature": 1.0,
+    }
 
 
 def _asked(start: Start) -> Any:

@@ -102,6 +102,7 @@ def _on_policy() -> list[Curve]:
         ("one offline round", "DPO", {}),
         ("three rounds, reference kept", "iterative DPO", {"renew": False}),
         ("three rounds, reference renewed", "iterative DPO", {"renew": True}),
+        ("online DPO", "online DPO", {"beta": 0.1}),
         ("GRPO, true reward", "GRPO, true reward", {"beta": 0.0}),
         ("GRPO, true reward, beta 0.05", "GRPO, true reward", {"beta": 0.05}),
     ]
