@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import NATS
 
+from coursekit.common.journal import read_journal
 from coursekit.lm.logprobs import sequence_logps
 from coursekit.lm.losses import unlikelihood_loss
 from coursekit.week.bandit import (
@@ -292,7 +293,7 @@ def test_the_kl_of_a_cooler_policy_is_that_of_its_distribution(start, tokenizer)
     from coursekit.lm.loading import load_model
     from coursekit.lm.logprobs import encode_prompt
 
-    rows = [row for row in start.evaluation[:2] for _ in range(500)]
+    rows = [row for row in start.evaluation[:2] for _ in range(150)]
     short = replace(start, evaluation=rows, profile=replace(start.profile, max_new_tokens=1))
     point = points.measure(points.Checkpoint(start.model, 0, points.Spent(), 0.5), short)
     model, exact = load_model(start.model, start.profile), []
@@ -375,6 +376,16 @@ def test_online_dpo_runs_and_learns_from_pairs_of_its_own(start, tmp_path):
     assert points.measure(last, start)["chosen"] != 0
     with pytest.raises(ValueError, match="group is 4: online DPO compares 2"):
         methods.METHODS["online DPO"](start, tmp_path, 1, **options, group=4)
+
+
+def test_rounds_answer_afresh_and_spend_what_one_round_on_all_prompts_does(start, tmp_path):
+    options = {"renew": False, "steps": 2}
+    first, last = methods.METHODS["iterative DPO"](start, tmp_path, 2, **options)
+    assert (first.step, last.step) == (1, 2) and last.spent.samples == start.samples
+    assert 0 < first.spent.labels < last.spent.labels
+    answers = (tmp_path / f"round-{number}" / "candidates.jsonl" for number in (1, 2))
+    asked = [{row["prompt"] for row in read_journal(path)} for path in answers]
+    assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == len(start.prompts)
 
 
 # Session A's exact world as a language model: a prompt is a word, a response is a word.
@@ -631,6 +642,24 @@ def test_the_win_table_is_paired(recorded):
         record.win_table(record.load_record(recorded[0]), against="three")
 
 
+def test_the_figures_show_every_curve(recorded):
+    from coursekit.week.figures.frontier import plot_frontier, plot_wins
+
+    found = record.load_record(recorded[0])
+    means = record.mean_over_seeds(record.points_of(found))
+    means.loc[1, "curve"] = "optimum"
+    figure = plot_frontier(means, sft_reward=0.4)
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "one",
+        "optimum: no policy is above",
+    }
+    drawn = [line.get_xydata().tolist() for line in figure.axes[0].lines]
+    assert [[0, 0.4], [1.5, 0.55]] in [[list(map(float, xy)) for xy in line] for line in drawn]
+    (axes,) = plot_wins(record.win_table(found), "Controls").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
 def test_a_record_that_is_not_there_or_damaged_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="coursekit study"):
         record.load_record(tmp_path / "none.json")
@@ -639,7 +668,7 @@ def test_a_record_that_is_not_there_or_damaged_is_told(tmp_path):
         record.load_record(tmp_path / "cut.json")
 
 
-def test_the_command_runs_a_study_and_writes_its_record(start, monkeypatch, capsys):
+def test_the_command_runs_a_study_and_writes_its_record(start, sft_folder, monkeypatch, capsys):
     """Of two cells, from the model to the file."""
     from coursekit.week.lab import __main__ as command
 
@@ -649,7 +678,7 @@ def test_the_command_runs_a_study_and_writes_its_record(start, monkeypatch, caps
     monkeypatch.setattr(command, "QUICK_PROMPTS", 8)
     monkeypatch.setattr(studies, "QUICK_STEPS", 2)
     workspace = Workspace(start.profile)
-    workspace.sft = lambda: start.model
+    workspace.sft = lambda: sft_folder
     path = command.run_study(workspace, "frontier", range(1), workers=1, quick=True)
     found = json.loads(path.read_text(encoding="utf-8"))
     assert [cell["curve"] for cell in found["cells"]] == ["DPO", "SFT, cooler"]
