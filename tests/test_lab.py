@@ -379,9 +379,9 @@ def test_online_dpo_runs_and_learns_from_pairs_of_its_own(start, tmp_path):
 
 
 def test_rounds_answer_afresh_and_spend_what_one_round_on_all_prompts_does(start, tmp_path):
-    options = {"renew": False, "steps": 2}
+    options = {"renew": False, "steps": 4}
     first, last = methods.METHODS["iterative DPO"](start, tmp_path, 2, **options)
-    assert (first.step, last.step) == (1, 2) and last.spent.samples == start.samples
+    assert (first.step, last.step) == (2, 4) and last.spent.samples == start.samples
     assert 0 < first.spent.labels < last.spent.labels
     answers = (tmp_path / f"round-{number}" / "candidates.jsonl" for number in (1, 2))
     asked = [{row["prompt"] for row in read_journal(path)} for path in answers]
@@ -676,12 +676,12 @@ def test_the_command_runs_a_study_and_writes_its_record(start, sft_folder, monke
     small = studies.Study("?", lambda: curves, times=2)
     monkeypatch.setitem(studies.STUDIES, "frontier", small)
     monkeypatch.setattr(command, "QUICK_PROMPTS", 8)
-    monkeypatch.setattr(studies, "QUICK_STEPS", 2)
+    monkeypatch.setattr(studies, "QUICK_STEPS", 4)
     workspace = Workspace(start.profile)
     workspace.sft = lambda: sft_folder
     path = command.run_study(workspace, "frontier", range(1), workers=1, quick=True)
     found = json.loads(path.read_text(encoding="utf-8"))
     assert [cell["curve"] for cell in found["cells"]] == ["DPO", "SFT, cooler"]
-    assert [point["step"] for point in found["cells"][0]["points"]] == [1, 2]
+    assert [point["step"] for point in found["cells"][0]["points"]] == [2, 4]
     said = capsys.readouterr().out
     assert "DPO, seed 0: reward" in said and "0 left" in said
