@@ -633,6 +633,25 @@ def test_a_record_comes_back(recorded):
     )
 
 
+def test_what_was_spent_is_that_of_the_last_checkpoint():
+    import pandas as pd
+
+    def point(curve, place, **spent):
+        return {"curve": curve, "seed": 0, "place": place, **spent}
+
+    rows = [
+        point("RLOO", 1, samples=32, labels=0, reward_calls=32),
+        point("RLOO", 2, samples=64, labels=0, reward_calls=64),
+        point("best of n", 1, samples=100, labels=80, reward_calls=0, n=2),
+        point("best of n", 2, samples=100, labels=80, reward_calls=0, n=4),
+        point("optimum", 1),
+    ]
+    table = record.spent_table(pd.DataFrame(rows))
+    assert table.loc["RLOO"].tolist() == [64, 0, 64, 1]
+    assert table.loc["best of n"].tolist() == [100, 80, 0, 4]
+    assert table.loc["optimum"].tolist() == [0, 0, 0, 1]
+
+
 def test_the_win_table_is_paired(recorded):
     table = record.win_table(record.load_record(recorded[0]), against="one").set_index("curve")
     assert table["win rate"].tolist() == [0.5, 1.0] and table.loc["one", "seeds"] == [0.5, 0.5]

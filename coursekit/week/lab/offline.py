@@ -43,7 +43,8 @@ def dpo(
     """
     design = ONE_TEMPERATURE if one_temperature else None
     rows = start.triples_of(wrong=wrong, n=n, choice=choice, design=design)
-    keep = Keep(folder, start.model, times, lambda step: labelled(start))
+    spent = labelled(start) if n is None else replace(labelled(start), labels=n)
+    keep = Keep(folder, start.model, times, lambda step: spent)
     train_dpo(
         start.model,
         rows,

@@ -15,6 +15,7 @@ from .start import Start
 if TYPE_CHECKING:
     import pandas as pd
 
+SPENT = {"samples": "samples", "labels": "labels", "reward_calls": "reward calls"}
 RECORDED = Path(__file__).parent / "recorded"
 
 
@@ -97,6 +98,16 @@ def mean_over_seeds(points: pd.DataFrame) -> pd.DataFrame:
         kl_low=("kl", "min"),
         kl_high=("kl", "max"),
     ).reset_index()
+
+
+def spent_table(points: pd.DataFrame) -> pd.DataFrame:
+    """What each curve's last checkpoint has cost, mean over seeds: `samples`, `labels`,
+    `reward calls`; and `an answer`, how many samples each of its answers costs.
+    """
+    last = points.groupby(["curve", "seed"], sort=False).last().reindex(columns=[*SPENT, "n"])
+    table = last.groupby("curve", sort=False).mean()
+    table[list(SPENT)] = table[list(SPENT)].fillna(0)
+    return table.fillna({"n": 1}).rename(columns=SPENT | {"n": "an answer"})
 
 
 def win_table(record: Mapping[str, Any], against: str | None = None) -> pd.DataFrame:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[dict[str, Any]]
 ANSWERING = 0.7  # the temperature at which the sessions let models answer
+HELD = 60  # triples held out, to see where their log-probabilities go
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def prepare(
         start,
         candidates=candidates,
         triples=train,
-        held=held,
+        held=held[:HELD],
         labels=len(pairs),
         answers=responses(load_shared(start.model, profile), start, ANSWERING),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .best_of_n import best_of_n_kl, best_of_n_reward, best_trade
 from .points import Checkpoint, Point, Spent, reward_of
 from .rewards import Reward, learned_reward, true_reward
 from .start import Start
+from .train import labelled
 
 
 def cooler(
@@ -28,17 +30,21 @@ def best_of_n(
 ) -> list[Point]:
     """The best of n samples of the SFT model for each answer, n = 2, 4, ... to half of `samples`.
 
-    reward: `learned` or `true`: what chooses. The points' `kl` is the bound, without an error; what
-    is spent is so for each answer anew.
+    reward: `learned` or `true`: what chooses. The points' `kl` is the bound, without an error. What
+    choosing costs is `n` samples and calls of the reward for each answer, ever anew; what is spent
+    before is what the reward model was trained on.
     """
     rewards, texts = _sampled(start, samples)
-    scores = rewards if reward == "true" else _scored(learned_reward(start), start, texts)
+    learned = reward == "learned"
+    scores = _scored(learned_reward(start), start, texts) if learned else rewards
+    spent = labelled(start) if learned else Spent()
     counts = [2**power for power in range(1, samples.bit_length() - 1)]
     return [
         {
             "n": n,
             **reward_of(best_of_n_reward(rewards, scores, n).tolist()),
-            **{"kl": best_of_n_kl(n), "kl_se": 0.0, "samples": n, "reward_calls": n},
+            **{"kl": best_of_n_kl(n), "kl_se": 0.0},
+            **asdict(spent),
         }
         for n in counts
     ]
