@@ -307,6 +307,28 @@ def test_the_kl_of_a_cooler_policy_is_that_of_its_distribution(start, tokenizer)
     assert point["kl"] != 0
 
 
+def test_best_of_n_and_the_optimum_are_made_of_the_same_samples(start, tmp_path, monkeypatch):
+    from coursekit.week.lab import untrained
+
+    made = methods.METHODS["best of n"](start, tmp_path, 1, reward="true", samples=8)
+    assert [point["n"] for point in made] == [2, 4]
+    assert [point["kl"] for point in made] == [best_of_n_kl(2), best_of_n_kl(4)]
+    sampled = read_journal(start.folder / "8_samples.jsonl")
+    truths = np.array(
+        [[start.task.truth(row, one["response"]) for one in row["candidates"]] for row in sampled]
+    )
+    assert truths.shape == (8, 8)
+    assert made[1]["reward"] == pytest.approx(best_of_n_reward(truths, truths, 4).mean())
+    # By the learned reward's scores it chooses where those are asked for.
+    monkeypatch.setattr(untrained, "learned_reward", lambda start: lambda rows, texts: [0] * 64)
+    monkeypatch.setattr(untrained, "best_of_n_reward", lambda rewards, scores, n: scores.mean(1))
+    blind = methods.METHODS["best of n"](start, tmp_path, 1, reward="learned", samples=8)
+    assert blind[0]["reward"] == 0 and blind[0]["labels"] == start.labels
+    first, last = methods.METHODS["optimum"](start, tmp_path, 1, betas=[100, 0.05], samples=8)
+    assert first["reward"] == pytest.approx(truths.mean(), abs=0.01) and first["kl"] < 0.01
+    assert truths.mean() < last["reward"] <= truths.max(1).mean() and 0 < last["kl"] <= math.log(8)
+
+
 # Trainers.
 
 
