@@ -23,9 +23,10 @@ LOOKS = {
     "RLOO, learned": (ORANGE, "D", "-"),
     "RLOO, true": (VERMILION, "D", "-"),
     "SFT, cooler": (GREY, "x", "--"),
-    "best of n, learned": (ORANGE, "", ":"),
-    "best of n, true": (VERMILION, "", ":"),
+    "best of n, learned": (ORANGE, ".", ":"),
+    "best of n, true": (VERMILION, ".", ":"),
 }
+SETTINGS = {"0.05": "o", "0.1": "s", "0.5": "P", "1": "^", "5": "X"}  # markers by how it ends
 OPTIMUM = "optimum"
 
 
@@ -37,25 +38,23 @@ def plot_frontier(means: pd.DataFrame, sft_reward: float, most: float | None = N
         sft_reward: of the SFT model, at a KL of 0.
         most: the right end of the left panel, nats; the right one shows all, on a logarithmic axis.
     """
+    most = most or _typical(means)
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            1, 2, figsize=(11, 4.6), sharey=True, width_ratios=[3, 2], layout="constrained"
+        figure, (near, far) = plt.subplots(
+            1, 2, figsize=(11, 4.6), width_ratios=[3, 2], layout="constrained"
         )
-        near, far = panels
-        for axes in panels:
-            _draw_optimum(axes, means, sft_reward)
+        for axes, start in ((near, [(0.0, sft_reward)]), (far, [])):
             for curve, points in means.groupby("curve", sort=False):
-                if curve != OPTIMUM:
-                    _draw_curve(axes, curve, points, sft_reward)
+                _draw_curve(axes, curve, points.sort_values("place"), start)
             axes.axhline(sft_reward, color=GREY, lw=0.8)
         near.set(
             title="The frontier",
             xlabel="KL(policy || SFT), nats a response",
             ylabel="true reward, mean of unseen prompts",
-            xlim=(0, most or _typical(means)),
+            xlim=(0, most),
+            ylim=_span(means[means["kl"] <= most], sft_reward),
         )
         far.set(title="All of it", xlabel="the same, logarithmic", xscale="log")
-        far.set_xlim(left=max(0.01, means["kl"].clip(lower=0.01).min()))
         figure.legend(*near.get_legend_handles_labels(), loc="outside right center")
     plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure
@@ -66,36 +65,35 @@ def _typical(means: pd.DataFrame) -> float:
     return float(np.quantile(means["kl"], 0.75)) * 1.1
 
 
-def _draw_optimum(axes: Axes, means: pd.DataFrame, sft_reward: float) -> None:
-    """The most that any policy can have, as the edge of a shaded region."""
-    best = means[means["curve"] == OPTIMUM].sort_values("kl")
-    if best.empty:
-        return
-    kl, reward = [0.0, *best["kl"]], [sft_reward, *best["reward"]]
-    axes.plot(kl, reward, color="black", lw=1.2, label="optimum: no policy is above")
+def _span(points: pd.DataFrame, sft_reward: float) -> tuple[float, float]:
+    """The ends of an axis on which these rewards are seen, with their bars."""
+    low, high = min(points["reward_low"].min(), sft_reward), points["reward_high"].max()
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _draw_curve(axes: Axes, curve: str, points: pd.DataFrame, sft_reward: float) -> None:
-    """A method's checkpoints in their order, from the SFT model on."""
+def _draw_curve(
+    axes: Axes, curve: str, points: pd.DataFrame, start: list[tuple[float, float]]
+) -> None:
+    """A method's checkpoints in their order, from `start` on. The optimum is a line alone."""
     colour, marker, line = next(
         (look for name, look in LOOKS.items() if curve.startswith(name)), (SKY, "^", "-")
     )
-    setting = curve.rsplit(" ", 1)[-1]
-    alpha = {"0.05": 1.0, "0.1": 0.8, "1": 0.6, "5": 0.4}.get(setting, 1.0)
-    ordered = points.sort_values("place")
-    axes.plot(
-        [0, *ordered["kl"]], [sft_reward, *ordered["reward"]], line, color=colour, alpha=alpha, lw=1
-    )
+    marker = SETTINGS.get(curve.rsplit(" ", 1)[-1], marker)
+    path = np.array([*start, *zip(points["kl"], points["reward"], strict=True)])  # (N, 2)
+    if curve == OPTIMUM:
+        axes.plot(*path.T, color="black", lw=1.4, label="optimum: no policy is above")
+        return
+    axes.plot(*path.T, line, color=colour, lw=1)
     axes.errorbar(
-        ordered["kl"],
-        ordered["reward"],
-        yerr=_reach(ordered, "reward"),
-        xerr=_reach(ordered, "kl"),
-        fmt=marker or ".",
-        ms=4,
+        points["kl"],
+        points["reward"],
+        yerr=_reach(points, "reward"),
+        xerr=_reach(points, "kl"),
+        fmt=marker,
+        ms=5,
         color=colour,
-        alpha=alpha,
-        elinewidth=0.7,
+        elinewidth=0.6,
+        alpha=0.8,
         label=curve,
     )
 
