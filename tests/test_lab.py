@@ -609,6 +609,14 @@ def test_a_stopped_study_goes_on_and_a_larger_one_runs_what_is_missing(counting,
     ]
 
 
+def test_a_curve_that_is_called_otherwise_is_not_run_again(counting, start, tmp_path):
+    (cell,) = cells(1)
+    sweep.run_cells([cell], {0: start}, tmp_path / "study.jsonl")
+    renamed = replace(cell, curve="another name")
+    (found,) = sweep.run_cells([renamed], {0: start}, tmp_path / "study.jsonl")
+    assert found["curve"] == "another name" and len(counting) == 1
+
+
 def test_other_evaluation_rows_make_another_study(counting, start, tmp_path, capsys):
     path = tmp_path / "study.jsonl"
     sweep.run_cells(cells(1), {0: start}, path)

@@ -77,7 +77,7 @@ def run_cells(
             found[_key(result)] = result
             left = len(missing) - number
             tell(result, left, (time.monotonic() - began) / number * left)
-    return [found[_key(asdict(cell))] for cell in cells]
+    return [found[_key(asdict(cell))] | {"curve": cell.curve} for cell in cells]
 
 
 def _key(cell: Mapping[str, Any]) -> str:
