@@ -68,7 +68,8 @@ def run_cells(
     made_from = _made_from(starts)
     with Journal(path, made_from) as journal:
         found = {_key(result): result for group in journal.done for result in group}
-        missing = [cell for cell in cells if _key(asdict(cell)) not in found]
+        keyed = {_key(asdict(cell)): cell for cell in cells}
+        missing = [cell for key, cell in keyed.items() if key not in found]
         began = time.monotonic()
         run = partial(_run, starts={seed: _one_thread(start) for seed, start in starts.items()})
         ended = run_all(run, missing, workers, lambda *told: None)
