@@ -175,27 +175,6 @@ def test_a_beta_of_0_is_no_trade():
         best_trade(np.ones((1, 2)), 0)
 
 
-# Unlikelihood.
-
-
-def test_unlikelihood_by_hand():
-    chosen, rejected = torch.tensor([-1.0, -0.5]), torch.tensor([-2.0, -0.1])
-    found = unlikelihood_loss(chosen, rejected, weight=0.5)
-    assert found.tolist() == pytest.approx([1.0 - 1.0, 0.5 - 0.05])
-
-
-def test_unlikelihood_has_no_bottom():
-    chosen, low, lower = torch.tensor([-1.0]), torch.tensor([-1e3]), torch.tensor([-1e6])
-    losses = [unlikelihood_loss(chosen, rejected, 0.1).item() for rejected in (low, lower)]
-    assert losses[1] < losses[0] < 0
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0])
-def test_unlikelihood_wants_a_weight(weight):
-    with pytest.raises(ValueError, match="weight is"):
-        unlikelihood_loss(torch.zeros(1), torch.zeros(1), weight)
-
-
 # The lab's start: a model, labels and answers, small.
 
 
