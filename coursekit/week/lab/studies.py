@@ -54,7 +54,8 @@ def _controls() -> list[Curve]:
 
 FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "DPO": ("DPO", {}),
-    "IPO": ("DPO", {"loss_type": "ipo"}),
+    # TRL's IPO and its normalised DPO count by the token: IPO's target is half a nat of each.
+    "IPO": ("DPO", {"loss_type": "ipo", "beta": 1.0}),
     "robust DPO": ("DPO", {"loss_type": "robust", "label_smoothing": 0.3}),
     "DPO with an SFT term": (
         "DPO",
@@ -67,7 +68,7 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "SimPO": ("SimPO", {"beta": 2.0, "gamma": 0.5}),
     "SimPO, from the base": ("SimPO", {"beta": 2.0, "gamma": 0.5, "from_base": True}),
 }
-RATES = (2e-4, 5e-4, 1e-3)  # of the search
+RATES = (2e-4, 5e-4, 1e-3)  # of the search, in which the other settings stay
 WRONG = ", 30 % wrong labels"  # what is added to the curve's name
 
 
