@@ -17,6 +17,7 @@ from coursekit.lm.losses import (
     orpo_loss,
     robust_dpo_loss,
     simpo_loss,
+    unlikelihood_loss,
 )
 
 F64 = torch.float64
@@ -144,6 +145,22 @@ def test_orpo_by_hand():
         )
         found = [gradient[row].item() for gradient in gradients]
         assert found == pytest.approx(slopes, abs=1e-6)
+
+
+def test_unlikelihood_by_hand():
+    chosen, rejected = (
+        torch.tensor(column, dtype=F64, requires_grad=True)
+        for column in ([-1.0, -0.5], [-2.0, -0.1])
+    )
+    loss = unlikelihood_loss(chosen, rejected, weight=0.25)
+    assert loss.tolist() == pytest.approx([1.0 - 0.5, 0.5 - 0.025])
+    loss.sum().backward()
+    # Whatever the probabilities: the rejected response is pushed down for ever.
+    assert chosen.grad.tolist() == [-1, -1] and rejected.grad.tolist() == [0.25, 0.25]
+    with pytest.raises(ValueError, match="weight is 0"):
+        unlikelihood_loss(chosen, rejected, weight=0)
+    with pytest.raises(ValueError, match="policy_rejected_mean_logps is not a number in rows"):
+        unlikelihood_loss(chosen, rejected * math.nan, weight=1)
 
 
 def test_simpo_by_hand():

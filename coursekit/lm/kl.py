@@ -84,11 +84,14 @@ def sample_responses(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
+    temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 64,
     label: str | None = "sampling for the KL",
 ) -> list[EncodedPair]:
-    """One response to each prompt from the policy at temperature 1, as the tokens that were drawn.
+    """One response to each prompt from the policy, as the tokens that were drawn.
+
+    At another temperature than 1 it is another policy: score it with logits divided by that.
 
     Not as text: a text may be tokenised otherwise when it is read again, and a response that was
     cut would gain an end token that the policy never chose.
@@ -100,7 +103,7 @@ def sample_responses(
         tokenizer,
         prompts,
         max_new_tokens=max_new_tokens,
-        temperature=1.0,
+        temperature=temperature,
         seed=seed,
         batch_size=batch_size,
         label=label,

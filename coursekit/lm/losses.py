@@ -3,7 +3,7 @@
 Every function takes log-probabilities, one per pair (or per response, for KTO), and returns the
 loss of each, not averaged; those that imply rewards return these as well, without gradient.
 **The convention matters**: DPO, cDPO, robust DPO, IPO and KTO take *sums* over the response's
-tokens, ORPO and SimPO take *means*. Mixing them up gives numbers that look like losses.
+tokens, ORPO, SimPO and unlikelihood *means*. Mixing them up gives numbers that look like losses.
 
 y_w and y_l are the chosen and the rejected response, h the difference of their log-ratios to the
 reference: h = log pi(y_w|x) / pi_ref(y_w|x) - log pi(y_l|x) / pi_ref(y_l|x).
@@ -242,6 +242,35 @@ def simpo_loss(
     rejected_rewards = beta * policy_rejected_mean_logps
     loss = -F.logsigmoid(chosen_rewards - rejected_rewards - gamma)
     return loss, chosen_rewards.detach(), rejected_rewards.detach()
+
+
+def unlikelihood_loss(
+    policy_chosen_mean_logps: Tensor, policy_rejected_mean_logps: Tensor, weight: float
+) -> Tensor:
+    """Unlikelihood, a baseline of the DPO paper: raise the chosen response, lower the rejected.
+
+    -log p_w + `weight` * log p_l (Rafailov et al. 2023, arXiv:2305.18290, section 6; weight is its
+    alpha). No reference, and nothing that says how low is low enough: the second term has no bound.
+    (Not Welleck's loss of the same name, -log(1 - p) of single tokens.) The paper does not say
+    whether sums or means; here **means**, as in SFT's loss.
+
+    Args:
+        policy_chosen_mean_logps, policy_rejected_mean_logps: (B,), nats a token.
+        weight: of the rejected response, > 0.
+
+    Returns:
+        loss, (B,).
+
+    Raises:
+        ValueError: as `dpo_loss`.
+    """
+    _check(
+        weight,
+        "weight",
+        policy_chosen_mean_logps=policy_chosen_mean_logps,
+        policy_rejected_mean_logps=policy_rejected_mean_logps,
+    )
+    return -policy_chosen_mean_logps + weight * policy_rejected_mean_logps
 
 
 def _implicit_rewards(

@@ -96,6 +96,19 @@ def score_labels_alone() -> None:
     trl.trainer.utils._use_triton = lambda device: True
 
 
+def online_classes(algorithm: str) -> tuple[type, type]:
+    """Trainer and configuration of an online algorithm: `RLOO`, `GRPO` or `OnlineDPO`.
+
+    TRL 1.16: online DPO is experimental, and lies in a submodule of its own.
+    """
+    import trl
+
+    place = trl
+    if algorithm == "OnlineDPO":
+        import trl.experimental.online_dpo as place
+    return getattr(place, f"{algorithm}Trainer"), getattr(place, f"{algorithm}Config")
+
+
 def train_in_float32(model: PreTrainedModel) -> None:
     """Undo TRL's cast of adapters on 4-bit weights.
 
