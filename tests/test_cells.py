@@ -201,7 +201,10 @@ what_wide_gaps_mean
 gap_misleads
 sft_has_cost still_follows
 healthy_run with_a_good_margin worse_than_none
-real_model_wins""",
+real_model_wins
+without_their_lesson
+second_round_tells_when
+second_round_helps""",
 }
 
 

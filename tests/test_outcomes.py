@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from coursekit.common.statistics import Estimate
+from coursekit.common.statistics import Estimate, prompts_needed
 from coursekit.evaluation import moved_by
 from coursekit.evaluation.win_rates import rate_of
 from coursekit.lm import memory_budget as memory
@@ -25,6 +25,7 @@ from coursekit.tasks.triage.causes import kind_of, lessons_on_unknown, unknown_b
 from coursekit.week import bandit, outcomes
 from coursekit.week.gallery import load_recorded, nameless_table
 from coursekit.week.outcomes import Claim, Outcome, by_interval, session_a, session_b, session_c
+from coursekit.week.recorded import GREEDY, LEFT_OUT, SECOND_ROUND, SHUFFLED
 from coursekit.week.spoil import spoil
 from coursekit.week.widgets import claims, held, predict
 
@@ -764,6 +765,59 @@ def test_the_gallerys_verdicts():
 )
 def test_whether_the_real_model_wins(value, expected):
     assert said(session_c.real_model_wins(estimate(value)), "real_model_wins") == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (0.9, "about as often as with them"),
+        (0.4, "about half as often"),
+        (0.02, "hardly ever"),
+    ],
+)
+def test_what_is_learnt_without_the_pairs(after, expected):
+    line = {"SFT": 0.0, "SFT+DPO": 0.95, LEFT_OUT: after}
+    table = pd.DataFrame([line], index=["names a change"])
+    found = session_c.without_their_lesson(table)
+    assert said(found, "without_their_lesson") == expected
+    assert found.evidence.startswith(f"{after:.0%}") and "95% with" in found.evidence
+
+
+def lessons_and_unknown(praised, blamed, change, none):
+    rows = ["names a change", "names none"]
+    columns = ["only the chosen says unknown", "only the rejected does"]
+    return {
+        "lessons": pd.DataFrame([[praised, blamed], [0, 0]], index=rows, columns=columns),
+        "unknown": pd.DataFrame({SECOND_ROUND: [change, none]}, index=rows),
+    }
+
+
+def test_what_the_second_round_teaches():
+    each_can_fail(
+        session_c.second_round_tells_when,
+        lessons_and_unknown(4, 19, 0.0, 0.5),
+        lessons_and_unknown(16, 1, 0.0, 0.5),
+        lessons_and_unknown(4, 19, 0.4, 0.5),
+    )
+
+
+def test_what_the_second_round_wins():
+    def table(shuffled, greedy):
+        return pd.DataFrame({"win rate": [shuffled, greedy]}, index=[SHUFFLED, GREEDY["SFT"]])
+
+    better = rate_of([1.0] * 60 + [0.0] * 20)
+    slightly, clearly = rate_of([1.0] * 45 + [0.0] * 35), rate_of([1.0] * 70 + [0.0] * 10)
+    good = {"rounds": better, "over_sft": slightly, "against": table(0.45, 0.56)}
+    each_can_fail(
+        session_c.second_round_helps,
+        good,
+        {"rounds": slightly},
+        {"over_sft": clearly},
+        {"against": table(0.55, 0.56)},
+        {"against": table(0.45, 0.3)},
+    )
+    needed = prompts_needed(slightly.rated, slightly.estimate.value - 0.5)
+    assert any(f"some {needed}" in claim.sentence for claim in session_c.second_round_helps(**good))
 
 
 def test_what_pairs_teach_of_unknown(triples):

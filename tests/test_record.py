@@ -9,7 +9,8 @@ from conftest import ROOT
 
 from coursekit.common.made_from import plain
 from coursekit.common.profile import load_profile
-from coursekit.evaluation import score_responses
+from coursekit.evaluation import score_responses, win_rate
+from coursekit.evaluation.judges import ProgramJudge
 from coursekit.lm.identity import model_identity
 from coursekit.tasks import load_task
 from coursekit.training import load_run
@@ -209,23 +210,51 @@ def test_a_task_without_truth_is_refused(profile):
 # The record that comes with the course.
 
 
+def minutes(week, *names):
+    """What the steps cost whose names begin so."""
+    costs = [cost for name, cost in week.costs.items() if name.startswith(names)]
+    assert costs
+    return sum(cost["seconds"] for cost in costs) / 60
+
+
+def in_percent(line):
+    return " % (".join(f"{100 * line[name]:.1f}" for name in ("win rate", "low")) + (
+        f" to {100 * line['high']:.1f} %)"
+    )
+
+
 def test_the_readme_says_what_the_record_holds():
     week = load_week("gemma-3-270m")
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    minutes = sum(cost["seconds"] for cost in week.costs.values()) / 60
-    peak = max(cost["peak"] for cost in week.costs.values())
-    won = controls(week).loc["SFT+DPO"]
+    trained = (SHUFFLED, LEFT_OUT, SECOND_ROUND, "pairs of the second round")
+    whole = sum(cost["seconds"] for cost in week.costs.values()) / 60
+    control, experiments = minutes(week, SHUFFLED), minutes(week, *trained[1:])
+    first = f"took {whole - control - experiments:.0f} minutes on one core"
+    assert first in text
+    assert (
+        f"the trained control {control:.0f} more and the two experiments {experiments:.0f}," in text
+    )
+    assert f"at most {max(cost['peak'] for cost in week.costs.values()):.1f} GiB" in text
     counts = week.counts
-    assert f"took {minutes:.0f} minutes on one core" in text and f"at most {peak:.1f} GiB" in text
     assert (
         f"{counts['demonstrations']} demonstrations, {counts['training triples']} training" in text
     )
     assert (
         f"{counts['preference prompts']} of {week.settings['preference_prompts']} prompts" in text
     )
-    rate, low, high = (f"{100 * won[name]:.1f}" for name in ("win rate", "low", "high"))
-    assert f"preferred on {rate} % ({low} to {high} %) of the prompts" in text
     assert f"KL of {week.kl.value:.1f} nats" in text
+    won = controls(week)
+    assert f"preferred on {in_percent(won.loc['SFT+DPO'])} of the prompts" in text
+    assert f"won {in_percent(won.loc[LEFT_OUT])}" in text
+    assert f"against SFT it won {in_percent(won.loc[SECOND_ROUND])}" in text
+    assert f"Labels at random won {in_percent(won.loc[SHUFFLED])}" in text
+    assert abs(won.loc[SECOND_ROUND, "win rate"] - won.loc[GREEDY["SFT"], "win rate"]) < 0.02
+    truth = ProgramJudge(load_task(week.task))
+    rounds = win_rate(week.rows, week.answers[SECOND_ROUND], week.answers["SFT+DPO"], truth)
+    line = {name: getattr(rounds.estimate, name) for name in ("low", "high")}
+    assert f"beat the first on {in_percent({'win rate': rounds.estimate.value, **line})}" in text
+    left = sum(praises(row, week.left_out) for row in week.triples)
+    assert f"Without the {left} pairs that praise it" in text
 
 
 def test_the_record_was_made_with_the_shipped_profile():

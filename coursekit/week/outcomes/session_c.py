@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...common.statistics import Estimate, bootstrap_mean
+from ...common.statistics import Estimate, bootstrap_mean, prompts_needed
 from ..gap import rank_correlation
+from ..recorded import GREEDY, LEFT_OUT, SECOND_ROUND, SHUFFLED
 from . import Claim, Outcome, by_interval, with_interval
 
 if TYPE_CHECKING:
@@ -296,3 +298,64 @@ def real_model_wins(won: Estimate) -> Outcome:
     return Outcome(
         by_interval(won, above="a", below="c", neither="b", at=0.5), with_interval(won, ".1%")
     )
+
+
+def without_their_lesson(unknown: pd.DataFrame) -> Outcome:
+    """Trained without the pairs that praise it, SFT+DPO says "unknown" where a change is named
+    a: about as often, b: about half as often, c: hardly ever.
+
+    unknown: how often each model says so, as from `unknown_by_alert`.
+    """
+    line = unknown.loc["names a change"]
+    before, after = line["SFT+DPO"], line[LEFT_OUT]
+    ratio = after / before
+    return Outcome(
+        "c" if ratio < 0.2 else "b" if ratio < 0.75 else "a",
+        f"{after:.0%} of them, and {before:.0%} with the pairs",
+    )
+
+
+def second_round_tells_when(lessons: pd.DataFrame, unknown: pd.DataFrame) -> list[Claim]:
+    """The second round's pairs blame "unknown" where it is wrong; its model says it where it may be
+    right.
+
+    lessons: of these pairs, as from `lessons_on_unknown`; unknown: as from `unknown_by_alert`.
+    """
+    wrong = lessons.loc["names a change"]
+    praised, blamed = wrong["only the chosen says unknown"], wrong["only the rejected does"]
+    change, none = unknown[SECOND_ROUND][["names a change", "names none"]]
+    return [
+        Claim(
+            blamed > 2 * praised,
+            f"where a change is named, {blamed} pairs blame unknown and {praised} praise it",
+        ),
+        Claim(
+            none - change > 0.25,
+            f"then it says unknown in {change:.0%} of the cases where a change is named, and in "
+            f"{none:.0%} of those where none is",
+        ),
+    ]
+
+
+def second_round_helps(rounds: WinRate, over_sft: WinRate, against: pd.DataFrame) -> list[Claim]:
+    """The second round beats the first; against SFT it stays open; what else could explain it?
+
+    rounds, over_sft: of the second round's model; against: as from `controls`.
+    """
+    won, lead = rounds.estimate, over_sft.estimate.value - 0.5
+    needed = prompts_needed(over_sft.rated, abs(lead)) if lead else math.inf
+    shuffled, greedy = against["win rate"][[SHUFFLED, GREEDY["SFT"]]]
+    return [
+        Claim(won.low > 0.5, f"the second round beats the first: {with_interval(won, '.1%')}"),
+        Claim(
+            over_sft.estimate.low < 0.5 < over_sft.estimate.value,
+            f"whether it beats SFT stays open on {len(over_sft.rated)} prompts: a lead of "
+            f"{lead:.1%} would take some {needed}",
+        ),
+        Claim(shuffled < 0.5, f"labels at random do not win: {shuffled:.1%}"),
+        Claim(
+            greedy > over_sft.estimate.low,
+            f"SFT alone, answering greedily, wins {greedy:.1%} against itself at temperature 0.7: "
+            "a lead of this size is had for nothing",
+        ),
+    ]
