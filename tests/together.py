@@ -23,7 +23,7 @@ from coursekit.training import train_dpo, train_sft
 from coursekit.training.reward_model import train_reward_model
 
 
-def run_processes(command: list[str], until: str, seconds: float = 120, **options: Any) -> str:
+def run_processes(command: list[str], until: str, seconds: float = 600, **options: Any) -> str:
     """Run `command` and all that it starts until a line has `until`; returns what was printed.
 
     They then have 10 seconds to end. torch 2.13 may hang as it takes processes on a CPU apart, all
