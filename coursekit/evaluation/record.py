@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.hypertext import unbroken
 from ..common.made_from import MadeFrom, differences, plain
 from ..common.markup import as_markdown
 from ..common.statistics import Estimate
@@ -74,7 +75,7 @@ def save_three_way(
     n = len(wins.rated)
     head = f"Evaluation on {n} prompts"
     sections = {
-        head: f"{to_markdown(table)}\n\nMeans, and paired differences with 95 % intervals.",
+        head: f"{unbroken(to_markdown(table))}\n\nMeans, and paired differences with 95 % intervals.",
         "Response against response": "\n".join(f"- {as_markdown(line)}" for line in lines)
         + "\n\nA tie counts half; both orders were asked.",
     }

@@ -155,7 +155,7 @@ def _fact(fact: Fact, links: bool) -> str:
     if links and fact.where:
         about = f'aria-label="look: {text}" data-only="{fact.only}"'
         text += f' <a href="#{fact.where}" {about}>look</a>'
-    return f'<li class="{kind}"><span class="mark">{mark}</span>{text}</li>'
+    return f'<li class="{kind}"><span class="mark">{mark}</span> {text}</li>'
 
 
 def _numbers(glance: Glance) -> Iterator[str]:
