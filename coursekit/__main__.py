@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "measure speed on this machine, side by side",
     "seeds": "run SFT, DPO and the evaluation for five seeds and print a table",
     "record": "run the week on COURSE_MODEL, with controls, and write down what came out",
+    "explore": "what is there of a run, as one HTML page to look around in (--out FILE)",
     "model": "build the tiny model anew",
     "notebooks": "execute the notebooks and save their outputs (for instructors)",
     "drift": "execute the notebooks and say what changed since they were shipped",
@@ -125,7 +126,7 @@ def _install(requirements: Path, folder: Path, python: Path) -> None:
 def run(python: Path, command: str, rest: list[str]) -> int:
     """Run `command` with the environment's Python; returns its exit code."""
     arguments = {
-        "test": ["-m", "pytest", "--nbval-lax", "tests", "notebooks", *rest],
+        "test": ["-m", "coursekit.week.suite", *rest],
         "lab": ["-m", "coursekit.week.desk", "--lab", *rest],
         "student": ["-m", "coursekit.week.desk", *rest],
         "grade": ["-m", "coursekit.week.grading", *rest],
@@ -136,6 +137,7 @@ def run(python: Path, command: str, rest: list[str]) -> int:
         "bench": ["-m", "coursekit.week.bench", *rest],
         "seeds": ["-m", "coursekit.week.seeds", *rest],
         "record": ["-m", "coursekit.week.record", *rest],
+        "explore": ["-m", "coursekit.week.explore", *rest],
         "new": ["-m", "coursekit.tasks.new", *rest],
         "export": ["-m", "coursekit.week.export", *rest],
         "check": ["-m", "coursekit.tasks.check", *rest],

@@ -81,8 +81,13 @@ class Workspace:
             and self.profile.base_model == TINY_MODEL
             and (os.environ.get("COURSE_JUDGE") or "program") == "program"
             and not os.environ.get("COURSE_SAMPLER")
-            and not (self.folder / BROUGHT).is_file()
+            and not self.brings_sft
         )
+
+    @property
+    def brings_sft(self) -> bool:
+        """Whether its SFT model is one that was brought (`use_sft`), and not its own."""
+        return (self.folder / BROUGHT).is_file()
 
     def load(self, source: str | Path) -> PreTrainedModel:
         """A model to read, not to train: the same object while somebody holds it."""
@@ -149,13 +154,13 @@ class Workspace:
 
         Raises FileNotFoundError if the one you brought is no longer there.
         """
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             return self._brought()
         return self._trained(self.profile.demonstrations, "sft")
 
     def quick_sft(self, n: int) -> str | Path:
         """As `sft`, but the workspace's own is trained on at most `n` demonstrations."""
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             return self._brought()
         return self._trained(n, "sft_quick")
 
@@ -214,45 +219,57 @@ class Workspace:
             _tell(f"{name}: generated here, as the server that {SETTING} names has no such model")
         return writer
 
-    def pairs(self) -> tuple[Triples, list[dict[str, Any]]]:
-        """The preference triples, sampled from the SFT model and chosen by the judge; all pairs."""
+    def pairs(self, nth: int = 1) -> tuple[Triples, list[dict[str, Any]]]:
+        """The preference triples, sampled from the SFT model and chosen by the judge; all pairs.
+
+        Those of a second round (`nth`) are sampled from the DPO model of the first, and so on.
+        """
         from .lm.loading import load_tokenizer
         from .preferences import make_triples
 
-        sft = self.sft()
-        writer = self.writer("SFT", sft)
+        name, source = self._start(nth)
+        writer = self.writer(name, source)
         with self._noting():
             return make_triples(
-                self.load(sft) if writer is sft else writer,
-                load_tokenizer(sft, self.profile),
+                self.load(source) if writer is source else writer,
+                load_tokenizer(source, self.profile),
                 self.rows("preferences"),
                 self.profile,
                 self.judge,
-                seed=self.seed + 1,
-                folder=self.folder,
+                seed=self.seed + nth,
+                folder=self._round(nth),
                 scorer=self.truth,
             )
 
-    def triples(self) -> tuple[Triples, Triples]:
+    def triples(self, nth: int = 1) -> tuple[Triples, Triples]:
         """The triples to train on, and those for validation, which share no prompt."""
         from .preferences import split_by_prompt
 
-        return split_by_prompt(self.pairs()[0])
+        return split_by_prompt(self.pairs(nth)[0])
 
-    def dpo(self) -> Path:
-        """The folder of the DPO model, trained on the triples."""
+    def dpo(self, nth: int = 1) -> Path:
+        """The folder of the DPO model, trained on the triples; of a later round, from the model of
+        the one before, which is its reference too.
+        """
         from .training import train_dpo
 
-        train, validation = self.triples()
+        train, validation = self.triples(nth)
         with self._noting():
             return train_dpo(
-                self.sft(),
+                self._start(nth)[1],
                 train,
-                self.folder / "dpo",
+                self._round(nth) / "dpo",
                 self.profile,
                 validation=validation,
                 seed=self.seed,
             ).folder
+
+    def _start(self, nth: int) -> tuple[str, str | Path]:
+        """The model that a round samples from and trains, and its name."""
+        return ("SFT+DPO", self.dpo(nth - 1)) if nth > 1 else ("SFT", self.sft())
+
+    def _round(self, nth: int) -> Path:
+        return self.folder / f"round_{nth}" if nth > 1 else self.folder
 
     def models(self) -> dict[str, str | Path]:
         """Base, SFT and SFT+DPO."""
@@ -261,7 +278,7 @@ class Workspace:
     def present(self) -> dict[str, str | Path]:
         """Those of `models` that are there now, from whatever they were made; nothing is made."""
         own: dict[str, str | Path] = {"SFT": self.folder / "sft", "SFT+DPO": self.folder / "dpo"}
-        if (self.folder / BROUGHT).is_file():
+        if self.brings_sft:
             own["SFT"] = self._note()[0]
         elif not self.rows("demonstrations", 1):
             own["SFT"] = self.profile.base_model

@@ -55,9 +55,10 @@
 # **How exercises work.** Each has a card with a folded hint and solution, a stub to fill in, and a
 # check. A stub that you leave as it is counts as *not attempted*, and the notebook goes on with the
 # course's own function. **Predictions**: before some results you are asked what you expect. Commit
-# to an answer by clicking it, or pass `choice="..."` to `predict`.
+# to an answer by clicking it, or pass `choice="..."` to `predict`. **Folded cells** compare results
+# with your prediction or say what they show, and do nothing else: unfold one to see how.
 
-# %% cellView="form" jupyter={"source_hidden": true}
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title On Colab, run this cell first; elsewhere it does nothing
 import sys
 
@@ -77,38 +78,14 @@ if "google.colab" in sys.modules:
     colab.set_up(drive=keep_results_on_drive)
 
 # %%
-import math
-
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from IPython.display import display
-from trl.data_utils import common_prefix_length
 
-from coursekit.common.statistics import bootstrap_mean
-from coursekit.evaluation import score_responses
-from coursekit.lm import losses
-from coursekit.lm import memory_budget as memory
-from coursekit.lm.generation import generate
-from coursekit.lm.loading import load_model, load_tokenizer
-from coursekit.lm.logprobs import encode_pair, sequence_logps
-from coursekit.tasks.triage import alert_of
-from coursekit.tasks.triage.constitution import PRINCIPLES, revise
-from coursekit.training import trl_loss
-from coursekit.week import bandit
-from coursekit.week.deliverables import notes
+from coursekit.lm.loading import load_tokenizer
 from coursekit.week.exercises import session_a as exercises
-from coursekit.week.figures import theory as figures
 from coursekit.week.needs import heed_needs
-from coursekit.week.widgets import (
-    beta_slider,
-    claim,
-    held,
-    predict,
-    quiz,
-    side_by_side,
-    token_strip,
-)
+from coursekit.week.outcomes import session_a as outcomes
+from coursekit.week.widgets import claim, claims, held, predict
 from coursekit.workspace import Workspace
 
 workspace = Workspace()
@@ -129,23 +106,24 @@ tokenizer = load_tokenizer(profile.base_model)
 # Then we give both models prompts that no training text contains.
 
 # %%
+from coursekit.lm.loading import load_model
+
 base, sft = load_model(profile.base_model), load_model(workspace.quick_sft(400))
 
 # %%
+from coursekit.lm.generation import generate
+
 rows = task.rows("validation", 60, profile)
 prompts = [row["prompt"] for row in rows]
+sizes = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
 responses = {
-    name: generate(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=profile.max_new_tokens,
-        temperature=0.7,
-        batch_size=profile.generation_batch,
-        label=name,
-    )
+    name: generate(model, tokenizer, prompts, temperature=0.7, label=name, **sizes)
     for name, model in (("base", base), ("SFT", sft))
 }
+
+# %%
+from coursekit.week.widgets import side_by_side
+
 side_by_side(task, rows[:4], {name: texts[:4] for name, texts in responses.items()})
 
 # %% [markdown]
@@ -165,31 +143,21 @@ without_fault = predict(
 )
 
 # %%
-scores = score_responses(task, rows, responses).groupby("model").mean().drop(columns="row")
-scores.round(2)
+from coursekit.evaluation import score_responses
 
-# %%
+scores = score_responses(task, rows, responses)
+scores.groupby("model").mean().drop(columns="row").round(2)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs truth
-reports, base_reports = (
-    score_responses(task, rows, {name: responses[name]}) for name in ("SFT", "base")
-)
-faultless = bootstrap_mean(reports["overall"] == 1, within=(0, 1))
-share = faultless.value
-held(
-    without_fault,
-    "nearly all" if share > 0.8 else "hardly any" if share < 0.2 else without_fault.options[1],
-    f"a share of {faultless} is without fault (in brackets the 95 % interval over prompts)",
-)
-taught = bootstrap_mean(reports["overall"] - base_reports["overall"])
-claim(taught.low > 0.1, f"SFT has taught the task: its overall score is {taught} above the base's")
+# @title What came out, and what SFT has taught
+held(without_fault, *outcomes.without_fault(scores))
+claim(*outcomes.sft_taught_the_task(scores))
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs own
-faithful = bootstrap_mean(reports["faithfulness"], within=(0, 1))
-claim(
-    faithful.high < 0.9,
-    f"SFT has not taught it to say *unknown*; it invents causes: faithfulness {faithful}",
-)
+# @title What SFT has not taught
+claim(*outcomes.sft_invents_causes(scores))
 
 # %% [markdown]
 # The model knows the task and still answers badly, because it does what its demonstrations did.
@@ -206,6 +174,8 @@ claim(
 # [1909.08593](https://arxiv.org/abs/1909.08593), for language models.
 
 # %%
+from coursekit.week.figures import theory as figures
+
 figures.plot_pipeline()
 
 # %% [markdown]
@@ -238,6 +208,8 @@ preference_probability = exercises.preference_probability.check(preference_proba
 # nothing needs to be sampled.
 
 # %%
+from coursekit.week import bandit
+
 world = bandit.make_world()
 print("log pi_ref:", tuple(world.log_reference.shape), " reward:", tuple(world.reward.shape))
 wins = preference_probability(world.reward[0, :1], world.reward[0, 1:2]).item()
@@ -248,10 +220,9 @@ print(f"at prompt 0, response 0 is preferred to response 1 with probability {win
 # pairs it finds the true reward, up to a constant per prompt, which cancels in every difference:
 
 # %%
+features = bandit.one_hot_features(3, 12)  # a reward of its own for each response
 fits = {
-    f"{n:,} pairs": bandit.fit_reward(
-        bandit.sample_pairs(world, n, seed=1), bandit.one_hot_features(3, 12)
-    )
+    f"{n:,} pairs": bandit.fit_reward(bandit.sample_pairs(world, n, seed=1), features)
     for n in (100, 2_000, 100_000)
 }
 figures.plot_reward_fit(fits, world.reward)
@@ -294,27 +265,10 @@ hacking = predict(
 paths = {beta: bandit.overoptimise(beta) for beta in (0.0, 0.3, 1.0)}
 figures.plot_overoptimisation(paths)
 
-# %%
-means = {beta: path.groupby("step")[["kl", "proxy", "true"]].mean() for beta, path in paths.items()}
-off, on = means[0.0], means[1.0]
-top, end = off["true"].max(), off["true"].iloc[-1]
-held(
-    hacking,
-    hacking.options[2 if top < 0.1 else 1 if end < top - 0.1 else 0],
-    f"on average it goes from 0 up to {top:.2f} and ends at {end:.2f}, while the proxy climbs to "
-    f"{off['proxy'].iloc[-1]:.2f}",
-)
-single = paths[0.0].groupby("seed")["true"]
-falls = (single.max() - single.last() > 0.1).sum()
-claim(falls >= 15, f"the true reward falls from its maximum in {falls} of {single.ngroups} worlds")
-claim(off["proxy"].is_monotonic_increasing, "the proxy never stops rising, so it cannot warn you")
-claim(end < means[0.3]["true"].iloc[-1] < top - 0.1, "with beta 0.3 it falls as well, but less far")
-kept = bootstrap_mean(paths[1.0].groupby("seed")["true"].last())
-claim(
-    kept.value > on["true"].max() - 0.05 and on["kl"].iloc[-1] < off["kl"].iloc[-1] / 5,
-    f"with beta 1 the policy stays near the reference ({on['kl'].iloc[-1]:.1f} nats, not "
-    f"{off['kl'].iloc[-1]:.1f}) and keeps what it gained ({kept} over worlds)",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(hacking, *outcomes.proxy_climbed(paths))
+claims(outcomes.kl_term_holds_back(paths))
 
 # %% [markdown]
 # *The figure: means over 20 worlds; thin lines are the true reward in single worlds. With the KL
@@ -333,11 +287,7 @@ figures.plot_frontier(paths)
 for b in (0.3, 1.0):
     ends = paths[b].groupby("seed")[["kl", "true"]].last()
     stopped = bandit.true_at_kl(paths[0.0], ends["kl"])
-    claim(
-        (ends["true"] - stopped).abs().max() < 0.01,
-        f"beta {b:g} ends at a true reward of {ends['true'].mean():.3f}; without a KL term, stopped "
-        f"at the same KL: {stopped.mean():.3f}",
-    )
+    claim(*outcomes.same_if_stopped(b, ends["true"], stopped))
 
 # %% [markdown]
 # *The figure: true reward over KL, means over worlds. The three lines lie on top of one another.
@@ -367,6 +317,8 @@ for b in (0.3, 1.0):
 # and with `--measure` says what a step takes on your machine.
 
 # %%
+from coursekit.lm import memory_budget as memory
+
 table = memory.memory_table({"1B": 1e9, "7B": 7e9, "13B": 13e9})
 table.round(2)
 
@@ -378,31 +330,19 @@ table.round(2)
 recipes = memory.recipe_table(7e9)
 recipes.round(1)
 
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title The recipes compared
+claims(outcomes.full_dpo_of_7b(recipes, table))
+
 # %%
-by_recipe = recipes["total"]
-claim(
-    by_recipe["bf16, fp32 master copy"] == table.loc[("7B", "DPO"), "total"],
-    f"before activations, {by_recipe['bf16, fp32 master copy']:.0f} GiB by the recipe of the table "
-    f"above, {by_recipe['all bf16']:.0f} with everything in bf16 (where small updates may be "
-    f"rounded away), {by_recipe['all fp32']:.0f} for a model loaded in fp32",
-)
-claim(
-    (by_recipe[["bf16, fp32 master copy", "all fp32"]] > 80e9 / memory.GIB).all(),
-    "only the recipe with everything in bf16 fits on a card of 80 GB",
-)
-small_vocabulary, large_vocabulary = (
+small, large = (
     memory.memory_table({"8B": 8e9}, embedding_share=share).loc[("8B", "DPO + QLoRA"), "total"]
     for share in (0.04, 0.13)
 )
-claim(
-    large_vocabulary > 1.15 * small_vocabulary,
-    f"QLoRA of an 8B model: {small_vocabulary:.1f} GiB with 4 % of the weights in embeddings and head, "
-    f"{large_vocabulary:.1f} with 13 % (a vocabulary of 128,000, as Llama 3 has)",
-)
-llama_3b = memory.lora_parameters(
-    rank=16, layers=28, hidden=3072, heads=24, key_value_heads=8, head_dim=128
-)
-claim(llama_3b == 9_175_040, f"LoRA r=16 on q, k, v, o of Llama-3.2-3B trains {llama_3b:,}")
+claim(*outcomes.vocabulary_counts(small, large))
+shape = {"hidden": 3072, "layers": 28, "heads": 24, "key_value_heads": 8, "head_dim": 128}
+trained = memory.lora_parameters(rank=16, **shape)
+claim(trained == 9_175_040, f"LoRA r=16 on q, k, v, o of Llama-3.2-3B trains {trained:,}")
 
 # %% [markdown]
 # ## 3 · The derivation
@@ -435,17 +375,17 @@ closed_form = exercises.closed_form.check(closed_form)
 
 # %%
 beta = 0.5
-climbed = bandit.maximise(
-    lambda logits: bandit.objective(
-        logits.log_softmax(-1), world.log_reference, world.reward, beta
-    ),
-    start=torch.zeros(3, 12),
-).log_softmax(-1)
+
+
+def objective(log_policy: torch.Tensor) -> torch.Tensor:
+    return bandit.objective(log_policy, world.log_reference, world.reward, beta)
+
+
+uniform = torch.zeros(3, 12)
+climbed = bandit.maximise(lambda logits: objective(logits.log_softmax(-1)), start=uniform)
 best = closed_form(world.log_reference, world.reward, beta)
-distance = bandit.total_variation(climbed, best).max().item()
-claim(
-    distance < 1e-6, f"closed form and direct optimisation agree (total variation {distance:.1e})"
-)
+apart = bandit.total_variation(climbed.log_softmax(-1), best).max().item()
+claim(apart < 1e-6, f"closed form and direct optimisation agree (total variation {apart:.1e})")
 
 # %% [markdown]
 # The identity behind it also holds at an arbitrary policy:
@@ -454,7 +394,7 @@ claim(
 generator = torch.Generator().manual_seed(0)
 some = torch.randn(3, 12, generator=generator, dtype=torch.float64).log_softmax(-1)
 log_z = bandit.log_partition(world.log_reference, world.reward, beta)  # (X,)
-left = bandit.objective(some, world.log_reference, world.reward, beta)
+left = objective(some)
 right = (beta * log_z - beta * bandit.kl_divergence(some, best)).mean()
 claim(abs(left - right) < 1e-12, f"J(pi) = beta log Z - beta KL(pi || pi*): {left:.6f} both ways")
 
@@ -499,11 +439,12 @@ without_z = preference_probability(recovered[:, :-1], recovered[:, 1:])
 gap = (with_z - without_z).abs().max().item()
 claim(gap < 1e-12, f"all preferences are the same without Z (largest difference {gap:.0e})")
 
+# %%
 across = preference_probability(world.reward[0], world.reward[1])
 across_without = preference_probability(recovered[0], recovered[1])
+gap = (across - across_without).abs().max().item()
 claim(
-    (across - across_without).abs().max() > 0.01,
-    "between two *different* prompts it would not cancel: pairs must share their prompt",
+    gap > 0.01, "between two *different* prompts it would not cancel: pairs must share their prompt"
 )
 
 # %% [markdown]
@@ -536,6 +477,8 @@ def dpo_loss(
 dpo_loss = exercises.dpo_loss.check(dpo_loss)
 
 # %%
+import math
+
 pairs = bandit.sample_pairs(world, 100_000, seed=1)
 print(f"{len(pairs):,} pairs, judged as the Bradley-Terry model says")
 
@@ -579,24 +522,19 @@ theta = some.clone().requires_grad_(True)
 automatic = torch.autograd.grad(world_loss(theta, beta), theta)[0]
 
 rewards = implicit_reward(some, world.log_reference, beta)
-weight = gradient_weight(
-    rewards[pairs.prompts, pairs.chosen], rewards[pairs.prompts, pairs.rejected]
-)
+at_chosen, at_rejected = (pairs.prompts, pairs.chosen), (pairs.prompts, pairs.rejected)
+weight = gradient_weight(rewards[at_chosen], rewards[at_rejected])
 analytic = torch.zeros_like(some)
-analytic.index_put_((pairs.prompts, pairs.chosen), -beta * weight / len(pairs), accumulate=True)
-analytic.index_put_((pairs.prompts, pairs.rejected), beta * weight / len(pairs), accumulate=True)
+analytic.index_put_(at_chosen, -beta * weight / len(pairs), accumulate=True)
+analytic.index_put_(at_rejected, beta * weight / len(pairs), accumulate=True)
 difference = (automatic - analytic).abs().max().item()
 claim(difference < 1e-12, f"analytic and autograd gradient agree (difference {difference:.0e})")
 
 # %%
-wrong_order = preference_probability(
-    rewards[pairs.prompts, pairs.rejected], rewards[pairs.prompts, pairs.chosen]
-)
-claim(
-    (weight - wrong_order).abs().max() < 1e-12,
-    "the weight is the probability that the implicit rewards give to the *wrong* order, so pairs "
-    "that are ranked right with confidence hardly count",
-)
+wrong_order = preference_probability(rewards[at_rejected], rewards[at_chosen])
+so = "pairs that are ranked right with confidence hardly count"
+found = "the weight is the probability that the implicit rewards give to the *wrong* order"
+claim((weight - wrong_order).abs().max() < 1e-12, f"{found}, so {so}")
 
 # %% [markdown]
 # **Step 6. Training finds the optimum.** With enough pairs, the policy that minimises the loss is
@@ -614,9 +552,8 @@ claim(off < 0.02, f"DPO on {len(pairs):,} pairs is within {off:.4f} of the optim
 
 # %%
 implicit = implicit_reward(trained, world.log_reference, 1.0)
-correlation = torch.corrcoef(
-    torch.stack([centred(implicit).flatten(), centred(world.reward).flatten()])
-)[0, 1].item()
+both = torch.stack([centred(implicit).flatten(), centred(world.reward).flatten()])
+correlation = torch.corrcoef(both)[0, 1].item()
 claim(correlation > 0.99, f"implicit and true reward correlate at {correlation:.4f}")
 
 # %% [markdown]
@@ -643,14 +580,12 @@ for b in (0.1, 1.0):
     gradients[b] = torch.autograd.grad(world_loss(theta, b), theta)[0].norm().item()
     far = bandit.optimal_policy(world.log_reference, world.reward, b)
     kls[b] = bandit.kl_divergence(far, world.log_reference).mean().item()
-harder, farther = max(gradients, key=gradients.get), max(kls, key=kls.get)
-truth = {(0.1, 0.1): 0, (0.1, 1.0): 1, (1.0, 0.1): 2}[harder, farther]
-held(
-    further,
-    further.options[truth],
-    f"gradient norms {gradients[0.1]:.3f} and {gradients[1.0]:.3f}; "
-    f"optima at {kls[0.1]:.2f} and {kls[1.0]:.2f} nats",
-)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(further, *outcomes.sides_of_beta(gradients, kls))
+
+# %%
 ratio = gradients[1.0] / gradients[0.1]
 claim(abs(ratio - 10) < 1e-9, f"the first gradient is proportional to beta: ratio {ratio:.6f}")
 
@@ -674,6 +609,8 @@ figures.plot_optima(world, [10, 1, 0.3, 0.1])
 # probability sits on the few best responses.* Move beta yourself (this needs a running kernel):
 
 # %%
+from coursekit.week.widgets import beta_slider
+
 beta_slider(world)
 
 # %% [markdown]
@@ -706,6 +643,8 @@ claim(abs(moved["AdamW", 1.0] / moved["AdamW", 0.1] - 1) < 0.05, "AdamW's steps 
 # prompt.
 
 # %%
+from coursekit.lm.logprobs import encode_pair
+
 prompt, response = prompts[0], responses["SFT"][0]
 pair = encode_pair(tokenizer, prompt, response)
 input_ids = torch.tensor([pair.prompt_ids + pair.response_ids])  # (1, T)
@@ -727,12 +666,11 @@ def token_logps(logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
 token_logps = exercises.token_logps.check(token_logps)
 
 # %%
+from coursekit.week.widgets import token_strip
+
 per_token = token_logps(logits.float(), input_ids)  # (1, T - 1)
-token_strip(
-    [tokenizer.decode(token) for token in input_ids[0]],
-    per_token[0].tolist(),
-    skip=len(pair.prompt_ids),
-)
+texts = [tokenizer.decode(token) for token in input_ids[0]]
+token_strip(texts, per_token[0].tolist(), skip=len(pair.prompt_ids))
 
 # %% [markdown]
 # Where a fact can be copied from the prompt, most tokens are nearly certain. Where the orange is
@@ -752,13 +690,13 @@ def response_logp(per_token: torch.Tensor, response_mask: torch.Tensor) -> torch
 response_logp = exercises.response_logp.check(response_logp)
 
 # %%
+from coursekit.lm.logprobs import sequence_logps
+
 response_mask = torch.tensor([[0] * len(pair.prompt_ids) + [1] * len(pair.response_ids)])
 by_hand = response_logp(per_token, response_mask).item()
 by_helper = sequence_logps(sft, tokenizer, [prompt], [response]).item()
-claim(
-    abs(by_hand - by_helper) < 1e-4,
-    f"log pi(y|x) = {by_hand:.4f} by hand, {by_helper:.4f} by sequence_logps",
-)
+found = f"log pi(y|x) = {by_hand:.4f} by hand, {by_helper:.4f} by sequence_logps"
+claim(abs(by_hand - by_helper) < 1e-4, found)
 
 # %% [markdown]
 # ### The bugs that most code has
@@ -778,6 +716,8 @@ def logp(prompt_ids: list[int], response_ids: list[int], dtype=torch.float32) ->
 
 
 # %%
+import pandas as pd
+
 right = logp(pair.prompt_ids, pair.response_ids)
 bos = tokenizer.bos_token_id or tokenizer.eos_token_id  # some have no BOS token
 bugs = {
@@ -792,9 +732,10 @@ found["error, nats"] = found["log pi(y|x)"] - right
 found.round(4)
 
 # %%
+error = found["error, nats"].abs()
 claim(bugs["end token left out"] > right, "without the end token a response looks likelier")
 claim(
-    abs(bugs["log-softmax in bf16"] - right) > abs(bugs["log-softmax in fp16"] - right),
+    error["log-softmax in bf16"] > error["log-softmax in fp16"],
     "bf16 has fewer digits than fp16, and the sum shows it",
 )
 
@@ -815,25 +756,28 @@ def spelt(ids: list[int]) -> list[str]:
     return [tokenizer.decode(token) for token in ids]
 
 
+# %%
+from trl.data_utils import common_prefix_length  # TRL's own function
+
 asked, answer = tokens_of("cause: "), tokens_of("unknown", start=False)
 together = tokens_of("cause: unknown")
-cut = common_prefix_length(asked, together)  # TRL's own function
-print("asked:                      ", spelt(asked), "then", spelt(answer))
-print(
-    "cut by the prompt's length: ",
-    spelt(together[: len(asked)]),
-    "then",
-    spelt(together[len(asked) :]),
-)
-print("cut as TRL cuts:            ", spelt(together[:cut]), "then", spelt(together[cut:]))
-claim(
-    together[len(asked) :] != answer,
-    "cut by the prompt's length, what is scored is not the answer",
-)
+cut = common_prefix_length(asked, together)
+ways = {
+    "asked": (asked, answer),
+    "cut by the prompt's length": (together[: len(asked)], together[len(asked) :]),
+    "cut as TRL cuts": (together[:cut], together[cut:]),
+}
+for way, (before, after) in ways.items():
+    print(f"{way + ':':28} {spelt(before)} then {spelt(after)}")
+
+# %%
+scored = ways["cut by the prompt's length"][1]
+claim(scored != answer, "cut by the prompt's length, what is scored is not the answer")
 claim(cut < len(asked), f"TRL drops {spelt(asked[cut:])} from the prompt (with a warning)")
+as_asked, as_trained = logp(*ways["asked"]), logp(*ways["cut as TRL cuts"])
 print(
-    f"log pi of the answer: {logp(asked, answer):.2f} nats after the prompt as it is asked, "
-    f"{logp(together[:cut], together[cut:]):.2f} as TRL trains it"
+    f"log pi of the answer: {as_asked:.2f} nats after the prompt as it is asked, "
+    f"{as_trained:.2f} as TRL trains it"
 )
 
 # %% [markdown]
@@ -861,12 +805,16 @@ tokens = {
     name: sequence_logps(sft, tokenizer, prompts, texts, per_token=True)
     for name, texts in responses.items()
 }
-total = {name: torch.stack([values.sum() for values in rows_]) for name, rows_ in tokens.items()}
-mean = {name: torch.stack([values.mean() for values in rows_]) for name, rows_ in tokens.items()}
+total = {name: torch.stack([each.sum() for each in found]) for name, found in tokens.items()}
+mean = {name: torch.stack([each.mean() for each in found]) for name, found in tokens.items()}
 ratio = {
     name: total[name] - sequence_logps(base, tokenizer, prompts, texts)
     for name, texts in responses.items()
 }
+
+# %%
+from coursekit.common.statistics import bootstrap_mean
+
 by_sum, by_mean, by_reward = (values["SFT"] > values["base"] for values in (total, mean, ratio))
 for name, other in (("mean", by_mean), ("implicit reward", by_reward)):
     differ = bootstrap_mean((by_sum != other).double().tolist(), within=(0, 1))
@@ -888,6 +836,8 @@ h = (policy_w - ref_w) - (policy_l - ref_l)  # (B,)
 loss = -F.logsigmoid(0.1 * h).mean()
 
 # %%
+from coursekit.training import trl_loss
+
 theirs = trl_loss(sft, base, tokenizer, triples, beta=0.1)
 claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:.6f}")
 
@@ -904,8 +854,10 @@ claim(abs(loss.item() - theirs) < 1e-5, f"ours {loss.item():.6f}, TRL's {theirs:
 # %%
 few = bandit.sample_pairs(world, 300, seed=3, flipped=0.2)
 dpo_policy = bandit.fit_dpo(few, world.log_reference, beta=0.5)
-reward = bandit.fit_reward(few, bandit.one_hot_features(3, 12))
+reward = bandit.fit_reward(few, features)
 rlhf_policy = bandit.policy_gradient(world.log_reference, reward, 0.5, steps=300, step_size=0.5)[-1]
+
+# %%
 same = bandit.total_variation(dpo_policy, rlhf_policy).max().item()
 claim(same < 1e-4, f"the two policies are the same (total variation {same:.0e})")
 stiffer = bandit.fit_dpo(few, world.log_reference, beta=0.5, ridge=1.0)
@@ -930,27 +882,12 @@ figures.plot_estimators(results)
 
 # %%
 regrets = results.pivot_table(index="condition", columns="method", values="regret", sort=False)
-display(regrets.round(4))
-paired = results.pivot(index=["condition", "seed"], columns="method", values="regret")
-excess = paired["DPO"] - paired["RLHF"]
+regrets.round(4)
 
-
-def advantage(condition: str):
-    """DPO's regret minus RLHF's over seeds, with its interval: above 0, RLHF is better."""
-    return bootstrap_mean(excess.loc[condition])
-
-
-unseen, blind = advantage("half never seen"), advantage("reward model blind")
-held(
-    parting,
-    parting.options[1] if unseen.low > 0 else parting.options[0 if unseen.high < 0 else 2],
-    f"DPO's regret is {unseen.value:+.3f} above the other's "
-    f"(95 % interval {unseen.low:+.3f} to {unseen.high:+.3f})",
-)
-plenty = regrets.loc["plenty of pairs"]
-claim(plenty["DPO"] < 0.01 and plenty["RLHF"] < 0.01, "with plenty of pairs both reach the optimum")
-claim(advantage("few pairs").low > 0, "with few pairs, a reward model whose features fit is nearer")
-claim(blind.high < 0, "a reward model that cannot express the truth stays wrong; DPO does not")
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(parting, *outcomes.where_half_is_unseen(results))
+claims(outcomes.who_is_nearer(results))
 
 # %% [markdown]
 # *The figure: regret with 95 % intervals over worlds. With plenty of pairs both are near 0. With
@@ -965,11 +902,9 @@ little = {"few pairs": bandit.CONDITIONS["few pairs"]}
 by_ridge = {}
 for ridge in (0.01, 0.1, 1.0, 10.0):
     fitted = bandit.compare_estimators(little, ridge=ridge)
-    fitted = fitted.pivot(index="seed", columns="method", values="regret")
-    by_ridge[ridge] = bootstrap_mean(fitted["DPO"] - fitted["RLHF"])
+    by_ridge[ridge] = bootstrap_mean(bandit.excess_regret(fitted))
     print(f"ridge {ridge:g}: DPO's regret minus the other's {by_ridge[ridge]}")
-claim(all(excess.low > 0 for excess in by_ridge.values()), "with each, the reward model is nearer")
-claim(by_ridge[0.01].low > by_ridge[0.1].high, "DPO suffers most from a weak ridge")
+claims(outcomes.ridge_decides_little(by_ridge))
 
 # %% [markdown]
 # Neither is better as such. DPO learns about a response from the pairs in which it occurs, and from
@@ -1013,21 +948,30 @@ def ipo_loss(
 ipo_loss = exercises.ipo_loss.check(ipo_loss)
 
 # %%
-zero, beta_pair, wrong = torch.zeros(1, dtype=torch.float64), 0.3, 0.1
+from coursekit.lm import losses
+
+zero = torch.zeros(1, dtype=torch.float64)
+beta_pair, wrong = 0.3, 0.1  # beta, and the share of wrong labels that cDPO is told
 loss_of_h = {
     "DPO": lambda h: dpo_loss(h, zero, zero, zero, beta_pair),
     "cDPO": lambda h: losses.cdpo_loss(h, zero, zero, zero, beta_pair, wrong)[0],
     "IPO": lambda h: ipo_loss(h, zero, beta_pair),
 }
-targets = {"cDPO": math.log((1 - wrong) / wrong) / beta_pair, "IPO": 1 / (2 * beta_pair)}
-margins = {}
-for name, loss_of in loss_of_h.items():
-    h, path = torch.zeros(1, dtype=torch.float64, requires_grad=True), []
-    for _ in range(4000):
+
+
+def descend(loss_of, steps: int = 4000) -> list[float]:
+    """h after each step of gradient descent from 0."""
+    h, path = zero.clone().requires_grad_(True), []
+    for _ in range(steps):
         (slope,) = torch.autograd.grad(loss_of(h).sum(), h)
         h = (h - 0.2 * slope).detach().requires_grad_(True)
         path.append(h.item())
-    margins[name] = path
+    return path
+
+
+# %%
+margins = {name: descend(loss_of) for name, loss_of in loss_of_h.items()}
+targets = {"cDPO": math.log((1 - wrong) / wrong) / beta_pair, "IPO": 1 / (2 * beta_pair)}
 figures.plot_margins(margins, targets)
 
 # %%
@@ -1083,15 +1027,15 @@ generator = torch.Generator().manual_seed(0)
 asked = torch.randint(3, (2000,), generator=generator)
 given = torch.multinomial(world.log_reference.exp()[asked], 1, generator=generator)[:, 0]
 thumbs_up = torch.rand(2000, generator=generator) < torch.sigmoid(2 * world.reward[asked, given])
+
+# %%
 kto_policy = bandit.fit_kto(asked, given, thumbs_up, world.log_reference, beta=0.5)
 before, after = (
     bandit.expected_reward(policy, world.reward).mean().item()
     for policy in (world.log_reference, kto_policy)
 )
-claim(
-    after > before + 0.5,
-    f"thumbs alone raise the expected reward, from {before:.2f} to {after:.2f}",
-)
+found = f"thumbs alone raise the expected reward, from {before:.2f} to {after:.2f}"
+claim(after > before + 0.5, found)
 
 # %% [markdown]
 # ### ORPO and SimPO: no reference · optional
@@ -1120,15 +1064,18 @@ log_odds_ratio = exercises.log_odds_ratio.check(log_odds_ratio)
 # Why does ORPO not use sums? Take 50 tokens at 0.4 nats each against 50 tokens at 0.6 nats:
 
 # %%
-w, x = torch.tensor([-0.4], dtype=torch.float64), torch.tensor([-0.6], dtype=torch.float64)
-ratios = {"means": log_odds_ratio(w, x), "sums": log_odds_ratio(50 * w, 50 * x)}
-penalties = {name: -F.logsigmoid(ratio).item() for name, ratio in ratios.items()}
-for name, ratio in ratios.items():
+chosen_logp, rejected_logp = torch.tensor([[-0.4], [-0.6]], dtype=torch.float64)
+odds = {
+    "means": log_odds_ratio(chosen_logp, rejected_logp),
+    "sums": log_odds_ratio(50 * chosen_logp, 50 * rejected_logp),
+}
+penalties = {name: -F.logsigmoid(ratio).item() for name, ratio in odds.items()}
+for name, ratio in odds.items():
     print(f"{name}: log odds ratio {ratio.item():.3f}, penalty {penalties[name]:.5f}")
-claim(
-    abs(ratios["sums"].item() - 10) < 1e-6,
-    "with sums p is tiny, so the odds are just the probabilities",
-)
+
+# %%
+tiny = abs(odds["sums"].item() - 10) < 1e-6  # 50 times the difference of the log-probabilities
+claim(tiny, "with sums p is tiny, so the odds are just the probabilities")
 claim(penalties["sums"] < 1e-3 * penalties["means"], "the penalty is then gone before it has acted")
 
 # %% [markdown]
@@ -1166,28 +1113,35 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "the penalty is then gone b
 
 # %%
 # %%needs own
+from coursekit.tasks.triage.constitution import PRINCIPLES
+
 for principle in PRINCIPLES:
     print(f"- {principle.text}")
 
 # %%
 # %%needs own
+from coursekit.tasks.triage import alert_of
+from coursekit.tasks.triage.constitution import revise
+
 revisions = [revise(alert_of(row), text) for row, text in zip(rows, responses["SFT"], strict=True)]
 revised = [index for index, revision in enumerate(revisions) if revision.critiques]
 for critique in revisions[revised[0]].critiques:
     print("critique:", critique)
-side_by_side(
-    task,
-    [rows[index] for index in revised[:2]],
-    {
-        "first answer": [revisions[index].original for index in revised[:2]],
-        "revision (a target for SFT)": [revisions[index].revised for index in revised[:2]],
-    },
-)
 
 # %%
 # %%needs own
+first_two = revised[:2]
+versions = {
+    "first answer": [revisions[index].original for index in first_two],
+    "revision (a target for SFT)": [revisions[index].revised for index in first_two],
+}
+side_by_side(task, [rows[index] for index in first_two], versions)
+
+# %%
+# %%needs own
+first = scores[scores["model"] == "SFT"].set_index("row")["overall"]
 improved = score_responses(task, rows, {"revised": [revision.revised for revision in revisions]})
-raised = bootstrap_mean(improved["overall"] - reports["overall"])
+raised = bootstrap_mean(improved["overall"] - first)
 claim(
     raised.low > 0,
     f"stage 1: {len(revised)} of {len(rows)} answers are revised; the mean score rises by {raised}",
@@ -1200,28 +1154,20 @@ claim(
 
 # %%
 # %%needs own
-second = generate(
-    sft,
-    tokenizer,
-    prompts,
-    max_new_tokens=profile.max_new_tokens,
-    temperature=0.7,
-    batch_size=profile.generation_batch,
-    label="second sample",
-    seed=1,
-)
-breaches = torch.tensor(
-    [
-        [len(revise(alert_of(row), text).critiques) for text in samples]
-        for row, *samples in zip(rows, responses["SFT"], second, strict=True)
-    ]
-)  # (60, 2)
-other = score_responses(task, rows, {"second": second})["overall"]
-marks = torch.tensor([reports["overall"].tolist(), other.tolist()]).T  # (60, 2)
-decided = breaches[:, 0] != breaches[:, 1]
-chosen_at = breaches[decided].argmin(1, keepdim=True)
-gap = marks[decided].gather(1, chosen_at) - marks[decided].gather(1, 1 - chosen_at)
-better = bootstrap_mean(gap[:, 0].tolist())
+second = generate(sft, tokenizer, prompts, temperature=0.7, label="second sample", seed=1, **sizes)
+samples = {"first": responses["SFT"], "second": second}
+breaches, marks = torch.zeros(2, 2, len(rows), dtype=torch.float64)  # (2 samples, N prompts) each
+for index, texts in enumerate(samples.values()):
+    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        breaches[index, place] = len(revise(alert_of(row), text).critiques)
+        marks[index, place] = task.score(row, text)["overall"]
+
+# %%
+# %%needs own
+decided = breaches[0] != breaches[1]
+preferred = breaches[:, decided].argmin(0, keepdim=True)  # (1, pairs): which sample
+gap = marks[:, decided].gather(0, preferred) - marks[:, decided].gather(0, 1 - preferred)
+better = bootstrap_mean(gap[0].tolist())
 claim(
     better.low > 0,
     f"stage 2: {int(decided.sum())} pairs; the preferred sample scores {better} above the other",
@@ -1242,16 +1188,10 @@ claim(
 
 # %%
 # %%needs truth
-spoiled = int((reports["overall"] < 1).idxmax())
-group = generate(
-    sft,
-    tokenizer,
-    [prompts[spoiled]] * 8,
-    max_new_tokens=profile.max_new_tokens,
-    temperature=1.0,
-    batch_size=profile.generation_batch,
-    label="one group",
-)
+overall = scores[scores["model"] == "SFT"].set_index("row")["overall"]
+spoiled = int((overall < 1).idxmax())  # the first answer that has a fault
+asked_again = [prompts[spoiled]] * 8
+group = generate(sft, tokenizer, asked_again, temperature=1.0, label="one group", **sizes)
 group_scores = score_responses(task, [rows[spoiled]] * 8, {"SFT": group})["overall"]
 figures.plot_group_advantages(group_scores.tolist())
 
@@ -1267,10 +1207,16 @@ figures.plot_group_advantages(group_scores.tolist())
 # how many words you have written.
 
 # %%
+from IPython.display import display
+
+from coursekit.week.deliverables import notes
+
 for kind in ("dpo", "instructgpt"):
     display(notes(kind, profile))
 
 # %%
+from coursekit.week.widgets import quiz
+
 quiz(exercises.QUIZ)
 
 # %% [markdown]

@@ -57,7 +57,7 @@
 # Exercises never stop the notebook: a stub that you leave as it is counts as *not attempted*, and
 # later cells use the course's own function.
 
-# %% cellView="form" jupyter={"source_hidden": true}
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title On Colab, run this cell first; elsewhere it does nothing
 import sys
 
@@ -77,76 +77,14 @@ if "google.colab" in sys.modules:
     colab.set_up(drive=keep_results_on_drive)
 
 # %%
-import math
-import random
-from dataclasses import replace
-from functools import partial
-
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from IPython.display import Markdown, display
 
-from coursekit.common.markup import styled
-from coursekit.common.parallel import warm_up
-from coursekit.common.statistics import bootstrap_mean
-from coursekit.evaluation import copy_accuracy, score_responses, win_rate, with_faults
-from coursekit.evaluation.judges import FlawedJudge, compare_judges
-from coursekit.evaluation.judges.person import Labelling
-from coursekit.lm.generation import generate
-from coursekit.lm.kl import estimate_kl, sample_responses
 from coursekit.lm.loading import load_tokenizer
-from coursekit.lm.logprobs import score_tokens, token_logps
-from coursekit.lm.verify import verify_saved
-from coursekit.preferences import (
-    audit,
-    data_card,
-    design_table,
-    load_triples,
-    make_triples,
-    parse_rows,
-    ranked_samples,
-    reference_against_sample,
-    sample_candidates,
-    save_card,
-    split_by_prompt,
-    two_system_prompts,
-    write_triples,
-)
-from coursekit.tasks import load_rubric, with_references
-from coursekit.training import (
-    KL_A_TOKEN,
-    Monitor,
-    load_metrics,
-    preflight,
-    red_flags,
-    train_dpo,
-)
-from coursekit.training.sweep import SHORT_TRIPLES, beta_sweep, short_settings
 from coursekit.week.exercises import session_b as exercises
-from coursekit.week.figures.results import (
-    plot_audit,
-    plot_cases,
-    plot_frontier,
-    plot_label_noise,
-    plot_monitor,
-)
-from coursekit.week.gallery import TUNED_SEEDS, detection_table, load_recorded, mystery_cases
-from coursekit.week.label_noise import label_noise_sweep, noise_table
 from coursekit.week.needs import heed_needs
-from coursekit.week.widgets import (
-    checklist,
-    claim,
-    file_link,
-    findings,
-    flags,
-    held,
-    label_pairs,
-    live,
-    pager,
-    predict,
-    side_by_side,
-)
+from coursekit.week.outcomes import session_b as outcomes
+from coursekit.week.widgets import claim, claims, held, predict
 from coursekit.workspace import Workspace
 
 workspace = Workspace()
@@ -201,10 +139,11 @@ print("guesses:     ", cause_clause(None, "suspected deploy 412"))
 
 # %%
 # %%needs demonstrations
+from coursekit.week.widgets import side_by_side
+
 demonstrations = workspace.rows("demonstrations")
-side_by_side(
-    task, demonstrations[:3], {"demonstration": [row["response"] for row in demonstrations[:3]]}
-)
+written = [row["response"] for row in demonstrations]
+side_by_side(task, demonstrations[:3], {"demonstration": written[:3]})
 
 # %% [markdown]
 # How good are the demonstrations on average? Every score runs from 0 to 1, except the length, which
@@ -212,10 +151,10 @@ side_by_side(
 
 # %%
 # %%needs demonstrations
-written = score_responses(
-    task, demonstrations, {"demonstrations": [row["response"] for row in demonstrations]}
-)
-written.groupby("model").mean().drop(columns="row").round(2)
+from coursekit.evaluation import score_responses
+
+marks = score_responses(task, demonstrations, {"demonstrations": written})
+marks.groupby("model").mean().drop(columns="row").round(2)
 
 # %% [markdown]
 # ## 2 · The SFT model
@@ -240,69 +179,46 @@ tokenizer = load_tokenizer(sft_folder)
 # the answers.
 
 # %%
+from coursekit.lm.generation import generate
+
 evaluation = workspace.rows("evaluation")
 prompts = [row["prompt"] for row in evaluation]
 base, sft = workspace.load(profile.base_model), workspace.load(sft_folder)
+sizes = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
 
 
 def respond(model, temperature, label, asked=prompts):
-    return generate(
-        model,
-        tokenizer,
-        asked,
-        max_new_tokens=profile.max_new_tokens,
-        temperature=temperature,
-        batch_size=profile.generation_batch,
-        label=label,
-    )
+    return generate(model, tokenizer, asked, temperature=temperature, label=label, **sizes)
 
 
 greedy = respond(sft, 0.0, "SFT, greedy")
 sampled = {"base": respond(base, 0.7, "base, sampled"), "SFT": respond(sft, 0.7, "SFT, sampled")}
 
 # %%
+from coursekit.evaluation import score_responses
+
 scores = score_responses(task, evaluation, sampled)
 scores.groupby("model").mean().drop(columns="row").round(2)
 
 # %%
 # %%needs copied facts
+from IPython.display import display
+
+from coursekit.evaluation import copy_accuracy
+
 copied = copy_accuracy(task, evaluation, greedy)
 display(copied.to_frame("copied right").T.round(3))
-claim(
-    copied.min() >= 0.95,
-    "decoded greedily, SFT copies each kind of fact correctly at least 95 % of the time "
-    f"(least often the {copied.idxmin()}: {copied.min():.1%})",
-)
+claim(*outcomes.copies_facts(copied))
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs truth
-overall = scores.groupby("model")["overall"].mean()
-claim(
-    overall["SFT"] > overall["base"] + 0.1,
-    "SFT has learnt the task: the overall score rises from "
-    f"{overall['base']:.2f} to {overall['SFT']:.2f}",
-)
-faultless = (scores.loc[scores["model"] == "SFT", "overall"] == 1).mean()
-claim(
-    faultless < 0.8,
-    f"it has also learnt the vices: only {faultless:.0%} of its answers are without fault",
-)
+# @title What SFT has learnt
+claims(outcomes.sft_learnt(scores))
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs own
-means = scores.groupby("model").mean()
-claim(
-    means.loc["base", "format"] <= 0.6,
-    f"the base model rarely keeps the format ({means.loc['base', 'format']:.0%})",
-)
-claim(
-    means.loc["SFT", "format"] >= 0.9,
-    f"SFT has learnt the format ({means.loc['SFT', 'format']:.0%})",
-)
-claim(
-    means.loc["SFT", "faithfulness"] < 0.9,
-    f"SFT invents causes: its faithfulness is only {means.loc['SFT', 'faithfulness']:.0%}",
-)
+# @title What SFT does with the format, and with causes
+claims(outcomes.sft_keeps_the_format(scores))
 
 # %% [markdown]
 # The model is capable and still wrong. Here are the first three *sampled* SFT answers that have a
@@ -314,22 +230,18 @@ claim(
 # the answers says how often that happens:
 
 # %%
+from coursekit.evaluation import with_faults
+from coursekit.week.widgets import side_by_side
+
 faulty = with_faults(task, evaluation, sampled["SFT"])[:3]
-side_by_side(
-    task,
-    [evaluation[index] for index in faulty],
-    {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
-)
+asked_there = [evaluation[index] for index in faulty]
+said_there = {name: [texts[index] for index in faulty] for name, texts in sampled.items()}
+side_by_side(task, asked_there, said_there)
 
 # %%
 # %%needs copied facts
 slips = copy_accuracy(task, evaluation, sampled["SFT"])
-worst = slips.idxmin()
-claim(
-    slips[worst] <= copied[worst],
-    f"the {worst} is copied correctly in {copied[worst]:.1%} of the greedy answers and in "
-    f"{slips[worst]:.1%} of the sampled ones",
-)
+claim(*outcomes.slips_when_sampled(copied, slips))
 
 # %% [markdown]
 # ## 3 · Preference triples
@@ -367,14 +279,16 @@ cooler = predict(
 # goes on where it stopped.
 
 # %%
+from coursekit.preferences import split_by_prompt
+from coursekit.week.widgets import file_link
+
 judge, truth = workspace.judge, workspace.truth
 preference_rows = workspace.rows("preferences")
 triples, pairs = workspace.pairs()  # four answers of SFT to each prompt, judged two by two
 train, validation = split_by_prompt(triples)
 ties = sum(pair["winner"] == "tie" for pair in pairs)
-print(
-    f"{len(preference_rows)} prompts, {len(pairs)} pairs judged: {ties} ties, {len(triples)} triples"
-)
+judged = f"{len(preference_rows)} prompts, {len(pairs)} pairs judged"
+print(f"{judged}: {ties} ties, {len(triples)} triples")
 print(f"{len(train)} to train on, {len(validation)} for validation")
 file_link(runs / "triples.jsonl", "all of them")
 
@@ -389,9 +303,8 @@ claim(not {row["prompt"] for row in triples} & set(prompts), "none is an evaluat
 # are what DPO will see.
 
 # %%
-side_by_side(
-    task, triples[:3], {name: [row[name] for row in triples[:3]] for name in ("chosen", "rejected")}
-)
+sides = {name: [row[name] for row in triples[:3]] for name in ("chosen", "rejected")}
+side_by_side(task, triples[:3], sides)
 
 # %% [markdown]
 # Each row also says **where it came from**. Without these columns nobody could find out later what
@@ -416,6 +329,9 @@ pd.DataFrame(triples[:4])[provenance].T
 # One function makes them all, here on 60 prompts each.
 
 # %%
+from coursekit.preferences import ranked_samples, reference_against_sample, two_system_prompts
+from coursekit.tasks import with_references
+
 few = with_references(task, workspace.rows("preferences", 60))
 designs = [
     ranked_samples(4, pairs="best_worst"),
@@ -424,24 +340,31 @@ designs = [
 ]
 if all("reference" in row for row in few):
     designs.append(reference_against_sample())
+
+# %%
+from coursekit.preferences import make_triples
+
 made = {
     design.name: make_triples(sft, tokenizer, few, profile, judge, design, seed=2, scorer=truth)
     for design in designs
 }
 
 # %%
+from coursekit.preferences import design_table
+
 table = design_table(made, len(few))
 table
 
 # %%
 # %%needs truth
-best, everything = (table.loc[design.name, "mean margin, points"] for design in designs[:2])
-claim(
-    best > everything,
-    f"best against worst is the clearer contrast: {best:.2f} points, not {everything:.2f}",
-)
+margins = table["mean margin, points"]
+best, everything = (margins[design.name] for design in designs[:2])
+found = f"best against worst is the clearer contrast: {best:.2f} points, not {everything:.2f}"
+claim(best > everything, found)
 
 # %%
+from coursekit.preferences import audit
+
 prompted = audit(made["two system prompts"][0])["source confound"]
 print("Do the two system prompts differ?", prompted.found)
 
@@ -511,11 +434,16 @@ claim(spoilt == 0, f"{spoilt:.0%} of the evaluation prompts are training prompts
 # of the pairs as well.
 
 # %%
+from coursekit.evaluation.judges import FlawedJudge
+from coursekit.week.widgets import findings
+
 second = FlawedJudge(truth, "a second judge", error_rate=0.1, seed=5)
 report = audit(train, validation=validation, evaluation=prompts, pairs=pairs, second_judge=second)
 findings(report)
 
 # %%
+from coursekit.week.figures.results import plot_audit
+
 plot_audit(report)
 
 # %% [markdown]
@@ -524,14 +452,9 @@ plot_audit(report)
 # share that chance explains poorly. Below, how far chosen and rejected differ in length and in the
 # judge's score.*
 
-# %%
-measured = report.shares["the cooler won"]
-options = cooler.options
-held(
-    cooler,
-    options[0] if not measured.sure else options[2 if measured.low > 0.85 else 1],
-    f"{measured}",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(cooler, *outcomes.cooler_won(report))
 
 # %% [markdown]
 # **The confound.** The cooler sample makes fewer errors, so part of what these triples teach is
@@ -541,6 +464,8 @@ held(
 # as sharp as possible without any training: let its greedy answers compete with its own samples.
 
 # %%
+from coursekit.evaluation import win_rate
+
 sharper = win_rate(evaluation, greedy, sampled["SFT"], truth)
 print("SFT, greedy, against SFT, sampled:", sharper)
 
@@ -569,19 +494,10 @@ print(f"{len(cut)} triples are flagged; in {whole} of them the chosen report has
 # evaluation.
 
 # %%
-rng = random.Random(0)
-spoilt_rows = [dict(row) for row in train]
-n = min(12, len(train) // 4)
-scored = ("", "_score") if "chosen_score" in train[0] else ("",)
-for row in rng.sample(spoilt_rows, n):
-    row["rejected"] = row["chosen"]
-for row in rng.sample(spoilt_rows, n):
-    row["prompt"] = rng.choice(prompts).upper()
-for row in rng.sample(spoilt_rows, n):
-    for name in scored:
-        chosen, rejected = f"chosen{name}", f"rejected{name}"
-        row[chosen], row[rejected] = row[rejected], row[chosen]
-spoilt_rows += spoilt_rows[:n]
+from coursekit.week.spoil import spoil
+
+n = min(12, len(train) // 4)  # rows of each fault
+spoilt_rows = spoil(train, prompts, n)
 second_report = audit(spoilt_rows, validation=validation, evaluation=prompts, pairs=pairs)
 findings(second_report)
 
@@ -590,10 +506,7 @@ for check in ("identical pairs", "evaluation leak", "labels against scores", "do
     claim(len(second_report[check].rows) >= 0.8 * n, f"{check}: {second_report[check].found}")
 clean = second_report.without_faults(spoilt_rows)
 again = audit(clean, validation=validation, evaluation=prompts)
-claim(
-    all(again[item.check].outcome == "ok" for item in second_report.problems if item.rows),
-    f"{len(clean)} of {len(spoilt_rows)} rows remain when the faulty ones are dropped, and no fault is left",
-)
+claim(*outcomes.faults_are_gone(second_report, again))
 
 # %% [markdown]
 # The scores that are kept beside the labels gave the swapped labels away. In a file without scores,
@@ -617,9 +530,12 @@ def kappa(counts: torch.Tensor) -> torch.Tensor:
 kappa = exercises.kappa.check(kappa)
 
 # %%
-table = report.agreements["with a second judge"]
-display(table.table.rename_axis(index="the judge", columns="the second judge"))
-print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says: {table}")
+from IPython.display import display
+
+agreement = report.agreements["with a second judge"]
+display(agreement.table.rename_axis(index="the judge", columns="the second judge"))
+counts = torch.tensor(agreement.table.to_numpy())
+print(f"kappa {kappa(counts):.2f}; the audit says: {agreement}")
 
 # %% [markdown]
 # **And you?** Label some pairs yourself: which of the two reports is better? You can unfold the
@@ -627,11 +543,13 @@ print(f"kappa {kappa(torch.tensor(table.table.to_numpy())):.2f}; the audit says:
 # go on.
 
 # %%
+from coursekit.evaluation.judges.person import Labelling
+from coursekit.tasks import load_rubric
+from coursekit.week.widgets import label_pairs
+
 mine = pairs[:: max(1, len(pairs) // 30)][:30]
-work = Labelling(
-    [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in mine],
-    runs / "my_labels.jsonl",
-)
+to_label = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair in mine]
+work = Labelling(to_label, runs / "my_labels.jsonl")
 box = label_pairs(work, load_rubric(task.rubric).text)
 
 # %%
@@ -654,16 +572,13 @@ def turns(*texts: str) -> list[dict]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
+# %%
 yes, no = turns("Hi?", "Yes."), turns("Hi?", "No.")
+dialogue = "\n\nHuman: Hi?\n\nAssistant: "
 layouts = {
     "TRL, conversational": [{"prompt": yes[:1], "chosen": yes[1:], "rejected": no[1:]}],
     "UltraFeedback": [{"prompt": "Hi?", "chosen": yes, "rejected": no, "score_chosen": 9.0}],
-    "hh-rlhf": [
-        {
-            "chosen": "\n\nHuman: Hi?\n\nAssistant: Yes.",
-            "rejected": "\n\nHuman: Hi?\n\nAssistant: No.",
-        }
-    ],
+    "hh-rlhf": [{"chosen": f"{dialogue}Yes.", "rejected": f"{dialogue}No."}],
     "instructions": [{"instruction": "Hi?", "input": "", "chosen": "Yes.", "rejected": "No."}],
     "thumbs": [
         {"prompt": "Hi?", "completion": "Yes.", "label": True},
@@ -672,10 +587,12 @@ layouts = {
 }
 
 # %%
-read = {name: parse_rows(rows)[0] for name, rows in layouts.items()}
-columns = ["prompt", "chosen", "rejected"]
-display(pd.DataFrame(read).T[columns])
-claim(pd.DataFrame(read).T[columns].drop_duplicates().shape[0] == 1, "all hold the same triple")
+from coursekit.preferences import parse_rows
+
+read = pd.DataFrame({name: parse_rows(rows)[0] for name, rows in layouts.items()}).T
+read = read[["prompt", "chosen", "rejected"]]
+display(read)
+claim(len(read.drop_duplicates()) == 1, "all hold the same triple")
 
 # %%
 try:
@@ -690,6 +607,8 @@ except ValueError as error:
 # `write_triples` writes what TRL reads, for DPO or (as thumbs) for KTO.
 
 # %%
+from coursekit.preferences import load_triples, write_triples
+
 for layout in ("plain", "conversational", "thumbs"):
     written = write_triples(train, runs / "exports" / f"{layout}.jsonl", layout)
     back = load_triples(written)
@@ -707,6 +626,10 @@ claim(len(back) > len(train), "read back, the thumbs give more triples than ther
 # tell.
 
 # %%
+from IPython.display import Markdown
+
+from coursekit.preferences import data_card, save_card
+
 card = data_card(train, validation, report, title=task.title, pairs=pairs, model="the SFT model")
 path = save_card(card, runs / "triples")
 shown = card.split("## Columns")[0].splitlines()
@@ -737,6 +660,9 @@ reference_is = exercises.reference_is.check(reference_is)
 # them, the trainer with its reference, the layers that the adapter changes, and the machine.
 
 # %%
+from coursekit.training import preflight
+from coursekit.week.widgets import checklist
+
 ready = preflight(sft_folder, train, profile, validation=validation, evaluation=prompts)
 checklist(ready)
 
@@ -748,9 +674,16 @@ claim(ready.passed, "everything is as it should be")
 # settings with two slips:
 
 # %%
-slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)
+from dataclasses import replace
+
+two_slips = replace(profile.dpo, learning_rate=5e-3, max_length=110)
 not_ready = preflight(
-    sft_folder, spoilt_rows, profile, validation=validation, evaluation=prompts, settings=slips
+    sft_folder,
+    spoilt_rows,
+    profile,
+    validation=validation,
+    evaluation=prompts,
+    settings=two_slips,
 )
 checklist(not_ready)
 
@@ -788,10 +721,13 @@ rises = predict(
 )
 
 # %%
+from coursekit.training import Monitor, train_dpo
+from coursekit.week.figures.results import plot_monitor
+from coursekit.week.widgets import live
+
 watched = task.rows("validation", 24, profile)
-monitor = Monitor(
-    [row["prompt"] for row in watched], validation[:16], times=3, show=live(plot_monitor)
-)
+watched_prompts = [row["prompt"] for row in watched]
+monitor = Monitor(watched_prompts, validation[:16], times=3, show=live(plot_monitor))
 dpo_run = train_dpo(
     sft_folder, train, runs / "dpo", profile, validation=validation, monitor=monitor
 )
@@ -803,27 +739,19 @@ dpo_run = train_dpo(
 # token; the [entropy](GLOSSARY.md#entropy) of the policy; the length of its responses.*
 
 # %%
+import math
+
 first = dpo_run.history[0]["loss"]
-claim(
-    abs(first - math.log(2)) < 0.01,
-    f"the first step's loss is {first:.4f}, which is ln 2: policy and reference start equal",
-)
+found = f"the first step's loss is {first:.4f}, which is ln 2: policy and reference start equal"
+claim(abs(first - math.log(2)) < 0.01, found)
 steps = pd.DataFrame([entry for entry in dpo_run.history if "loss" in entry])
 last = steps[["rewards/chosen", "rewards/rejected", "rewards/margins"]].iloc[-10:].mean()
-display(last.to_frame("mean of the last 10 steps").T.round(2))
-share = last["rewards/chosen"] / last["rewards/margins"]
-held(
-    rises,
-    rises.options[0 if share > 0.5 else 2 if share < -0.5 else 1],
-    f"{last['rewards/chosen']:+.2f}, while the margin is {last['rewards/margins']:.2f}. The loss asks "
-    "only for the difference, so a chosen reward that does not rise is not a bug",
-)
-claim(last["rewards/margins"] > 0.1, "the margin has grown on the training triples")
-held_out = [entry for entry in dpo_run.history if "eval_loss" in entry][-1]
-claim(
-    held_out["eval_rewards/accuracies"] > 0.6,
-    f"on triples it has not seen, {held_out['eval_rewards/accuracies']:.0%} are ranked right",
-)
+last.to_frame("mean of the last 10 steps").T.round(2)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(rises, *outcomes.chosen_reward(last))
+claims(outcomes.margin_has_grown(last, dpo_run.history))
 
 # %% [markdown]
 # What did the policy say on the way? Here are three of the watched prompts, answered at each
@@ -844,6 +772,9 @@ side_by_side(task, watched[:3], {f"step {step}": list(texts) for step, texts in 
 # too, have become less likely.
 
 # %%
+from coursekit.training import load_metrics, red_flags
+from coursekit.week.widgets import flags
+
 metrics = load_metrics(dpo_run.folder)
 raised = red_flags(metrics, profile.dpo.beta)
 flags(raised)
@@ -860,6 +791,9 @@ print(f"watching took {monitor.seconds:.1f} s")
 # changed.
 
 # %%
+from coursekit.week.figures.results import plot_cases
+from coursekit.week.gallery import load_recorded, mystery_cases
+
 recorded = load_recorded()
 cases = mystery_cases(recorded)
 plot_cases({letter: run.metrics for letter, run in cases.items()})
@@ -873,32 +807,26 @@ plot_cases({letter: run.metrics for letter, run in cases.items()})
 changes = sorted(run.condition.name for run in cases.values())
 guesses = {letter: predict(f"What was changed in {letter}?", changes) for letter in cases}
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What was changed, and which flags it raised
 for letter, run in cases.items():
-    raised = [flag for flag in red_flags(run.metrics, run.beta) if not flag.harmless]
-    evidence = "; ".join(f"{flag.name}: {flag.evidence}" for flag in raised)
-    held(guesses[letter], run.condition.name, f"flags: {evidence}")
+    held(guesses[letter], *outcomes.mystery(run))
 
 # %% [markdown]
 # Do the rules hold beyond these four runs? Their thresholds were set on runs with seeds 0 and 1, so
 # only runs with other seeds can tell:
 
 # %%
+from coursekit.common.markup import styled
+from coursekit.week.gallery import TUNED_SEEDS, detection_table
+
 unseen = [run for run in recorded if run.seed not in TUNED_SEEDS]
 detection = detection_table(unseen)
 styled(detection)
 
-# %%
-ill = detection[~detection["disease"].isin(["healthy", ""])]
-well = detection[detection["disease"] == "healthy"]
-claim(
-    ill["named"].sum() >= 0.9 * ill["runs"].sum(),
-    f"of {ill['runs'].sum()} runs with a disease, {ill['named'].sum()} are named",
-)
-claim(
-    well["false alarms"].sum() <= well["runs"].sum() / 20,
-    f"of {well['runs'].sum()} healthy runs, {well['false alarms'].sum()} raise a false alarm",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title Do the rules hold?
+claims(outcomes.rules_hold(detection))
 
 # %% [markdown]
 # Some lines have no disease that a rule could name. Their settings cost wins, or cost nothing,
@@ -908,17 +836,9 @@ claim(
 # recorded seeds:
 
 # %%
-nameless = [run for run in recorded if not run.condition.disease]
-pd.DataFrame(
-    [
-        {
-            "run": f"{run.condition.name}, seed {run.seed}",
-            "flags": ", ".join(f.name for f in red_flags(run.metrics, run.beta) if not f.harmless),
-            "wins over SFT": f"{run.end.win_rate[0]:.0%}" if run.end else "not compared",
-        }
-        for run in nameless
-    ]
-).set_index("run")
+from coursekit.week.gallery import nameless_table
+
+nameless_table(recorded)
 
 # %% [markdown]
 # ## 7 · What has changed?
@@ -946,29 +866,31 @@ kl_from_samples = exercises.kl_from_samples.check(kl_from_samples)
 # we keep.
 
 # %%
+from coursekit.lm.kl import estimate_kl, sample_responses
+from coursekit.lm.logprobs import score_tokens, token_logps
+
 dpo = workspace.load(dpo_run.folder)
-pairs_sampled = sample_responses(
-    dpo,
-    tokenizer,
-    prompts,
-    max_new_tokens=profile.max_new_tokens,
-    batch_size=profile.generation_batch,
-)
-ours, theirs = (score_tokens(model, pairs_sampled, token_logps) for model in (dpo, sft))
+drawn = sample_responses(dpo, tokenizer, prompts, **sizes)
+ours, theirs = (score_tokens(model, drawn, token_logps) for model in (dpo, sft))
 kl = estimate_kl(ours, theirs)
-pad = torch.nn.utils.rnn.pad_sequence
-mask = pad([torch.ones(len(row)) for row in ours], batch_first=True)
-yours = kl_from_samples(pad(ours, batch_first=True), pad(theirs, batch_first=True), mask)
 print(kl)
+
+# %%
+from functools import partial
+
+pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+mask = pad([torch.ones(len(row)) for row in ours])  # (N, T)
+yours = kl_from_samples(pad(ours), pad(theirs), mask)
 claim(abs(float(yours) - kl.k1) < 1e-3, f"by hand: {float(yours):.2f} nats a response")
+
+# %%
+from coursekit.training import KL_A_TOKEN
+
 a_token = kl.k1 / float(mask.sum(-1).mean())
-claim(
-    a_token < KL_A_TOKEN,
-    f"{a_token:.4f} nats a token: below the {KL_A_TOKEN} from which the red flags say that it runs away",
-)
-below = sum(
-    float((mine - reference).sum()) < 0 for mine, reference in zip(ours, theirs, strict=True)
-)
+limit = f"below the {KL_A_TOKEN} from which the red flags say that it runs away"
+claim(a_token < KL_A_TOKEN, f"{a_token:.4f} nats a token: {limit}")
+log_ratios = ((pad(ours) - pad(theirs)) * mask).sum(-1)  # (N,), one a response
+below = int((log_ratios < 0).sum())
 print(
     f"{below} of {len(ours)} single responses have a log-ratio below zero; the mean is {kl.k1:.2f}"
 )
@@ -990,37 +912,36 @@ print(
 # %%
 from peft.helpers import rescale_adapter_scale
 
-lines = []
+
+def kl_of(policy):
+    drawn = sample_responses(policy, tokenizer, prompts, label=None, **sizes)
+    return estimate_kl(*(score_tokens(model, drawn, token_logps) for model in (policy, sft)))
+
+
+estimates = {}
 for part in (0.05, 0.2):
     with rescale_adapter_scale(dpo, part):
-        drawn = sample_responses(
-            dpo,
-            tokenizer,
-            prompts,
-            max_new_tokens=profile.max_new_tokens,
-            batch_size=profile.generation_batch,
-            label=None,
-        )
-        found = estimate_kl(*(score_tokens(model, drawn, token_logps) for model in (dpo, sft)))
-    lines.append({"adapter times": part, **vars(found)})
-lines.append({"adapter times": 1.0, **vars(kl)})
-both = pd.DataFrame(lines).set_index("adapter times")
+        estimates[part] = kl_of(dpo)
+estimates[1.0] = kl
+parts = pd.Index(estimates, name="adapter times")
+both = pd.DataFrame([vars(found) for found in estimates.values()], index=parts)
 both.round(4)
 
 # %%
 for part, row in both.iterrows():
     steadier = "k3" if row["k3_se"] < row["k1_se"] else "k1"
     apart = (row["k3"] - row["k1"]) / math.hypot(row["k1_se"], row["k3_se"])
-    print(
-        f"adapter times {part:g}: {steadier} has the smaller standard error; k3 lies {apart:+.1f} "
-        "standard errors from k1"
-    )
+    far = f"k3 lies {apart:+.1f} standard errors from k1"
+    print(f"adapter times {part:g}: {steadier} has the smaller standard error; {far}")
 
 # %% [markdown]
 # Is the adapter on the disk the one that was trained? A process that has never had it in memory
 # loads it and answers:
 
 # %%
+from coursekit.common.parallel import warm_up
+from coursekit.lm.verify import verify_saved
+
 warm_up()  # meanwhile the processes of section 8 get ready
 sampled["SFT+DPO"] = respond(dpo, 0.7, "SFT+DPO, sampled")
 greedy_dpo = respond(dpo, 0.0, "SFT+DPO, greedy", prompts[:20])
@@ -1028,12 +949,8 @@ verified = verify_saved(dpo_run.folder, prompts[:20], greedy_dpo, profile)
 claim(verified.same == verified.n, str(verified))
 
 # %%
-side_by_side(
-    task,
-    [evaluation[index] for index in faulty],
-    {name: [texts[index] for index in faulty] for name, texts in sampled.items()},
-    changes=True,
-)
+said_there = {name: [texts[index] for index in faulty] for name, texts in sampled.items()}
+side_by_side(task, asked_there, said_there, changes=True)
 
 # %% [markdown]
 # These three prompts were picked because SFT had failed on them, so they flatter DPO; and three
@@ -1044,6 +961,8 @@ side_by_side(
 # Until then, page through more answers:
 
 # %%
+from coursekit.week.widgets import pager
+
 slider = pager(task, evaluation[:50], {name: texts[:50] for name, texts in sampled.items()})
 
 # %% [markdown]
@@ -1061,6 +980,8 @@ matters = predict(
 )
 
 # %%
+from coursekit.training.sweep import SHORT_TRIPLES, beta_sweep
+
 asked = task.rows("validation", 160, profile)
 sweep = beta_sweep(sft_folder, train, asked, profile, truth, path=runs / "betas.jsonl")
 print(f"{len(sweep)} runs on {SHORT_TRIPLES} triples, each answering {len(asked)} prompts")
@@ -1068,6 +989,8 @@ columns = ["beta", "learning_rate", "margin", "gap", "kl", "win_rate", "low", "h
 sweep[columns].sort_values(["learning_rate", "beta"]).round(4)
 
 # %%
+from coursekit.week.figures.results import plot_frontier
+
 plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
 
 # %% [markdown]
@@ -1075,36 +998,10 @@ plot_frontier(sweep, (profile.dpo.beta, profile.dpo.learning_rate))
 # over the gap that the run showed (its margin without the factor beta). In blue runs beta was
 # changed, in red runs the learning rate.*
 
-# %%
-by_rate = sweep[sweep["beta"] == profile.dpo.beta].sort_values("learning_rate")
-by_beta = sweep[sweep["learning_rate"] == profile.dpo.learning_rate].sort_values("beta")
-spread = {
-    name: rows["win_rate"].max() - rows["win_rate"].min()
-    for name, rows in (("beta", by_beta), ("the learning rate", by_rate))
-}
-held(
-    matters,
-    max(spread, key=spread.get),
-    ", ".join(f"{name} moves it by {points:.1%}" for name, points in spread.items()),
-)
-best, widest = sweep.loc[sweep["win_rate"].idxmax()], sweep.loc[sweep["gap"].idxmax()]
-claim(
-    by_rate["kl"].is_monotonic_increasing,
-    "the higher the learning rate, the further the policy moves",
-)
-claim(
-    by_beta["margin"].is_monotonic_increasing,
-    "the margin grows with beta, because beta is a factor of it",
-)
-claim(
-    by_beta["gap"].max() < 1.5 * by_beta["gap"].min(),
-    f"the gap hardly depends on beta: {by_beta['gap'].min():.2f} to {by_beta['gap'].max():.2f} nats",
-)
-claim(
-    widest["win_rate"] < best["win_rate"],
-    f"the widest gap ({widest['gap']:.1f} nats) wins {widest['win_rate']:.1%}, "
-    f"the best run {best['win_rate']:.1%} with {best['gap']:.1f} nats",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(matters, *outcomes.beta_or_rate(sweep, profile.dpo))
+claims(outcomes.what_a_sweep_shows(sweep, profile.dpo))
 
 # %% [markdown]
 # Which run should you take?
@@ -1124,16 +1021,20 @@ choose_setting = exercises.choose_setting.check(choose_setting)
 # %%
 points = torch.tensor(sweep["points"].tolist())
 taken = sweep.loc[choose_setting(points, torch.tensor(sweep["kl"].tolist()))]
-print(f"beta {taken['beta']}, learning rate {taken['learning_rate']:g}: ", end="")
-print(f"win rate {taken['win_rate']:.1%} for {taken['kl']:.2f} nats")
-for name, n, settings in (
-    ("these runs", SHORT_TRIPLES, short_settings(profile)),
-    ("the run of section 6", len(train), profile.dpo),
-):
+setting = f"beta {taken['beta']}, learning rate {taken['learning_rate']:g}"
+print(f"{setting}: win rate {taken['win_rate']:.1%} for {taken['kl']:.2f} nats")
+
+# %%
+from coursekit.training.sweep import short_settings
+
+lengths = {
+    "these runs": (SHORT_TRIPLES, short_settings(profile)),
+    "the run of section 6": (len(train), profile.dpo),
+}
+for name, (n, settings) in lengths.items():
     steps = math.ceil(n / (settings.batch_size * settings.accumulation)) * settings.epochs
-    print(
-        f"{name}: {steps:.0f} steps; learning rate times steps: {settings.learning_rate * steps:.3f}"
-    )
+    moved = settings.learning_rate * steps
+    print(f"{name}: {steps:.0f} steps; learning rate times steps: {moved:.3f}")
 
 # %% [markdown]
 # Why does section 6 not train with that choice? Because the choice was made for runs as short as
@@ -1157,6 +1058,8 @@ for name, n, settings in (
 # pairs of section 3, beside the truth:
 
 # %%
+from coursekit.evaluation.judges import compare_judges
+
 judges = [
     FlawedJudge(truth, "careful"),
     FlawedJudge(truth, "errs in 20 %", error_rate=0.2),
@@ -1167,21 +1070,9 @@ items = [(pair, pair["first"]["response"], pair["second"]["response"]) for pair 
 compared = compare_judges(items, judges, truth=truth)
 styled(compared).format("{:.0%}").format("{:.2f}", subset=["kappa", "low", "high"])
 
-# %%
-once, kept = "wrong, asked once", "wrong, of those kept"
-first, errs = compared.loc["likes the first"], compared.loc["errs in 20 %"]
-print(
-    f"the judge who likes the first is wrong on {first[once]:.0%} of the pairs when asked once, and on "
-    f"{first[kept]:.0%} of those kept"
-)
-print(
-    f"the judge who errs in 20 % is wrong on {errs[once]:.0%} of the pairs when asked once, and on "
-    f"{errs[kept]:.0%} of those kept"
-)
-print(
-    f"they keep {first['kept']:.0%} and {errs['kept']:.0%} of the pairs; the careful judge keeps "
-    f"{compared.loc['careful', 'kept']:.0%}"
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title The judges compared
+print(outcomes.asked_in_both_orders(compared))
 
 # %% [markdown]
 # The first two lines follow from how these judges are made. The taste of the first judge turns with
@@ -1191,18 +1082,12 @@ print(
 # mended. A win rate counts a contradiction as a tie, and is therefore pulled towards one half:
 
 # %%
+from coursekit.evaluation import moved_by
+
 contest = partial(win_rate, evaluation, sampled["SFT+DPO"], sampled["SFT"])
 true, leaning = contest(truth), contest(judges[2])
-moved = bootstrap_mean(
-    [found - right for found, right in zip(leaning.points, true.points, strict=True)],
-    within=(-1, 1),
-)
 print(f"{truth.name}: {true}\n{judges[2].name}: {leaning}")
-claim(
-    moved.high < 0,
-    f"asked in both orders, the judge who likes the first still moves the win rate, by "
-    f"{moved.value:+.1%} ({moved.low:+.1%} to {moved.high:+.1%})",
-)
+claim(*outcomes.still_moves(moved_by(leaning, true)))
 
 # %% [markdown]
 # Asking in both orders does not mend a wrong opinion or a taste for length either. What do wrong
@@ -1232,20 +1117,22 @@ helps = predict(
 
 # %%
 # %%needs truth
-noisy_runs = label_noise_sweep(
-    sft_folder,
-    sample_candidates(
-        sft, tokenizer, preference_rows, profile, seed=1, path=runs / "candidates.jsonl"
-    ),
-    asked,
-    profile,
-    truth,
-    path=runs / "label_noise.jsonl",
-)
+from coursekit.preferences import sample_candidates
+from coursekit.week.label_noise import label_noise_sweep
+
+path = runs / "candidates.jsonl"
+candidates = sample_candidates(sft, tokenizer, preference_rows, profile, seed=1, path=path)
+path = runs / "label_noise.jsonl"
+noisy_runs = label_noise_sweep(sft_folder, candidates, asked, profile, truth, path=path)
 trained = noisy_runs[(noisy_runs["rate"] > 0) | (noisy_runs["loss"] == "DPO")]
-print(
-    f"{len(trained)} runs, {trained['seed'].nunique()} seeds of each, {SHORT_TRIPLES} triples a run"
-)
+seeds = trained["seed"].nunique()
+print(f"{len(trained)} runs, {seeds} seeds of each, {SHORT_TRIPLES} triples a run")
+
+# %%
+# %%needs truth
+from coursekit.week.figures.results import plot_label_noise
+from coursekit.week.label_noise import noise_table
+
 noise = noise_table(noisy_runs)
 plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 
@@ -1255,42 +1142,12 @@ plot_label_noise(noise, margin=noisy_runs["margin"].abs().max())
 # wrong. Right: how hard each loss pulls at a pair, over the margin that the pair has; the grey band
 # shows where these runs were on average.*
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs truth
-rates = noise.pivot(index="rate", columns="loss", values="win_rate")
-clean, worst = rates.loc[0.0, "DPO"], rates.loc[0.4, "DPO"]
-remains = (worst - 0.5) / (clean - 0.5)
-last = noise[(noise["loss"] == "DPO") & (noise["rate"] == 0.4)].iloc[0]
-held(
-    forty,
-    forty.options[0 if remains > 0.75 else 1 if remains > 0.25 else 2 if remains > 0 else 3],
-    f"{clean:.1%} with clean labels, {worst:.1%} with 40 % wrong "
-    f"({last['low']:.1%} to {last['high']:.1%}): {remains:.0%} of the gain",
-)
-difference = rates.loc[0.4, "robust DPO"] - rates.loc[0.4, "DPO"]
-held(
-    helps,
-    helps.options[0 if difference > 0.02 else 2 if difference < -0.02 else 1],
-    f"robust DPO wins {rates.loc[0.4, 'robust DPO']:.1%}, DPO {worst:.1%}: {difference:+.1%}",
-)
-
-# %%
-# %%needs truth
-claim(
-    rates.loc[0.0, "DPO"] > rates.loc[0.2, "DPO"] > rates.loc[0.4, "DPO"],
-    "the more labels are wrong, the less often DPO wins",
-)
-fifth = noise[(noise["loss"] == "DPO") & (noise["rate"] == 0.2)].iloc[0]
-claim(
-    fifth["low"] > 0.5,
-    f"with a fifth of the labels wrong it still wins ({fifth['win_rate']:.1%}, at least "
-    f"{fifth['low']:.1%})",
-)
-claim(
-    (noise.loc[noise["rate"] > 0, "wrong"] - noise.loc[noise["rate"] > 0, "rate"]).abs().max()
-    < 0.1,
-    "the labels were wrong as often as they should be",
-)
+# @title What came out
+held(forty, *outcomes.remaining_gain(noise))
+held(helps, *outcomes.robust_against_plain(noise))
+claims(outcomes.what_wrong_labels_cost(noise))
 
 # %% [markdown]
 # **What happens in a long training** (optional, to the end). Why do the two losses hardly differ
@@ -1301,31 +1158,25 @@ claim(
 # of the cases, and minimise both losses over its margin:
 
 # %%
+import torch.nn.functional as F
+
 right, rate = 0.9, 0.3
 said = right * (1 - rate) + (1 - right) * rate  # how often the label says what is mostly right
 margin = torch.linspace(-6, 6, 12001)
 for_it, against = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+robust_for_it = ((1 - rate) * for_it - rate * against) / (1 - 2 * rate)
+robust_against = ((1 - rate) * against - rate * for_it) / (1 - 2 * rate)
 losses = {
     "DPO, clean labels": right * for_it + (1 - right) * against,
     "DPO": said * for_it + (1 - said) * against,
-    "robust DPO": (
-        said * ((1 - rate) * for_it - rate * against)
-        + (1 - said) * ((1 - rate) * against - rate * for_it)
-    )
-    / (1 - 2 * rate),
+    "robust DPO": said * robust_for_it + (1 - said) * robust_against,
 }
 optima = {name: margin[loss.argmin()].item() for name, loss in losses.items()}
 pd.Series(optima, name="margin at the optimum, nats times beta").round(2).to_frame()
 
-# %%
-claim(
-    abs(optima["robust DPO"] - optima["DPO, clean labels"]) < 0.01,
-    "in the end robust DPO reaches the margin that clean labels give",
-)
-claim(
-    0 < optima["DPO"] < optima["DPO, clean labels"] / 2,
-    "DPO stays nearer to the reference, but ranks the pair the same way",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title Where a long training ends
+claims(outcomes.where_long_training_ends(optima))
 
 # %% [markdown]
 # So symmetric errors do not teach DPO the wrong order. They do two things: they make it timid, as a
@@ -1341,12 +1192,11 @@ for n in (100, 10_000, 1_000_000):
     fitted = torch.logit(labels.clamp(1 / n, 1 - 1 / n))
     fits[f"{n:,} labels"] = {"margin": fitted.mean().item(), "spread": fitted.std().item()}
 fits = pd.DataFrame(fits).T
-display(fits.round(3))
-claim(
-    fits["spread"].is_monotonic_decreasing and abs(fits["margin"].iloc[-1] - optima["DPO"]) < 0.01,
-    f"more labels take away the noise; what is left is the timid margin, {optima['DPO']:.2f} instead of "
-    f"{optima['DPO, clean labels']:.2f}",
-)
+fits.round(3)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What more labels do
+claim(*outcomes.more_labels(fits, optima))
 
 # %% [markdown]
 # More pairs undo the second but not the first. A better judge undoes both.

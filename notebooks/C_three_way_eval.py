@@ -51,7 +51,7 @@
 # | 12 · Can you answer these? | 10 | |
 # | together | 180 | 85 |
 
-# %% cellView="form" jupyter={"source_hidden": true}
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title On Colab, run this cell first; elsewhere it does nothing
 import sys
 
@@ -71,86 +71,20 @@ if "google.colab" in sys.modules:
     colab.set_up(drive=keep_results_on_drive)
 
 # %%
-import json
-from functools import partial
-
-import pandas as pd
 import torch
-from IPython.display import Markdown, display
 
-from coursekit.common.markup import styled
-from coursekit.common.statistics import bootstrap_mean, prompts_needed
-from coursekit.evaluation import (
-    all_pairs,
-    annotated_win_rate,
-    capability_scores,
-    capability_table,
-    comparison_table,
-    from_win_rate,
-    interval_by_prompts,
-    kl_from_reference,
-    length_controlled,
-    read_annotations,
-    save_three_way,
-    score_responses,
-    to_markdown,
-    win_rate,
-)
-from coursekit.evaluation.judges import (
-    FlawedJudge,
-    ProgramJudge,
-    Question,
-    build_prompt,
-    calibration,
-    compare_judges,
-    parse_answer,
-)
 from coursekit.lm.loading import load_tokenizer
-from coursekit.tasks import load_rubric, load_task
-from coursekit.training import KL_A_TOKEN
-from coursekit.training.release import (
-    base_of,
-    git_tag,
-    load_release,
-    make_release,
-    push_to_hub,
-)
-from coursekit.training.reward_model import (
-    best_of,
-    implicit_rewards,
-    load_reward_model,
-    mean_by_prompt,
-    pair_points,
-    train_reward_model,
-)
-from coursekit.training.sweep import kept_trials
-from coursekit.week.deliverables import portfolio, reflection
 from coursekit.week.exercises import session_c as exercises
-from coursekit.week.figures.results import (
-    plot_comparison,
-    plot_gap_and_win,
-    plot_intervals,
-    plot_weeks,
-)
-from coursekit.week.gallery import contest_rows, exhibition, load_recorded
-from coursekit.week.gap import checkpoints, gap_and_win, rank_correlation
-from coursekit.week.hand_in import hand_in
 from coursekit.week.needs import heed_needs
-from coursekit.week.record import controls, curve_of, load_week
-from coursekit.week.widgets import claim, comparison, exhibits, held, predict, quiz, side_by_side
+from coursekit.week.outcomes import session_c as outcomes
+from coursekit.week.outcomes import with_interval
+from coursekit.week.widgets import claim, claims, held, predict
 from coursekit.workspace import Workspace
 
 workspace = Workspace()
 profile, task, runs = workspace.profile, workspace.task, workspace.folder
 heed_needs(workspace)
 tokenizer = load_tokenizer(profile.base_model, profile)
-
-
-def percent(estimate, sign=""):
-    """A share or a difference of shares, with its interval."""
-    value, low, high = (f"{x:{sign}.1%}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low} to {high})"
-
 
 # %% [markdown]
 # ## 1 · Three models, one set of prompts
@@ -172,16 +106,21 @@ models = workspace.models()  # base, SFT, SFT+DPO
 # are others, drawn with seeds that no choice has seen.
 
 # %%
+from coursekit.week.widgets import side_by_side
+
 evaluation = workspace.rows("evaluation")
 judge, truth = workspace.judge, workspace.truth
 thirty = workspace.answers(models, evaluation[:30])
 side_by_side(task, evaluation[:2], {name: texts[:2] for name, texts in thirty.items()})
 
 # %%
-on_thirty = score_responses(task, evaluation[:30], thirty, judge=judge, against="SFT")
-small = comparison_table(
-    on_thirty, task=task, candidate="SFT+DPO", baseline="SFT", drop_missing=True
-)
+from coursekit.evaluation import comparison_table, score_responses
+from coursekit.week.widgets import comparison
+
+judged = {"judge": judge, "against": "SFT"}
+compared = {"candidate": "SFT+DPO", "baseline": "SFT", "drop_missing": True}
+on_thirty = score_responses(task, evaluation[:30], thirty, **judged)
+small = comparison_table(on_thirty, task=task, **compared)
 comparison(small)
 
 # %% [markdown]
@@ -195,9 +134,9 @@ narrower = predict(
 
 # %%
 responses = workspace.answers(models, evaluation)
+same = all(responses[name][:30] == thirty[name] for name in models)
 claim(
-    all(responses[name][:30] == thirty[name] for name in models),
-    "the first thirty answers are the same as before: an answer depends on its prompt alone",
+    same, "the first thirty answers are the same as before: an answer depends on its prompt alone"
 )
 
 # %% [markdown]
@@ -211,8 +150,10 @@ claim(
 # and the line below the table counts them.
 
 # %%
-scores = score_responses(task, evaluation, responses, judge=judge, against="SFT")
-table = comparison_table(scores, task=task, candidate="SFT+DPO", baseline="SFT", drop_missing=True)
+from IPython.display import display
+
+scores = score_responses(task, evaluation, responses, **judged)
+table = comparison_table(scores, task=task, **compared)
 display(comparison(table))
 verdicts = scores.loc[scores["model"] == "SFT+DPO", "preferred"].value_counts()
 won, tied, lost = (int(verdicts.get(points, 0)) for points in (1.0, 0.5, 0.0))
@@ -225,34 +166,23 @@ print(f"preferred: SFT+DPO won {won}, tied {tied}, lost {lost} of {won + tied + 
 
 # %%
 # %%needs own
-named = scores.assign(
-    alert=[
-        "names a change" if evaluation[row]["facts"]["change"] else "names none"
-        for row in scores["row"]
-    ]
-).pivot_table(index="alert", columns="model", values="names a cause")[list(models)]
-display(named.round(2))
+from coursekit.tasks.triage.causes import kind_of
+
+by_alert = scores.assign(alert=[kind_of(evaluation[row]) for row in scores["row"]])
+named = by_alert.pivot_table(index="alert", columns="model", values="names a cause")
+display(named[list(models)].round(2))
 fall = named["SFT"] - named["SFT+DPO"]
-claim(
-    fall["names none"] > fall["names a change"],
-    f"it falls by {fall['names none']:.2f} where the alert names no change, which is a gain, and by "
-    f"{fall['names a change']:.2f} where it names one",
-)
+gain, loss = fall["names none"], fall["names a change"]
+found = f"it falls by {gain:.2f} where the alert names no change, which is a gain"
+claim(gain > loss, f"{found}, and by {loss:.2f} where it names one")
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(narrower, *outcomes.with_more_prompts(scores, table, small))
 
 # %%
-shares = [name for name in table.index if scores[name].dropna().between(0, 1).all()]
-width, before = (
-    (part.loc[shares, "high"] - part.loc[shares, "low"]).mean() for part in (table, small)
-)
-ratio = width / before
-held(
-    narrower,
-    narrower.options[0 if ratio < 0.2 else 1 if ratio < 0.5 else 2],
-    f"on average {width:.3f} wide, not {before:.3f}: {ratio:.0%} "
-    f"(√(30/{len(evaluation)}) is {(30 / len(evaluation)) ** 0.5:.0%})",
-)
+from coursekit.week.figures.results import plot_comparison
 
-# %%
 plot_comparison(table, list(models))
 
 # %% [markdown]
@@ -260,23 +190,10 @@ plot_comparison(table, list(models))
 # the format. DPO mends what SFT copied from its demonstrations. Only at `names a cause` is a lower
 # bar no loss, as shown above.*
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs truth
-truths = [metric.name for metric in task.metrics if metric.kind == "truth"]
-higher = table.loc[truths].query("low > 0")
-claim(
-    len(higher) >= len(truths) / 2,
-    "; ".join(
-        f"{name} is higher than SFT's ({row.difference:+.2f}, at least {row.low:+.2f})"
-        for name, row in higher.iterrows()
-    )
-    or "half of what is true of the answers got better",
-)
-change = table.loc["overall"]
-claim(
-    change["low"] > 0,
-    f"overall SFT+DPO scores higher ({change['difference']:+.2f}, at least {change['low']:+.2f})",
-)
+# @title What the table shows
+claims(outcomes.truer_than_sft(table, task))
 
 # %% [markdown]
 # ### Where do the intervals come from?
@@ -298,15 +215,11 @@ bootstrap_interval = exercises.bootstrap_interval.check(bootstrap_interval)
 
 # %%
 metric = "overall" if task.knows_truth else "preferred"
-change = table.loc[metric]
-wide = scores.pivot(index="row", columns="model", values=metric).dropna()
-ours, theirs = (torch.tensor(wide[name].to_numpy()) for name in ("SFT+DPO", "SFT"))
+by_model = scores.pivot(index="row", columns="model", values=metric).dropna()
+ours, theirs = (torch.tensor(by_model[name].to_numpy()) for name in ("SFT+DPO", "SFT"))
 picks = torch.randint(len(ours), (10_000, len(ours)), generator=torch.manual_seed(0))
 low, high = bootstrap_interval(ours - theirs, picks).tolist()
-claim(
-    abs(low - change["low"]) < 0.01 and abs(high - change["high"]) < 0.01,
-    f"by hand: {low:+.3f} to {high:+.3f}; in the table: {change['low']:+.3f} to {change['high']:+.3f}",
-)
+claim(*outcomes.same_interval(low, high, table.loc[metric]))
 
 # %% [markdown]
 # The course's own bootstrap moves the ends a little outwards, because few prompts understate their
@@ -330,17 +243,13 @@ paired_interval = exercises.paired_interval.check(paired_interval)
 # How much pairing is worth depends on how far the two models find the same prompts hard. Here:
 
 # %%
-paired = paired_interval(ours, theirs)
-separate = 2 * 1.96 * ((ours.var() + theirs.var()) / len(ours)) ** 0.5
+low, high = paired_interval(ours, theirs).tolist()
+paired = high - low
+separate = 2 * 1.96 * float((ours.var() + theirs.var()) / len(ours)) ** 0.5
 correlation = torch.corrcoef(torch.stack([ours, theirs]))[0, 1].item()
-print(
-    f"paired, {float(paired[1] - paired[0]):.3f} wide; as two samples, {float(separate):.3f} wide"
-)
+print(f"paired, {paired:.3f} wide; as two samples, {separate:.3f} wide")
 print(f"correlation of the two models' scores over the prompts: {correlation:.2f}")
-claim(
-    bool(paired[1] - paired[0] < separate) == (correlation > 0) and correlation == correlation,
-    "pairing narrows the interval exactly where the two models' scores go together",
-)
+claim(*outcomes.pairing_narrows(paired, separate, correlation))
 
 # %% [markdown]
 # For metrics that are yes or no, the column `p` comes from [McNemar's](GLOSSARY.md#mcnemar) test.
@@ -349,6 +258,10 @@ claim(
 # or a model card:
 
 # %%
+from IPython.display import Markdown
+
+from coursekit.evaluation import to_markdown
+
 Markdown(to_markdown(table))
 
 # %% [markdown]
@@ -371,13 +284,14 @@ def win_rate_of(preferences: list) -> float:
 win_rate_of = exercises.win_rate_of.check(win_rate_of)
 
 # %%
-result = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], judge)
+from functools import partial
+
+from coursekit.evaluation import win_rate
+
+contest = partial(win_rate, evaluation, responses["SFT+DPO"], responses["SFT"])
+result = contest(judge)
 print("SFT+DPO against SFT:", result)
-claim(result.estimate.value >= 0.6, f"SFT+DPO wins at least 60 % ({result.estimate.value:.1%})")
-claim(
-    result.estimate.low > 0.5,
-    f"the lower end of the interval, {result.estimate.low:.1%}, is above one half",
-)
+claims(outcomes.dpo_wins(result))
 
 # %% [markdown]
 # **The conventions**, which every report of a win rate should state. A tie counts half, so 50 %
@@ -386,10 +300,12 @@ claim(
 # ones is reported. Here is every model against every other:
 
 # %%
+from coursekit.common.markup import styled
+from coursekit.evaluation import all_pairs
+
 pairs = all_pairs(evaluation, responses, judge)
-styled(pairs).format("{:.1%}", subset=["win_rate", "low", "high"]).format(
-    "{:.3f}", subset=["se"]
-).hide(axis="index")
+shares = ["win_rate", "low", "high"]
+styled(pairs).format("{:.1%}", subset=shares).format("{:.3f}", subset=["se"]).hide(axis="index")
 
 # %% [markdown]
 # A judge who likes what stands first contradicts itself. Asking in both orders turns that into ties
@@ -397,20 +313,13 @@ styled(pairs).format("{:.1%}", subset=["win_rate", "low", "high"]).format(
 # towards one half.
 
 # %%
-true_wins, leaning = (
-    win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], asked)
-    for asked in (truth, FlawedJudge(truth, "likes the first", position_bias=0.15))
-)
+from coursekit.evaluation import moved_by
+from coursekit.evaluation.judges import FlawedJudge
+
+likes_the_first = FlawedJudge(truth, "likes the first", position_bias=0.15)
+true_wins, leaning = contest(truth), contest(likes_the_first)
 print(f"{truth.name:>16}: {true_wins}\n{'likes the first':>16}: {leaning}")
-
-
-def moved_by(found):
-    """How far a judge moves the win rate from the truth, prompt by prompt."""
-    pairs = zip(found.points, true_wins.points, strict=True)
-    return bootstrap_mean([given - right for given, right in pairs], within=(-1, 1))
-
-
-print(f"moved by {percent(moved_by(leaning), sign='+')}")
+print(f"moved by {with_interval(moved_by(leaning, true_wins), '+.1%')}")
 
 # %% [markdown]
 # **Annotations made elsewhere** (optional) come as files of `instruction`, `output_1`, `output_2`
@@ -418,8 +327,9 @@ print(f"moved by {percent(moved_by(leaning), sign='+')}")
 # `read_annotations` your file.
 
 # %%
+from coursekit.evaluation import from_win_rate
+
 annotations = from_win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], result)
-path = runs / "annotations.json"
 rows = [
     {
         "instruction": item.instruction,
@@ -429,7 +339,14 @@ rows = [
     }
     for item in annotations
 ]
-path.write_text(json.dumps(rows))
+
+# %%
+import json
+
+from coursekit.evaluation import annotated_win_rate, read_annotations
+
+path = runs / "annotations.json"
+path.write_text(json.dumps(rows), encoding="utf-8")
 again = annotated_win_rate(read_annotations(path))
 claim(again.estimate == result.estimate, f"read from the file: {again}")
 by_hand = win_rate_of([row["preference"] for row in rows])
@@ -448,6 +365,9 @@ enough = predict(
 )
 
 # %%
+from coursekit.evaluation import interval_by_prompts
+from coursekit.week.figures.results import plot_intervals
+
 lead = [point - 0.5 for point in result.rated]
 sizes = [n for n in (10, 30, 60, 100, 200, 300) if n < len(lead)] + [len(lead)]
 by_prompts = interval_by_prompts(lead, sizes)
@@ -459,15 +379,9 @@ plot_intervals(by_prompts, "win rate over SFT minus 50 %")
 # better. Draws that are nearly as large as the whole set resemble each other more than fresh
 # prompts would.*
 
-# %%
-at_thirty = by_prompts.set_index("n").loc[min(30, len(lead))]
-often = at_thirty["shown"]
-held(
-    enough,
-    enough.options[0 if often > 0.95 else 1 if often >= 0.8 else 2],
-    f"in {often:.0%} of the draws; the estimates go from {0.5 + at_thirty['estimate low']:.0%} "
-    f"to {0.5 + at_thirty['estimate high']:.0%}",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(enough, *outcomes.thirty_are_enough(by_prompts, len(lead)))
 
 # %% [markdown]
 # This difference is large. Suppose that the next change to your data is worth five points. How many
@@ -488,14 +402,16 @@ def prompts_for(sd: float, half_width: float) -> int:
 prompts_for = exercises.prompts_for.check(prompts_for)
 
 # %%
-sd = float(pd.Series(result.rated).std())
+import statistics
+
+from coursekit.common.statistics import prompts_needed
+
+sd = statistics.stdev(result.rated)
 needed = prompts_needed(result.rated, difference=0.05)
 print(f"for an interval of ± 5 points: {prompts_for(sd, 0.05)} prompts")
 print(f"to show a lead of 5 points in four evaluations of five: {needed} prompts")
-claim(
-    needed > 30,
-    f"thirty prompts cannot show it: their interval is ± {100 * 1.96 * sd / 30**0.5:.0f} points",
-)
+half_width = 100 * 1.96 * sd / 30**0.5
+claim(needed > 30, f"thirty prompts cannot show it: their interval is ± {half_width:.0f} points")
 
 # %% [markdown]
 # The second number is larger, because an interval whose half-width equals the difference would
@@ -520,32 +436,22 @@ def length_bias(points: list, longer: list, truth: list) -> float:
 length_bias = exercises.length_bias.check(length_bias)
 
 # %%
-longer = [
-    len(ours) - len(theirs)
-    for ours, theirs in zip(responses["SFT+DPO"], responses["SFT"], strict=True)
-]
-likes_length = FlawedJudge(truth, "likes length", length_bias=1.0)
-liked = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], likes_length)
-shorter = bootstrap_mean(longer)
+from coursekit.common.statistics import bootstrap_mean
+
+both = zip(responses["SFT+DPO"], responses["SFT"], strict=True)
+longer = [len(ours) - len(theirs) for ours, theirs in both]
+found = bootstrap_mean(longer)
 print(
-    f"length of SFT+DPO minus length of SFT: {shorter.value:+.1f} characters "
-    f"({shorter.low:+.1f} to {shorter.high:+.1f})"
+    f"length of SFT+DPO minus length of SFT: {found.value:+.1f} characters "
+    f"({found.low:+.1f} to {found.high:+.1f})"
 )
-chose = [
-    float((point > 0.5) == (more > 0))
-    for point, more, right in zip(liked.points, longer, true_wins.points, strict=True)
-    if right == 0.5 and point not in (0.5, None) and more != 0
-]
-if chose:
-    taste = length_bias(list(liked.points), longer, list(true_wins.points))
-    sure = bootstrap_mean(chose, within=(0, 1))
-    print(
-        f"where the truth is a tie, {likes_length.name!r} prefers the longer one in {taste:.0%} "
-        f"({sure.low:.0%} to {sure.high:.0%}) of {len(chose)} pairs: "
-        + ("a taste for length" if sure.low > 0.5 else "so few pairs show nothing by themselves")
-    )
-else:
-    print("no pair is a tie in truth and differs in length: a taste for length cannot be seen here")
+
+# %%
+likes_length = FlawedJudge(truth, "likes length", length_bias=1.0)
+liked = contest(likes_length)
+chosen = outcomes.longer_chosen(liked.points, longer, true_wins.points)
+taste = length_bias(list(liked.points), longer, list(true_wins.points)) if chosen else None
+print(outcomes.taste_for_length(likes_length.name, chosen, taste))
 
 # %% [markdown]
 # Two reports that tie are mostly alike, so few such pairs are left. To know a judge's taste, show
@@ -557,29 +463,23 @@ else:
 # is zero. Here it is for the truth, and for the judge who likes length:
 
 # %%
+import pandas as pd
+
+from coursekit.evaluation import length_controlled
+
 compare = partial(from_win_rate, evaluation, responses["SFT+DPO"], responses["SFT"])
-lines = []
-for name, items in (("truth", compare(true_wins)), ("likes length", compare(liked))):
+lines = {}
+for name, found in (("truth", true_wins), ("likes length", liked)):
+    items = compare(found)
     plain, fair = annotated_win_rate(items).estimate, length_controlled(items)
-    lines.append(
-        {"judge": name, "win rate": plain.value, "from": plain.low, "to": plain.high}
-        | {"length-controlled": fair.value, "low": fair.low, "high": fair.high}
-    )
-by_judge = pd.DataFrame(lines).set_index("judge")
+    lines[name] = [plain.value, plain.low, plain.high, fair.value, fair.low, fair.high]
+columns = ["win rate", "from", "to", "length-controlled", "low", "high"]
+by_judge = pd.DataFrame(lines, columns).T.rename_axis("judge")
 styled(by_judge).format("{:.1%}")
 
-# %%
-claim(
-    by_judge.loc["truth", "low"] > 0.5,
-    "at equal length SFT+DPO still wins, so it is not the length alone",
-)
-tempted = by_judge.loc["likes length"]
-claim(
-    tempted["to"] < by_judge.loc["truth", "from"] and tempted["low"] > 0.5,
-    f"the judge who likes length sees less of a win ({tempted['win rate']:.0%}, at most "
-    f"{tempted['to']:.0%}); at equal length SFT+DPO wins with that judge too "
-    f"({tempted['length-controlled']:.0%}, at least {tempted['low']:.0%})",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title Does SFT+DPO win at equal length?
+claims(outcomes.at_equal_length(by_judge))
 
 # %% [markdown]
 # So the two judges, who disagree about the win, come close to each other at equal length. But look
@@ -600,6 +500,9 @@ claim(
 # An LLM judges by a **written rubric**, a markdown file that you can edit. This is what it reads:
 
 # %%
+from coursekit.evaluation.judges import Question, build_prompt
+from coursekit.tasks import load_rubric
+
 rubric = load_rubric(task.rubric)
 question = Question("pair", evaluation[1]["prompt"], (responses["SFT"][1], responses["SFT+DPO"][1]))
 system, user = build_prompt(question, rubric)
@@ -621,12 +524,11 @@ def lines_that_command(prompt):
     return [line for line in prompt.splitlines() if line.startswith("SYSTEM:")]
 
 
-print("pasted:", lines_that_command(pasted))
-print("fenced:", lines_that_command(fenced))
-claim(
-    len(lines_that_command(pasted)) == 1 and not lines_that_command(fenced),
-    "fenced, the response stays inside its own string",
-)
+found = {"pasted": lines_that_command(pasted), "fenced": lines_that_command(fenced)}
+for how, commands in found.items():
+    print(f"{how}: {commands}")
+obeyed = (len(found["pasted"]), len(found["fenced"]))
+claim(obeyed == (1, 0), "fenced, the response stays inside its own string")
 
 # %% [markdown]
 # The judge's answer is read strictly, too. It must be one JSON object of the form asked for.
@@ -634,19 +536,30 @@ claim(
 # for the word "first" reads some answers (*loosely*), beside the course's reading (*strictly*):
 
 # %%
-for text in (
+from coursekit.evaluation.judges import parse_answer
+
+
+def loosely(text):
+    return "first" if "first" in text else "second" if "second" in text else "tie"
+
+
+def strictly(text):
+    try:
+        return parse_answer(text, question, rubric).value
+    except ValueError as error:
+        return f"invalid ({error})"
+
+
+# %%
+texts = [
     '{"reason": "The second keeps the format.", "winner": "second"}',
     "The first one is clearly worse.",
     'As the response says: {"winner": "first"}',
     '{"reason": "both fine", "winner": "first or second"}',
     "",
-):
-    loosely = "first" if "first" in text else "second" if "second" in text else "tie"
-    try:
-        strictly = parse_answer(text, question, rubric).value
-    except ValueError as error:
-        strictly = f"invalid ({error})"
-    print(f"{text!r:>66.66}  loosely: {loosely:6}  strictly: {strictly}")
+]
+for text in texts:
+    print(f"{text!r:>66.66}  loosely: {loosely(text):6}  strictly: {strictly(text)}")
 
 # %% [markdown]
 # What a response *says* may still sway a model that reads it. To measure this, put such responses
@@ -658,13 +571,9 @@ for text in (
 
 # %%
 careless = FlawedJudge(truth, "right in 85 %", error_rate=0.15)
-measured = win_rate(evaluation, responses["SFT+DPO"], responses["SFT"], careless)
-shrunk = 0.5 + (1 - 2 * 0.15) * (true_wins.estimate.value - 0.5)
+measured = contest(careless)
 print(f"{truth.name:>15}: {true_wins}\n{careless.name:>15}: {measured}")
-claim(
-    abs(measured.estimate.value - shrunk) < 0.06,
-    f"expected with such errors: {shrunk:.1%}; the lead is understated, not invented",
-)
+claim(*outcomes.lead_is_understated(measured, true_wins, errors=0.15))
 
 # %% [markdown]
 # **A reward model** (optional, to the end of this section) is what [RLHF](GLOSSARY.md#rlhf) trains
@@ -681,42 +590,44 @@ ranks = predict(
 )
 
 # %%
+from coursekit.training.reward_model import (
+    implicit_rewards,
+    load_reward_model,
+    train_reward_model,
+)
+
 train, validation = workspace.triples()
 train_reward_model(models["SFT"], train, runs / "reward", profile)
 reward = load_reward_model(runs / "reward", profile)
 loaded = {name: workspace.load(folder) for name, folder in models.items()}
-implicit = partial(
-    implicit_rewards, loaded["SFT+DPO"], loaded["SFT"], tokenizer, beta=profile.dpo.beta
-)
+policy, reference = loaded["SFT+DPO"], loaded["SFT"]
+implicit = partial(implicit_rewards, policy, reference, tokenizer, beta=profile.dpo.beta)
+
+# %%
+from coursekit.training.reward_model import mean_by_prompt, pair_points
+
 right = {
-    name: pair_points(validation, scorer)
-    for name, scorer in (("reward model", reward.scores), ("implicit reward", implicit))
+    "reward model": pair_points(validation, reward.scores),
+    "implicit reward": pair_points(validation, implicit),
 }
 ranked = {name: mean_by_prompt(validation, points) for name, points in right.items()}
 for name, estimate in ranked.items():
-    print(f"{name:>15}: {percent(estimate)} right")
+    print(f"{name:>15}: {with_interval(estimate, '.1%')} right")
 
 # %% [markdown]
 # Both ranked the same pairs, and several pairs share a prompt. So the difference is taken pair by
 # pair, and the interval is over prompts.
 
 # %%
-ahead = mean_by_prompt(
-    validation,
-    [
-        one - other
-        for one, other in zip(right["reward model"], right["implicit reward"], strict=True)
-    ],
-    least=-1,
-)
-asked_about = len({row["prompt"] for row in validation})
-held(
-    ranks,
-    ranks.options[0 if ahead.low > 0 else 1 if ahead.high < 0 else 2],
-    f"the reward model's share minus the implicit reward's is {percent(ahead, sign='+')}, on "
-    f"{len(validation)} pairs from {asked_about} prompts",
-)
-claim(min(estimate.low for estimate in ranked.values()) > 0.5, "both rank better than a coin")
+pairs_of_points = zip(right["reward model"], right["implicit reward"], strict=True)
+differences = [one - other for one, other in pairs_of_points]
+ahead = mean_by_prompt(validation, differences, least=-1)
+lowest = min(estimate.low for estimate in ranked.values())
+claim(lowest > 0.5, "both rank better than a coin")
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(ranks, *outcomes.better_ranker(ahead, validation))
 
 # %% [markdown]
 # What is a ranker good for without any further training? For **best of n**: sample several answers
@@ -724,6 +635,8 @@ claim(min(estimate.low for estimate in ranked.values()) > 0.5, "both rank better
 # what could be gained at most.
 
 # %%
+from coursekit.training.reward_model import best_of
+
 asked = evaluation[:100]
 drawn = [workspace.answers({"SFT": models["SFT"]}, asked, seed=seed)["SFT"] for seed in range(4)]
 candidates = [list(texts) for texts in zip(*drawn, strict=True)]
@@ -754,11 +667,8 @@ gains = {
 }
 for name, gain in gains.items():
     print(f"{name:>27}: {gain.value:+.3f} overall ({gain.low:+.3f} to {gain.high:+.3f})")
-gain = gains["best of 4, reward model"]
-claim(
-    gain.low > 0,
-    f"choosing by the reward model is better than not choosing, by at least {gain.low:.3f}",
-)
+low = gains["best of 4, reward model"].low
+claim(low > 0, f"choosing by the reward model is better than not choosing, by at least {low:.3f}")
 
 # %% [markdown]
 # Here are all these judges beside the truth, on pairs of SFT and SFT+DPO. The columns `wrong` count
@@ -767,19 +677,15 @@ claim(
 # truth beyond chance.
 
 # %%
+from coursekit.evaluation.judges import compare_judges
+
 contested = list(zip(evaluation, responses["SFT+DPO"], responses["SFT"], strict=True))
-others = [
-    careless,
-    FlawedJudge(truth, "likes the first", position_bias=0.15),
-    likes_length,
-    reward,
-]
+others = [careless, likes_the_first, likes_length, reward]
 if judge is not truth and judge != truth:
     others.append(judge)
-beside = compare_judges(contested, others, truth=truth)
-styled(beside.rename_axis(None)).format("{:.0%}").format(
-    "{:+.1%}", subset=["win rate off by"]
-).format("{:.2f}", subset=["kappa", "low", "high"])
+beside = compare_judges(contested, others, truth=truth).rename_axis(None)
+digits = {"win rate off by": "{:+.1%}"} | dict.fromkeys(["kappa", "low", "high"], "{:.2f}")
+styled(beside).format("{:.0%}").format(digits, subset=list(digits))
 
 # %% [markdown]
 # On which pairs are they right? The table sorts the pairs by how much the two reports differ in
@@ -788,24 +694,18 @@ styled(beside.rename_axis(None)).format("{:.0%}").format(
 
 # %%
 # %%needs truth
+from coursekit.evaluation.judges import calibration
+
 by_difference = calibration(contested, others, truth)
-styled(by_difference).format("{:.0%}", subset=list(by_difference.columns[2:]), na_rep="").format(
-    "up to {:.2f}", subset=["difference"]
-).hide(axis="index")
+shares = list(by_difference.columns[2:])
+shown = styled(by_difference).format("{:.0%}", subset=shares, na_rep="").hide(axis="index")
+shown.format("up to {:.2f}", subset=["difference"])
 
 # %%
-for name, found in (
-    ("right in 85 %", measured),
-    ("likes the first", leaning),
-    ("likes length", liked),
-):
-    print(f"{name:>16}: moves the win rate by {percent(moved_by(found), sign='+')}")
-tempted = moved_by(liked)
-claim(
-    tempted.high < -0.05,
-    "the judge who likes length moves the reported win rate by more than five points "
-    f"({percent(tempted, sign='+')})",
-)
+for name, found in (("right in 85 %", measured), ("likes the first", leaning)):
+    moved = moved_by(found, true_wins)
+    print(f"{name:>16}: moves the win rate by {with_interval(moved, '+.1%')}")
+claim(*outcomes.length_misleads(moved_by(liked, true_wins)))
 
 # %% [markdown]
 # ## 7 · Does the reward gap predict the win?
@@ -822,6 +722,10 @@ predicts = predict(
 )
 
 # %%
+from coursekit.week.figures.results import plot_gap_and_win
+from coursekit.week.gallery import load_recorded
+from coursekit.week.gap import checkpoints, gap_and_win
+
 recorded = [run for run in load_recorded() if run.end]
 points = checkpoints(recorded)
 healthy = points[points["run"] == "healthy"].groupby("seed").last()
@@ -834,21 +738,16 @@ plot_gap_and_win(told)
 # healthy run's and lose to SFT all the same.*
 
 # %%
-correlations = {
-    name: rank_correlation(points, column)
-    for name, column in (("gap", "gap"), ("ranked right", "accuracy"), ("KL", "kl"))
-}
-pd.DataFrame({name: vars(estimate) for name, estimate in correlations.items()}).T.rename_axis(
-    "rank correlation with the win rate"
-).round(2)
+from coursekit.week.gap import rank_correlation
 
-# %%
-gap = correlations["gap"]
-held(
-    predicts,
-    predicts.options[0 if gap.low > 0 else 2 if gap.high < 0 else 1],
-    f"rank correlation {gap.value:+.2f} ({gap.low:+.2f} to {gap.high:+.2f}) over {len(points)} checkpoints",
-)
+names = {"gap": "gap", "ranked right": "accuracy", "KL": "kl"}
+correlations = {name: rank_correlation(points, column) for name, column in names.items()}
+shown = pd.DataFrame({name: vars(found) for name, found in correlations.items()}).T
+shown.rename_axis("rank correlation with the win rate").round(2)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(predicts, *outcomes.what_wide_gaps_mean(correlations["gap"], len(points)))
 
 # %% [markdown]
 # Note which runs this correlation is *over*. They were made to go wrong, and most of them go wrong
@@ -875,35 +774,24 @@ final = points.groupby(["run", "seed"], as_index=False).last()
 final = final[final["seed"] == 0].reset_index(drop=True)
 at = final.index[final["run"] == "healthy"][0]
 final["lied"] = gap_lied(final["gap"].tolist(), final["win_rate"].tolist(), int(at))
-styled(final.sort_values("gap")[["run", "gap", "accuracy", "kl", "win_rate", "lied"]]).format(
-    {"gap": "{:.1f}", "accuracy": "{:.0%}", "kl": "{:.2f}", "win_rate": "{:.0%}"}
-).hide(axis="index")
+columns = ["run", "gap", "accuracy", "kl", "win_rate", "lied"]
+digits = {"gap": "{:.1f}", "accuracy": "{:.0%}", "kl": "{:.2f}", "win_rate": "{:.0%}"}
+styled(final.sort_values("gap")[columns]).format(digits).hide(axis="index")
 
-# %%
-liars = final[final["lied"]]
-claim(
-    len(liars) > 0,
-    f"the gap lied in {', '.join(liars['run'])}: it is at least the healthy run's, and they lose",
-)
-claim(
-    final.loc[final["gap"].idxmax(), "win_rate"] < final.loc[at, "win_rate"],
-    "the widest gap of all is not the best run",
-)
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title Where the gap lied
+claims(outcomes.gap_misleads(final))
 
 # %% [markdown]
 # Now the runs of session B's section 8, if you ran it. There only beta and the learning rate
 # changed:
 
 # %%
+from coursekit.training.sweep import kept_trials
+
 own = kept_trials(runs / "betas.jsonl", models["SFT"], profile)
 if len(own):
-    tried = rank_correlation(own.assign(run=range(len(own)), seed=0), "gap")
-    print(f"rank correlation {tried.value:+.2f} ({tried.low:+.2f} to {tried.high:+.2f})")
-    widest = own.loc[own["gap"].idxmax()]
-    print(
-        f"the widest gap: {widest['gap']:.1f} nats, at learning rate {widest['learning_rate']:g}, with a "
-        f"win rate of {widest['win_rate']:.1%}; the highest win rate: {own['win_rate'].max():.1%}"
-    )
+    print(outcomes.own_sweep(own))
 
 # %% [markdown]
 # So a gap that does not grow tells you that nothing was learnt, or that the gap is measured from
@@ -929,29 +817,18 @@ kept = predict(
 
 # %%
 # %%needs probes
-elsewhere = capability_scores(
-    loaded,
-    tokenizer,
-    task.probes(200),
-    max_new_tokens=profile.max_new_tokens,
-    batch_size=profile.generation_batch,
-)
+from coursekit.evaluation import capability_scores, capability_table
+
+generation = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
+elsewhere = capability_scores(loaded, tokenizer, task.probes(200), **generation)
 capability = capability_table(elsewhere, before="base")
 capability[list(models)].rename_axis(None).round(3)
 
-# %%
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs own
-followed = capability.loc["other instructions followed"]
-share = followed["SFT+DPO"]
-held(
-    kept,
-    kept.options[0 if share >= 0.9 else 1 if share >= 0.5 else 2],
-    f"{share:.0%}; base {followed['base']:.0%}, SFT {followed['SFT']:.0%}",
-)
-claim(
-    capability.loc["perplexity of notes", "SFT low"] > 1,
-    "SFT has cost the model some of what it knew",
-)
+# @title What came out
+held(kept, *outcomes.still_follows(capability))
+claim(*outcomes.sft_has_cost(capability))
 
 # %% [markdown]
 # And what did DPO add to that bill? The first line is a ratio (1 means that nothing changed), the
@@ -975,20 +852,14 @@ by_dpo[["SFT+DPO change", "SFT+DPO low", "SFT+DPO high"]].rename_axis(None).roun
 # flags](GLOSSARY.md#red-flag) of session B object?
 
 # %%
-kl = kl_from_reference(
-    loaded["SFT+DPO"],
-    loaded["SFT"],
-    tokenizer,
-    [row["prompt"] for row in evaluation],
-    max_new_tokens=profile.max_new_tokens,
-    batch_size=profile.generation_batch,
-)
+from coursekit.evaluation import kl_from_reference
+from coursekit.training import KL_A_TOKEN
+
+prompts = [row["prompt"] for row in evaluation]
+generation = {"max_new_tokens": profile.max_new_tokens, "batch_size": profile.generation_batch}
+kl = kl_from_reference(policy, reference, tokenizer, prompts, **generation)
 tokens = sum(len(tokenizer.encode(text)) for text in responses["SFT+DPO"]) / len(evaluation)
-claim(
-    kl.high / tokens < KL_A_TOKEN,
-    f"KL from SFT: {kl.value:.2f} nats a response (95 % interval {kl.low:.2f} to {kl.high:.2f}), or "
-    f"{kl.value / tokens:.3f} a token; the red flags say *running away* from {KL_A_TOKEN} on",
-)
+claim(*outcomes.stays_near_sft(kl, tokens, KL_A_TOKEN))
 
 # %% [markdown]
 # ## 9 · The failure gallery
@@ -1002,6 +873,9 @@ claim(
 # runs is healthy.
 
 # %%
+from coursekit.week.gallery import contest_rows, exhibition
+from coursekit.week.widgets import exhibits
+
 cases = exhibition(recorded)
 exhibits(cases, contest_rows(profile)[1], place=1)
 
@@ -1009,24 +883,11 @@ exhibits(cases, contest_rows(profile)[1], place=1)
 winners = [letter for letter, run in cases.items() if run.end.win_rate[1] > 0.5]
 which = predict("These beat SFT. Which one is healthy?", winners)
 
-# %%
-healthy_one = next(letter for letter, run in cases.items() if run.condition.disease == "healthy")
-held(
-    which,
-    healthy_one,
-    ", ".join(f"{letter}: {cases[letter].condition.name}" for letter in winners),
-)
-
-# %%
-lost = {letter: run for letter, run in cases.items() if run.end.win_rate[2] < 0.5}
-looks_fine = {
-    letter: run
-    for letter, run in cases.items()
-    if run.metrics["held/margin"].iloc[-1] >= 0.1 and run.end.win_rate[0] < 0.5
-}
-print(f"lose to SFT for sure: {', '.join(lost)}; of these the margin still looks good in:", end=" ")
-print(", ".join(letter for letter in lost if letter in looks_fine) or "none")
-claim(len(lost) >= 2, f"{len(lost)} of {len(cases)} runs are worse than no DPO at all")
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(which, *outcomes.healthy_run(cases, winners))
+print(outcomes.with_a_good_margin(cases))
+claim(*outcomes.worse_than_none(cases))
 
 # %% [markdown]
 # ## 10 · The same week on a real model · optional
@@ -1039,28 +900,27 @@ claim(len(lost) >= 2, f"{len(lost)} of {len(cases)} runs are worse than no DPO a
 # the recording (the README says how).
 
 # %%
+from coursekit.evaluation.judges import ProgramJudge
+from coursekit.tasks import load_task
+from coursekit.week.recorded import load_week
+
 real = load_week("gemma-3-270m")
 real_task = load_task(real.task)
 real_truth = ProgramJudge(real_task)
 print(f"{real.title}: {real.weights / 1e6:.0f} million weights. {real.machine}.")
 print(", ".join(f"{n} {what}" for what, n in real.counts.items() if what != "spanning"))
-spent = pd.DataFrame(real.costs).T
-pd.DataFrame(
-    {
-        "minutes": spent["seconds"].astype(float) / 60,
-        "peak memory, GiB": spent["peak"].astype(float),
-    }
-).round(1)
+spent = pd.DataFrame(real.costs, dtype=float).T
+minutes, peak = spent["seconds"] / 60, spent["peak"]
+pd.DataFrame({"minutes": minutes, "peak memory, GiB": peak}).round(1)
 
 # %% [markdown]
 # Without a chat template, a token may span the end of the prompt and the start of the response
 # (session B's checklist counts such rows). Did that happen?
 
 # %%
-claim(
-    real.counts["spanning"] == 0,
-    f"{real.counts['spanning']} responses share a token with their prompt: a line break lies between",
-)
+spanning = real.counts["spanning"]
+found = f"{spanning} responses share a token with their prompt: a line break lies between"
+claim(spanning == 0, found)
 
 # %%
 carries = predict(
@@ -1069,6 +929,9 @@ carries = predict(
 )
 
 # %%
+from coursekit.week.figures.results import plot_weeks
+from coursekit.week.recorded import curve_of
+
 ours = {name: curve_of(models[name]) for name in ("SFT", "SFT+DPO")}
 plot_weeks({"ours": ours, real.title.split(",")[0]: real.curves})
 
@@ -1086,13 +949,10 @@ comparison(real_table)
 real_wins = win_rate(real.rows, three["SFT+DPO"], three["SFT"], real_truth)
 print("SFT+DPO against SFT:", real_wins)
 print(f"KL from SFT: {real.kl} nats a response")
-held(
-    carries,
-    carries.options[
-        0 if real_wins.estimate.low > 0.5 else 2 if real_wins.estimate.high < 0.5 else 1
-    ],
-    percent(real_wins.estimate),
-)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# @title What came out
+held(carries, *outcomes.real_model_wins(real_wins.estimate))
 
 # %% [markdown]
 # The margin grew, more than ours did, and most training pairs were ranked right at the end. What
@@ -1105,56 +965,26 @@ side_by_side(real_task, real.rows[:2], {name: texts[:2] for name, texts in three
 # SFT named a cause for nearly every alert, and invented one where the alert names no change. DPO was
 # to teach it to say "unknown" there. Where does it say so now, and what did the pairs teach?
 
+# %%
+from coursekit.tasks.triage.causes import lessons_on_unknown, unknown_by_alert
+
+unknown = unknown_by_alert(real.rows, {name: three[name] for name in ("SFT", "SFT+DPO")})
+lessons = lessons_on_unknown(real.triples)
+display(styled(unknown.rename_axis(index="says unknown")).format("{:.0%}"))
+lessons
 
 # %%
-def about(row):
-    return "names a change" if row["facts"]["change"] else "names none"
-
-
-def says_unknown(report):
-    return "cause: unknown" in report
-
-
-unknown = pd.DataFrame(
-    [
-        {"alert": about(row), "model": name, "unknown": says_unknown(text)}
-        for name in ("SFT", "SFT+DPO")
-        for row, text in zip(real.rows, three[name], strict=True)
-    ]
-).pivot_table(index="alert", columns="model", values="unknown")
-teaching = pd.DataFrame(
-    [
-        {
-            "alert": about(row),
-            "pairs": 1,
-            "only the chosen says unknown": says_unknown(row["chosen"])
-            > says_unknown(row["rejected"]),
-            "only the rejected does": says_unknown(row["rejected"]) > says_unknown(row["chosen"]),
-        }
-        for row in real.triples
-    ]
-)
-display(styled(unknown.rename_axis(index="says unknown", columns=None)).format("{:.0%}"))
-teaching.groupby("alert").sum()
-
-# %%
-praised, blamed = teaching[["only the chosen says unknown", "only the rejected does"]].sum()
-claim(
-    praised > 0 == blamed,
-    f"{praised} pairs say that unknown is right, and {blamed} that it is wrong",
-)
+praised, blamed = lessons[["only the chosen says unknown", "only the rejected does"]].sum()
+found = f"{praised} pairs say that unknown is right, and {blamed} that it is wrong"
+claim(praised > 0 == blamed, found)
 wrongly = unknown.loc["names a change", "SFT+DPO"]
 claim(wrongly > 0.5, f"so it says unknown to {wrongly:.0%} of the alerts that do name a change")
 
 # %%
 # %%needs own
-lessons = [
-    says_unknown(row["chosen"]) - says_unknown(row["rejected"]) for row in workspace.triples()[0]
-]
-claim(
-    lessons.count(-1) > 0,
-    f"in our own pairs {lessons.count(1)} say that it is right and {lessons.count(-1)} that it is wrong",
-)
+_, praised, blamed = lessons_on_unknown(train).sum()
+found = f"in our own pairs {praised} say that it is right and {blamed} that it is wrong"
+claim(blamed > 0, found)
 
 # %% [markdown]
 # **What carries over, and what does not.** The code and the checks carry over, and so does this: a
@@ -1170,6 +1000,8 @@ claim(
 # greedy SFT+DPO with greedy SFT:
 
 # %%
+from coursekit.week.recorded import controls
+
 styled(controls(real)).format("{:.1%}", subset=["win rate", "low", "high"])
 
 # %% [markdown]
@@ -1179,6 +1011,9 @@ styled(controls(real)).format("{:.1%}", subset=["win rate", "low", "high"])
 # card.
 
 # %%
+from coursekit.evaluation import capability_table, save_three_way
+from coursekit.week.deliverables import reflection
+
 record = save_three_way(
     runs,
     table,
@@ -1188,7 +1023,7 @@ record = save_three_way(
     kl=kl,
     capability=capability_table(elsewhere, before="base") if task.probes(1) else None,
 )
-display(reflection(record, runs))
+reflection(record, runs)
 
 # %% [markdown]
 # **Reflection.** The file holds your own table and some questions, to be answered in 300 words. It
@@ -1199,6 +1034,8 @@ display(reflection(record, runs))
 # under `limits` what you did not measure.
 
 # %%
+from coursekit.training.release import make_release
+
 card = runs / "triples" / "README.md"
 release = make_release(
     models["SFT+DPO"],
@@ -1206,12 +1043,14 @@ release = make_release(
     task,
     profile,
     evaluation=record.sections,
-    data_card=card.read_text() if card.is_file() else "",
+    data_card=card.read_text(encoding="utf-8") if card.is_file() else "",
     limits=[],  # yours, beside the task's
 )
-Markdown((release / "README.md").read_text().split("---\n", 2)[2])
+Markdown((release / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2])
 
 # %%
+from coursekit.training.release import base_of, load_release
+
 published = load_release(release, profile, base=base_of(models["SFT+DPO"]))
 probe = tokenizer(evaluation[0]["prompt"], return_tensors="pt").input_ids.to(published.device)
 with torch.no_grad():
@@ -1223,6 +1062,8 @@ claim(apart < 1e-3, f"the joined adapter gives the same logits (largest differen
 # `dry_run=False` they do it. Keys come from your login (`hf auth login`), never from a cell.
 
 # %%
+from coursekit.training.release import git_tag, push_to_hub
+
 version = release.name  # the next one, unless these very weights have one
 push_to_hub(release, f"you/{task.name}-dpo", version)
 try:
@@ -1236,6 +1077,8 @@ except (RuntimeError, ValueError) as error:
 # them, and why the course leaves those of its own task in.
 
 # %%
+from coursekit.week.deliverables import portfolio
+
 pieces = portfolio(workspace)
 styled(pieces).set_properties(**{"text-align": "left"})
 
@@ -1243,6 +1086,8 @@ styled(pieces).set_properties(**{"text-align": "left"})
 # The same as one page to hand in, with your answers, predictions, notes and reflection:
 
 # %%
+from coursekit.week.hand_in import hand_in
+
 hand_in(workspace, pieces)
 
 # %% [markdown]
@@ -1251,7 +1096,9 @@ hand_in(workspace, pieces)
 # Answer aloud, then unfold.
 
 # %%
+from coursekit.week.widgets import quiz
+
 quiz(exercises.QUIZ)
 
 # %%
-print((runs / "three_way.txt").read_text())
+print((runs / "three_way.txt").read_text(encoding="utf-8"))

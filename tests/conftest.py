@@ -6,6 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import signal
 import threading
 from dataclasses import replace
@@ -27,6 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # tokens, of each the difference of two float32 numbers up to 32, whose neighbours lie 2e-6 apart;
 # the passes before leave a few of those steps. Measured: 1e-5 or less; a wrong model: 0.1 or more.
 NATS = 1e-3
+
+
+def pytest_collection_finish():
+    """Every training begins with a collection of garbage, which need not go through libraries."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

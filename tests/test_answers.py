@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 
 from coursekit.evaluation import responses as answers_module
-from coursekit.evaluation.responses import answer
+from coursekit.evaluation.responses import answer, kept_answers
 from coursekit.lm.generation import generate
 from coursekit.lm.identity import model_identity
 from coursekit.lm.loading import load_model
@@ -49,6 +49,25 @@ def test_a_second_time_nothing_is_loaded(small, copied, loads):
     assert len(loads) >= 2 and [len(texts) for texts in first.values()] == [6, 6]
     loads.clear()
     assert answer(models, rows, small) == first and not loads
+
+
+def test_what_is_kept_is_read_and_nothing_generated(small, copied, loads):
+    rows = TRIAGE.rows("evaluation", 6, small)
+    models = {"base": small.base_model, "SFT": copied}
+    nothing = {name: [None] * 6 for name in models}
+    assert kept_answers(models, rows, small) == nothing
+    found = answer(models, rows[:4], small)
+    loads.clear()
+    assert kept_answers(models, rows, small) == {
+        name: [*texts, None, None] for name, texts in found.items()
+    }
+    assert kept_answers(models, rows, small, temperature=0.0) == nothing
+    assert kept_answers(models, rows, small, seed=1) == nothing
+    assert kept_answers(models, rows, replace(small, max_new_tokens=13)) == nothing
+    config = copied / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert kept_answers(models, rows, small)["SFT"] == [None] * 6  # another model by now
+    assert not loads
 
 
 def test_more_prompts_keep_the_first_answers(small, copied, loads):

@@ -631,7 +631,7 @@ def test_which_rows_repeat_and_which_contradict():
     ]
     assert auditing._doubles(rows).rows == (1,)
     assert auditing._contradictions(rows).rows == (3, 4)
-    found = auditing._repeated_prompts(rows, auditing._rows_by_prompt(rows))
+    found = auditing._repeated_prompts(rows, auditing._different_prompts(rows)[1])
     assert found.rows == (2, 4, 6, 9)
 
 
@@ -802,10 +802,15 @@ def test_where_the_winner_stood():
 def test_consistency_is_that_of_pairs_asked_twice():
     answers = [["first", "second"]] * 3 + [["first", "first"], ["first"], ["first", "invalid"]]
     agreements = {}
-    auditing._consistency([{"answers": found} for found in answers] + [{}], agreements)
+    pairs = [{"prompt": str(number), "answers": found} for number, found in enumerate(answers)]
+    auditing._consistency([*pairs, {"prompt": "not asked"}], agreements)
     found = agreements["with itself, order changed"]
     assert found.observed == 0.75 and found.table.to_numpy().sum() == 4
-    assert auditing._consistency([{"answers": ["first"]}], {}).outcome == "not measured"
+    assert auditing._consistency(pairs[4:5], {}).outcome == "not measured"
+    tripled, once = {}, agreements["with itself, order changed"]
+    auditing._consistency(pairs * 3, tripled)  # the same prompts' pairs are no more news
+    same = tripled["with itself, order changed"]
+    assert same.kappa == once.kappa and (same.low, same.high) == (once.low, once.high)
 
 
 @pytest.mark.parametrize(

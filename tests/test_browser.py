@@ -33,14 +33,22 @@ HELD = """
 from coursekit.week.widgets import held
 held(expected, "that one", "as it is")
 """
+EXPLORE = """
+from coursekit.week.widgets import explore
+from coursekit.workspace import Workspace
+explore(Workspace())
+"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab with a notebook of four cells; yields its address and its folder."""
+    """JupyterLab with a notebook of five cells; yields its address and its folder."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(code.strip()) for code in (LABELS, SLIDER, PAGER, HELD)],
+        cells=[
+            nbformat.v4.new_code_cell(code.strip())
+            for code in (LABELS, SLIDER, PAGER, HELD, EXPLORE)
+        ],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
     )
     nbformat.write(notebook, folder / "widgets.ipynb")
@@ -132,3 +140,12 @@ def test_pages_turn_and_predictions_are_clicked(page):
     verdict = page.locator(".jp-OutputArea", has_text="Your prediction held.")
     assert eventually(lambda: verdict.count() == 2)  # below the buttons and below the result
     screenshot(page, "widgets")
+
+
+def test_the_runs_page_is_shown_in_a_frame_of_its_own(page, lab):
+    """Of a run of which nothing is there yet; with rows, see `test_explore_browser`."""
+    _, folder = lab
+    frame = page.frame_locator("iframe[title='A run at a glance']")
+    frame.locator("h1", has_text="A run at a glance").wait_for()
+    assert frame.locator("text=Run session B, section 3").count() > 0
+    assert list(folder.rglob("explore.html"))

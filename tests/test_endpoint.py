@@ -18,7 +18,7 @@ from coursekit.common.journal import read_journal
 from coursekit.evaluation.endpoint import Ask, Endpoint, EndpointError, respond, written_out
 from coursekit.evaluation.judges import ProgramJudge
 from coursekit.evaluation.judges.pacing import Limiter
-from coursekit.evaluation.responses import answer
+from coursekit.evaluation.responses import answer, kept_answers
 from coursekit.lm.generation import generate
 from coursekit.lm.logprobs import encode_prompt
 from coursekit.preferences import make_triples, ranked_samples, sample_candidates
@@ -77,6 +77,17 @@ def test_greedy_answers_through_a_server_are_those_of_the_model_here(small, true
     assert answers["there"] == answers["here"]
     assert len(set(answers["here"])) > 6
     assert sum(true_server.answered.values()) == 12
+    true_server.answered.clear()
+    read = kept_answers({"it": small.base_model}, rows, small, temperature=0.0)["it"]
+    assert read == answers["here"] and not true_server.answered  # whoever answered, it is kept
+
+
+def test_what_a_server_answered_is_read_without_it(small, true_server):
+    rows = TRIAGE.rows("evaluation", 4, small)
+    found = answer({"SFT": at(true_server, small)}, rows, small)["SFT"]
+    true_server.answered.clear()
+    kept = kept_answers({"SFT": small.base_model}, rows + rows[:1], small)["SFT"]
+    assert kept == [*found, None] and not true_server.answered
 
 
 def test_a_prompt_without_a_template_is_asked_alike(small, model, tokenizer, true_server):

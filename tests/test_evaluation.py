@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -199,6 +200,7 @@ def test_elsewhere_it_is_a_finding(what, at_home, monkeypatch, capsys):
 
 
 def test_with_what_the_course_names_itself_it_is_still_its_own(at_home, monkeypatch):
+    monkeypatch.setattr("coursekit.training.train_sft", lambda *_, **__: SimpleNamespace(folder=0))
     Workspace().use_sft(TINY_MODEL)
     Workspace().use_sft(at_home / "sft")  # the course's own again
     monkeypatch.setenv("COURSE_PROFILE", "tiny")

@@ -83,7 +83,7 @@ GREEDY = {
 
 @pytest.mark.parametrize("body", GREEDY.values(), ids=GREEDY)
 def test_a_greedy_answer_gets_no_memory(body):
-    found = graded(body)
+    found = graded(body, limits=Limits(20, LIMITS.memory_mb))  # slow to fill, on a busy machine
     assert found.state == "wrong"
     assert any(word in found.message for word in ("MemoryError", "allocate", "process ended"))
 

@@ -129,6 +129,24 @@ def test_each_of_n_items_was_seen_once():
     assert bootstrap(lambda taken: taken @ np.arange(7), 7, draws=50, seed=3) == once
 
 
+def test_equal_values_are_drawn_as_one_kind(monkeypatch):
+    """A win rate of ten thousand prompts has three kinds of points, and costs no more than they."""
+    from coursekit.common import statistics as intervals
+
+    seen = []
+
+    def counting(statistic, n, **options):
+        seen.append(np.asarray(n).tolist())
+        return bootstrap(statistic, n, **options)
+
+    monkeypatch.setattr(intervals, "bootstrap", counting)
+    found = bootstrap_mean([1.0, 0.5, 1.0, 0.0, 1.0] * 2000)
+    assert seen == [[6000, 2000, 2000]]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.4 / 100, rel=0.05)  # SD: 0.4
+    bootstrap_mean([0.3, -1.0, 2.5, 0.0])
+    assert seen[1] == [1, 1, 1, 1]
+
+
 def test_resamples_without_a_value_are_left_out():
     values = np.arange(101.0)
     some = np.concatenate([values, np.full(99, np.nan)])

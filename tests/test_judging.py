@@ -175,6 +175,29 @@ def test_the_interval_covers_the_truth():
     assert 180 <= covered <= 199
 
 
+def test_items_of_a_prompt_are_no_news():
+    """Every prompt's pairs say the same: the interval is that of the prompts, and covers."""
+    rng = np.random.default_rng(0)
+    covered, alone, widths = 0, 0, []
+    for _ in range(200):
+        truth = rng.integers(0, 2, 60)
+        raters = [np.where(rng.random(60) < 0.85, truth, 1 - truth) for _ in range(2)]
+        groups = np.repeat(np.arange(60), 3).tolist()
+        tripled = [np.repeat(rater, 3).tolist() for rater in raters]
+        found = agreement(*tripled, groups, draws=400)
+        same = agreement(*(rater.tolist() for rater in raters), draws=400)
+        assert found.kappa == pytest.approx(same.kappa)
+        widths.append([found.high - found.low, same.high - same.low])
+        covered += found.low <= 0.49 <= found.high
+        unaware = agreement(*tripled, draws=400)
+        alone += unaware.low <= 0.49 <= unaware.high
+    assert 178 <= covered <= 199 and alone < 160
+    ours, theirs = np.mean(widths, axis=0)
+    assert ours == pytest.approx(theirs, rel=0.02)
+    with pytest.raises(ValueError, match=r"and its group \(there are 2\)"):
+        agreement(["a"], ["b"], ["p", "q"])
+
+
 def test_chance_and_constant_labels():
     rng = random.Random(0)
     one, other = ([rng.choice("ab") for _ in range(2000)] for _ in range(2))

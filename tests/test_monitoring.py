@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import NATS, ROOT, frozen_copy
 
+from coursekit.common import parallel
+from coursekit.common.profile import load_profile
 from coursekit.lm.kl import estimate_kl, sample_responses
 from coursekit.lm.loading import load_model
 from coursekit.lm.logprobs import encode_prompt, score_tokens, token_logps
@@ -122,6 +126,7 @@ def test_what_the_monitor_records(watched, quick, sft_folder, triples, tokenizer
         for line in (run.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert len(samples) == 9 and {row["step"] for row in samples} == {0, 2, 4}
+    assert [row["asked"] for row in samples[:3]] == list(PROMPTS[:3])
     # The last line is that of the saved model.
     policy, sft = load_model(run.folder, quick), load_model(sft_folder, quick)
     pairs = sample_responses(
@@ -190,37 +195,33 @@ def test_the_import_says_nothing():
 
 # Stopped and killed.
 
-CODE = """
-import sys
-from dataclasses import replace
-from coursekit.training import Monitor
-from coursekit.preferences import load_triples
-from coursekit.common.profile import load_profile
-from coursekit.training import train_dpo
-profile = replace(load_profile("tiny"), threads=1)
-profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
-triples = load_triples(sys.argv[2])
-monitor = Monitor([row["prompt"] for row in triples[:2]], triples[:2], times=4)
-run = train_dpo(sys.argv[1], triples, sys.argv[3], profile, monitor=monitor)
-print(run.history[-1]["loss"])
-"""
+
+def train_apart(sft, triples, folder):
+    """In a process of its own: what it says, and what stops it, goes into a file."""
+    profile = replace(load_profile("tiny"), threads=1)
+    profile = replace(profile, dpo=replace(profile.dpo, batch_size=4, epochs=5))
+    monitor = Monitor([row["prompt"] for row in triples[:2]], triples[:2], times=4)
+    with said_in(folder).open("w", encoding="utf-8") as file, redirect_stdout(file):
+        try:
+            train_dpo(sft, triples, folder, profile, monitor=monitor)
+        except KeyboardInterrupt as stopped:
+            print(stopped)
+
+
+def said_in(folder):
+    return folder.with_suffix(".txt")
 
 
 @pytest.fixture(scope="module")
 def start(sft_folder, triples, tmp_path_factory):
-    from coursekit.common.files import save_jsonl
-
-    folder = tmp_path_factory.mktemp("stopped")
-    path = save_jsonl(triples, folder / "triples.jsonl")
+    """Start such a process: new ones of the fork server, which imports the libraries once."""
+    place = tmp_path_factory.mktemp("stopped")
 
     def start(name):
-        return subprocess.Popen(
-            [sys.executable, "-c", CODE, str(sft_folder), str(path), str(folder / name)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ), folder / name
+        arguments = (sft_folder, triples, place / name)
+        process = parallel._context().Process(target=train_apart, args=arguments)
+        process.start()
+        return process, place / name
 
     return start
 
@@ -236,7 +237,8 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def undisturbed(start):
     process, folder = start("whole")
-    assert process.wait() == 0, process.stderr.read()
+    process.join()
+    assert process.exitcode == 0
     return folder
 
 
@@ -244,7 +246,7 @@ def wait_for_step(process, folder, step):
     """Until the run has logged `step`; it may take what it takes, but must not end."""
     path = folder / "metrics.jsonl"
     while not (path.is_file() and path.read_text(encoding="utf-8").count('"loss"') >= step):
-        assert process.poll() is None, process.stderr.read()
+        assert process.is_alive(), said_in(folder).read_text(encoding="utf-8")
         time.sleep(0.005)
 
 
@@ -252,15 +254,16 @@ def wait_for_step(process, folder, step):
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(how, start, undisturbed):
     process, folder = start(how)
     wait_for_step(process, folder, 10)
-    process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL if how == "kill" else signal.SIGINT)
+    process.join()
     assert not (folder / "history.jsonl").exists()
     if how == "interrupt":
-        assert "what is done is kept" in process.stderr.read()
+        assert "what is done is kept" in said_in(folder).read_text(encoding="utf-8")
     process, folder = start(how)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "going on from step" in out
+    process.join()
+    said = said_in(folder).read_text(encoding="utf-8")
+    assert process.exitcode == 0, said
+    assert "going on from step" in said
     assert losses(folder) == pytest.approx(losses(undisturbed), abs=NATS)
     ours, theirs = load_metrics(folder), load_metrics(undisturbed)
     assert ours["step"].tolist() == theirs["step"].tolist()

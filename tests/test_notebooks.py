@@ -6,11 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import jupytext
 import nbformat
 import pytest
 from conftest import ROOT
+
+from coursekit.common.profile import load_profile
+from coursekit.workspace import Workspace
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 
@@ -68,7 +72,15 @@ def test_formulas_become_mathml():
     assert with_mathml(notebook).cells[1].source == "price = '$a$'"
 
 
-def test_a_broken_helper_fails_a_notebook(tmp_path):
+@pytest.fixture(scope="module")
+def own_sft(tmp_path_factory):
+    """Artifacts in which lies the course's own SFT model, at full size: it is trained once."""
+    profile = replace(load_profile("tiny"), artifacts=tmp_path_factory.mktemp("own"))
+    Workspace(profile).sft()
+    return profile.artifacts
+
+
+def test_a_broken_helper_fails_a_notebook(own_sft, tmp_path):
     """Break the rubric in a copy of the package: session B must not pass on it."""
     shutil.copytree(
         ROOT / "coursekit", tmp_path / "coursekit", ignore=shutil.ignore_patterns("__pycache__")
@@ -87,6 +99,7 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
     nbformat.write(notebook, folder / "B.ipynb")
     results = {}
     for name, path in (("whole", ROOT), ("broken", tmp_path)):
+        shutil.copytree(own_sft, tmp_path / name)
         results[name] = subprocess.run(
             [
                 sys.executable,
@@ -107,9 +120,10 @@ def test_a_broken_helper_fails_a_notebook(tmp_path):
     assert results["whole"].returncode == 0, results["whole"].stdout[-3000:]
     assert results["broken"].returncode == 1
     assert "This run does not show it" in results["broken"].stdout
+    assert not list(tmp_path.glob("*/triage/tiny/sft-old*"))  # what lay there was what they train
 
 
-def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
+def test_sessions_run_with_an_llm_judge(own_sft, tmp_path, monkeypatch):
     """Session B's data and audit, and session C whole, judged through the network's protocol."""
     pytest.importorskip("openai")
     import sqlite3
@@ -117,6 +131,7 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
     from nbclient import NotebookClient
     from test_llm_judge import Running
 
+    shutil.copytree(own_sft, tmp_path, dirs_exist_ok=True)
     server = Running()
     monkeypatch.setenv("COURSE_JUDGE", "openai:local")
     monkeypatch.setenv("COURSE_JUDGE_URL", f"{server.url}/v1")
@@ -140,7 +155,7 @@ def test_sessions_run_with_an_llm_judge(tmp_path, monkeypatch):
         assert server.state()["most"] > 1  # side by side
     finally:
         server.process.kill()
-    assert "openai/local: at most" in said
+    assert "openai/local: at most" in said and "sft: finished before, from the same" in said
     assert "This run does not show it" not in said  # the server judges as the rubric does
     verdicts = sqlite3.connect(tmp_path / "verdicts.sqlite").execute(
         "SELECT COUNT(*), SUM(value = 'null') FROM verdicts"

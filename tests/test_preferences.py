@@ -1,6 +1,7 @@
 """Triples: made, split, saved, read back, refused."""
 
 import copy
+import json
 import random
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
     """A kill leaves the file cut at any byte: resumed from there, it becomes the whole file."""
     from coursekit.preferences import sampling
 
-    monkeypatch.setattr(sampling, "CHUNK", 4)
+    monkeypatch.setattr(sampling, "BLOCK", 4)
     quick = replace(profile, max_new_tokens=12)
     rows = TRIAGE.rows("preferences", 10, profile)
 
@@ -284,6 +285,22 @@ def test_sampling_killed_anywhere_ends_as_if_nothing_had_happened(
     assert sample_candidates(model, tokenizer, rows, quick, seed=3) == expected  # without a file
 
 
+def test_how_much_is_saved_together_changes_no_response(model, tokenizer, profile, tmp_path):
+    """A large model's batch is small: it is saved when one is full, and gives the same."""
+    rows = TRIAGE.rows("preferences", 70, profile)
+    saved, found = [], []
+    for batch in (512, 50, 2):
+        some = replace(profile, max_new_tokens=8, generation_batch=batch)
+        path = tmp_path / f"{batch}.jsonl"
+        found.append(sample_candidates(model, tokenizer, rows, some, seed=3, path=path))
+        lines = path.read_text(encoding="utf-8").splitlines()
+        saved.append(Counter(json.loads(line)["journal"][1] for line in lines))
+    assert found[0] == found[1] == found[2]
+    assert list(saved[0].values()) == [64, 6]  # a seed's prompts, at most
+    assert list(saved[1].values()) == [12] * 5 + [4, 6]  # 48 responses fill 50 places
+    assert set(saved[2].values()) == {1}
+
+
 def test_killed_ten_times_while_triples_are_made(tmp_path):
     """SIGKILL at ten random places, resumed each time: the files of an undisturbed run."""
     code = """
@@ -296,10 +313,10 @@ from coursekit.evaluation.judges import ProgramJudge
 from coursekit.preferences import make_triples, sampling
 from coursekit.tasks.triage import TRIAGE
 from coursekit.common.profile import load_profile
-sampling.CHUNK = 4
-profile = replace(load_profile("tiny"), threads=1, max_new_tokens=64)
+sampling.BLOCK = 4
+profile = replace(load_profile("tiny"), threads=1, max_new_tokens=24)
 model, tokenizer = load_model(profile.base_model, profile), load_tokenizer(profile.base_model)
-rows = TRIAGE.rows("preferences", 96, profile)
+rows = TRIAGE.rows("preferences", 64, profile)
 
 def start(folder):
     child = os.fork()

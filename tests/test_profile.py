@@ -462,7 +462,7 @@ def test_nothing_is_set_by_blanks(monkeypatch):
 
 
 def test_a_new_process_knows_the_profile_by_its_name(written, monkeypatch):
-    """It inherits the variables, and is told the name: see `lm.verify`."""
+    """It inherits the variables, and is told the name."""
     written("threads = 3")
     assert load_profile("mine") == load_profile()
     monkeypatch.setenv("COURSE_MODEL", "owner/name")

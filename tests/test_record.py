@@ -10,19 +10,28 @@ from conftest import ROOT
 from coursekit.common.made_from import plain
 from coursekit.common.profile import load_profile
 from coursekit.evaluation import score_responses
+from coursekit.lm.identity import model_identity
 from coursekit.tasks import load_task
+from coursekit.training import load_run
 from coursekit.week import record
 from coursekit.week.figures.results import plot_weeks
 from coursekit.week.record import (
-    GREEDY,
-    SHUFFLED,
     Costs,
-    controls,
-    curve_of,
-    load_week,
     peak_memory,
     record_week,
     with_control,
+    with_left_out,
+    with_second_round,
+)
+from coursekit.week.recorded import (
+    GREEDY,
+    LEFT_OUT,
+    SECOND_ROUND,
+    SHUFFLED,
+    controls,
+    curve_of,
+    load_week,
+    praises,
 )
 from coursekit.workspace import Workspace
 
@@ -41,11 +50,17 @@ def workspace(quick, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def week(workspace):
-    return with_control(workspace, record_week(workspace, "a tiny one"))
+    return everything(workspace, "a tiny one")
+
+
+def everything(workspace, title):
+    week = with_control(workspace, record_week(workspace, title))
+    return with_second_round(workspace, with_left_out(workspace, week, "sev1"))
 
 
 def test_the_record_holds_what_an_evaluation_needs(week, workspace):
-    assert list(week.answers) == ["base", "SFT", "SFT+DPO", *GREEDY.values(), SHUFFLED]
+    trained = [SHUFFLED, LEFT_OUT, SECOND_ROUND]
+    assert list(week.answers) == ["base", "SFT", "SFT+DPO", *GREEDY.values(), *trained]
     assert {len(answers) for answers in week.answers.values()} == {6} == {len(week.rows)}
     scores = score_responses(load_task(week.task), week.rows, week.answers)
     assert scores.groupby("model")["overall"].mean().notna().all()
@@ -55,8 +70,9 @@ def test_the_record_holds_what_an_evaluation_needs(week, workspace):
         name: [e["loss"] for e in curve if "loss" in e] for name, curve in week.curves.items()
     }
     assert len(losses["SFT"]) == 6 and losses["SFT"][-1] < losses["SFT"][0]
-    assert losses["SFT+DPO"][0] == pytest.approx(losses[SHUFFLED][0], abs=1e-3)  # ln 2, both
-    assert losses["SFT+DPO"] != losses[SHUFFLED]
+    for name in trained:
+        assert losses["SFT+DPO"][0] == pytest.approx(losses[name][0], abs=1e-3)  # ln 2
+        assert losses["SFT+DPO"] != losses[name]
     assert any("held/margins" in entry for entry in week.curves["SFT+DPO"])
     assert len(week.triples) == week.counts["training triples"] > 0
     assert all(row["chosen"] != row["rejected"] for row in week.triples)
@@ -64,9 +80,34 @@ def test_the_record_holds_what_an_evaluation_needs(week, workspace):
     assert week.weights == workspace.load(workspace.profile.base_model).num_parameters()
 
 
+def test_what_is_left_out_is_the_praise_of_a_text_and_no_other_pair(week, workspace, monkeypatch):
+    pairs = [("a b", "b", True), ("a", "a b", False), ("a", "c a", False), ("b", "c", False)]
+    for chosen, rejected, told in pairs:
+        assert praises({"chosen": chosen, "rejected": rejected}, "a") == told
+    seen = []
+    monkeypatch.setattr(record, "_dpo_on", lambda *asked: seen.append(asked[1]) or workspace.dpo())
+    with_left_out(workspace, week, "sev1")
+    (kept,), (train, _) = seen, workspace.triples()
+    assert 0 < len(kept) < len(train)
+    assert kept == [row for row in train if not praises(row, "sev1")]
+    assert week.left_out == "sev1"
+    with pytest.raises(ValueError, match="no training triple praises 'sev9': there is nothing"):
+        with_left_out(workspace, week, "sev9")
+
+
+def test_a_second_round_starts_from_the_first(week, workspace):
+    """Its pairs are sampled from SFT+DPO, which is its start and so its reference."""
+    first, second = (load_run(workspace.dpo(nth)).made_from for nth in (1, 2))
+    assert first["sft"] == model_identity(workspace.sft(), workspace.profile)
+    assert second["sft"] == model_identity(workspace.dpo(), workspace.profile)
+    assert week.second_triples and week.second_triples != week.triples
+    assert {row["prompt"] for row in week.second_triples} & {row["prompt"] for row in week.triples}
+    assert workspace.dpo(2).parent != workspace.dpo().parent
+
+
 def test_controls_are_judged_by_the_truth(week):
     found = controls(week)
-    assert list(found["against"]) == ["SFT", "SFT", "SFT", GREEDY["SFT"]]
+    assert list(found["against"]) == ["SFT"] * 5 + [GREEDY["SFT"]]
     quick = {name: texts for name, texts in week.answers.items() if name != SHUFFLED}
     assert SHUFFLED not in controls(replace(week, answers=quick)).index
     same = replace(week, answers=week.answers | {"SFT+DPO": week.answers["SFT"]})
@@ -96,7 +137,7 @@ def test_the_record_says_nothing_of_where_it_was_made(week, workspace):
 
 def test_a_second_time_nothing_is_made_and_costs_stay(week, workspace, capsys):
     again = Workspace(workspace.profile)
-    assert with_control(again, record_week(again, week.title)) == week
+    assert everything(again, week.title) == week
     assert set(week.costs) >= {"SFT", "preference pairs", "DPO", "answers", "KL"}
     assert all(cost["seconds"] > 0 and cost["finished"] for cost in week.costs.values())
 
@@ -146,6 +187,12 @@ def test_the_command_writes_a_file_that_can_be_read(week, workspace, monkeypatch
     monkeypatch.setattr(sys, "argv", said)
     record.main()
     assert load_week(path) == replace(week, title="named")
+    asked = []
+    for name in ("with_left_out", "with_second_round"):
+        monkeypatch.setattr(record, name, lambda *given: asked.append(given[2:]) or given[1])
+    monkeypatch.setattr(sys, "argv", [*said, "--left-out", "sev1", "--second-round"])
+    record.main()
+    assert asked == [("sev1",), ()] and load_week(path) == replace(week, title="named")
     path.write_text(path.read_text(encoding="utf-8").replace('"kl"', '"kk"'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"week\.json is damaged"):
         load_week(path)

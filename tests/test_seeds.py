@@ -1,13 +1,15 @@
 """The table over seeds: a folder and a line for each, mean and SD at the end."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 
+from coursekit.common.profile import TINY_MODEL
 from coursekit.common.statistics import Estimate
 from coursekit.week import seeds
-from coursekit.workspace import ThreeWay
+from coursekit.workspace import ThreeWay, Workspace
 
 
 def result(seed):
@@ -69,3 +71,22 @@ def test_one_seed_has_no_mean(profile, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "1"])
     seeds.main()
     assert "mean" not in capsys.readouterr().out
+
+
+def test_a_model_that_was_brought_is_that_of_every_seed(profile, monkeypatch, tmp_path, capsys):
+    own = replace(profile, artifacts=tmp_path)
+    seen = []
+
+    def three_way(workspace):
+        seen.append(workspace.sft() if workspace.brings_sft else "its own")
+        return result(workspace.seed)
+
+    monkeypatch.setattr(seeds, "three_way", three_way)
+    monkeypatch.setattr(Workspace, "_trained", lambda self, n, name: self.folder / name)
+    monkeypatch.setattr("coursekit.workspace.load_profile", lambda: own)
+    monkeypatch.setattr(sys, "argv", ["seeds", "--seeds", "2"])
+    Workspace().use_sft(TINY_MODEL)
+    seeds.main()
+    Workspace().use_sft(None)
+    seeds.main()
+    assert seen == [str(TINY_MODEL)] * 2 + ["its own"] * 2

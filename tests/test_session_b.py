@@ -190,8 +190,28 @@ def test_what_was_saved_is_verified(quick, sft_folder, tokenizer, tmp_path, monk
     assert str(verify_saved(sft_folder, prompts, texts, quick)).startswith("2 of 2 answers")
     other = verify_saved(sft_folder, prompts, [texts[0], "x"], quick)
     assert other.same == 1 and other.first == ("x", texts[1])
-    with pytest.raises(RuntimeError, match="a new process cannot use the model"):
+    with pytest.raises(RuntimeError, match=r"a new process cannot use the model in .*: no .*json"):
         verify_saved(tmp_path, prompts, texts, quick)
+
+
+def where_it_runs(held):
+    """In a worker: its process, and whether it sees what the test has put into this module."""
+    import os
+
+    return os.getpid(), held in globals()
+
+
+def test_what_is_run_apart_has_nothing_that_this_process_holds(monkeypatch):
+    import math
+    import os
+
+    from coursekit.common.parallel import run_apart
+
+    monkeypatch.setitem(globals(), "held_here", True)
+    process, sees = run_apart(where_it_runs, "held_here")
+    assert process != os.getpid() and not sees
+    with pytest.raises(ValueError):
+        run_apart(math.sqrt, -1.0)
 
 
 def test_answers_that_part_at_a_tie_are_the_same(model, tokenizer):

@@ -6,6 +6,7 @@ The traps are each set up as people fall into them, to see that the checks catch
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -79,6 +80,26 @@ def test_sft_lowers_the_loss_and_saves_safetensors(quick, sft_folder):
     assert losses[-1] < losses[0]
     assert (sft_folder / "adapter_model.safetensors").is_file()
     assert not list(sft_folder.glob("*.bin"))
+
+
+def test_a_finished_sft_run_says_so_and_is_not_trained_again(
+    quick, sft_folder, tmp_path, monkeypatch, capsys
+):
+    from coursekit.training import run as runs
+    from coursekit.training import sft
+
+    def trained(*_):
+        raise AssertionError("it is trained again")
+
+    monkeypatch.setattr(sft, "run_training", trained)
+    monkeypatch.setattr(runs, "_known", set())  # as in another process
+    rows = TRIAGE.rows("demonstrations", 64, quick)
+    again = train_sft(quick.base_model, rows, sft_folder, quick)
+    assert again.history == load_run(sft_folder).history
+    assert capsys.readouterr().out == "sft: finished before, from the same; not made anew\n"
+    other = shutil.copytree(sft_folder, tmp_path / "other")
+    with pytest.raises(AssertionError, match="it is trained again"):
+        train_sft(quick.base_model, rows, other, quick, seed=1)
 
 
 def test_an_adapters_folder_is_the_same_from_any_process(quick, sft_folder):

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,10 @@ def _whole_rows(text: str) -> int:
 
 
 def _parse(text: str) -> Any:
+    if text.startswith("\ufeff"):  # invisible: of two files of which one was put after the other
+        raise json.JSONDecodeError("a byte order mark, which begins a file", text, 0)
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
 
@@ -161,33 +164,39 @@ def _integer(text: str) -> int:
         raise ValueError(f"a number of {len(text):,} digits: write a shorter one") from error
 
 
+# One for all texts: `json.loads` would make one each.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
 def _sound(row: Any, where: str) -> Any:
     """`row`, or the ValueError that says why it is none."""
-    stack = [(row, 1)]
+    stack = [([row], 0)]
     while stack:
-        value, depth = stack.pop()
-        if isinstance(value, _Doubled):
-            return ValueError(
-                f"{where} has an object with the key {shorten(value.key, 60)!r} twice, and only "
-                "one of them can be meant: take the other out"
-            )
-        if isinstance(value, str):
-            if not _encodable(value):
+        values, depth = stack.pop()
+        if depth > _DEEPEST:
+            return ValueError(f"{where} has {_TOO_DEEP}")
+        for value in values:
+            if isinstance(value, str):
+                if not _encodable(value):
+                    return ValueError(
+                        f"{where} has half a character (a lone surrogate, \\ud800 to \\udfff): "
+                        "write both halves, or the character itself"
+                    )
+            elif isinstance(value, _Doubled):
                 return ValueError(
-                    f"{where} has half a character (a lone surrogate, \\ud800 to \\udfff): write "
-                    "both halves, or the character itself"
+                    f"{where} has an object with the key {shorten(value.key, 60)!r} twice, and "
+                    "only one of them can be meant: take the other out"
                 )
-        elif isinstance(value, (list, dict)):
-            if depth > _DEEPEST:
-                return ValueError(f"{where} has {_TOO_DEEP}")
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
-            stack += [(part, depth + 1) for part in parts]
+            elif isinstance(value, dict):
+                stack.append((chain(value, value.values()), depth + 1))
+            elif isinstance(value, list):
+                stack.append((value, depth + 1))
     return row
 
 
 def _encodable(text: str) -> bool:
     try:
-        text.encode()
+        text.isascii() or text.encode()  # the former costs nothing
     except UnicodeEncodeError:
         return False
     return True

@@ -6,6 +6,7 @@ for itself, where a fork server does it once for all.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -47,11 +48,23 @@ def run_all(
     when the caller's process does, however that ends; an error in a job is raised.
     """
     workers = min(workers, len(jobs))
-    if workers <= 1:
-        for job in jobs:
-            yield run(job)
-            advance()
+    if workers > 1:
+        yield from _in_processes(run, jobs, workers, advance)
         return
+    for job in jobs:
+        yield run(job)
+        advance()
+
+
+def run_apart(run: Callable[[Job], Result], job: Job) -> Result:
+    """`run(job)` in a process that has never held what this one holds; see `run_all`."""
+    (result,) = _in_processes(run, [job], 1, lambda *_: None)
+    return result
+
+
+def _in_processes(
+    run: Callable[[Job], Result], jobs: Sequence[Job], workers: int, advance: Callable[..., Any]
+) -> Iterator[Result]:
     pool = ProcessPoolExecutor(workers, _context(), _begin_worker)
     try:
         waiting: set[Future] = {pool.submit(run, job) for job in jobs}
@@ -84,9 +97,13 @@ def warm_up() -> None:
 def _context() -> multiprocessing.context.BaseContext:
     """How processes are started: never as copies of this one, whose threads they would lack.
 
-    Where there is a fork server it imports what runs need once, for all processes to come.
+    Where there is a fork server it imports what runs need once, for all processes to come. With a
+    GPU it would ask for that too, as libraries do, and no copy of it could use the GPU any more.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+    import torch
+
+    windows = "forkserver" not in multiprocessing.get_all_start_methods()
+    if windows or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -94,7 +111,12 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _begin_worker() -> None:
-    """Ctrl-C is the parent's to handle: it ends its workers. Should it be killed, they follow."""
+    """Ctrl-C is the parent's to handle: it ends its workers. Should it be killed, they follow.
+
+    The libraries' objects stay for good, so a collection of garbage, with which every training
+    begins, need not go through them.
+    """
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

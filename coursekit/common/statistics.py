@@ -7,6 +7,7 @@ is then drops out.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -83,8 +84,10 @@ def bootstrap_mean(
         return Estimate(
             value, value - unseen * (value - least), value + unseen * (greatest - value)
         )
+    counted = Counter(values.tolist())  # points of a win rate are of three kinds, however many
+    kinds, seen = np.array(list(counted)), np.array(list(counted.values()))
     ends = bootstrap(
-        lambda taken: taken @ values / n, n, draws=draws, seed=seed, tail=_expanded_tail(n)
+        lambda taken: taken @ kinds / n, seen, draws=draws, seed=seed, tail=_expanded_tail(n)
     )
     return Estimate(float(values.mean()), *ends)
 

@@ -12,7 +12,7 @@ from .kl import kl_from_reference
 from .record import ThreeWayRecord, load_three_way, save_three_way
 from .scores import copy_accuracy, score_responses, with_faults
 from .table import comparison_table, interval_by_prompts, to_markdown
-from .win_rates import WinRate, all_pairs, win_rate
+from .win_rates import WinRate, all_pairs, moved_by, win_rate
 
 __all__ = [
     "Annotation",
@@ -29,6 +29,7 @@ __all__ = [
     "kl_from_reference",
     "length_controlled",
     "load_three_way",
+    "moved_by",
     "read_annotations",
     "save_three_way",
     "score_responses",

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..common.chance import drawn_number
-from ..common.journal import Journal
-from ..common.made_from import code_version, fingerprint
+from ..common.journal import Journal, read_journal
+from ..common.made_from import code_version, fingerprint, read_record
 from ..common.profile import Profile
 from ..common.progress import progress
 from ..lm.identity import model_identity
-from .endpoint import Ask, Endpoint, respond
+from .endpoint import Ask, Endpoint, respond, written_out
 
 
 def answer(
@@ -51,6 +51,75 @@ def answer(
         )
         for name, source in models.items()
     }
+
+
+def kept_answers(
+    models: Mapping[str, str | Path],
+    rows: Sequence[Mapping[str, Any]],
+    profile: Profile,
+    *,
+    temperature: float = 0.7,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> dict[str, list[str | None]]:
+    """What `answer` has kept in `folder`, and None where it has nothing; nothing is generated.
+
+    Those of models as they are now, whether they answered here or on a server, which is not asked.
+    Where the code that samples has changed since, the latest are taken.
+
+    Raises ValueError for answers, or a record of theirs, that are damaged.
+    """
+    folder = Path(folder or profile.artifacts / "answers")
+    wanted = _numbered([row["prompt"] for row in rows])
+    return {
+        name: _kept(source, wanted, profile, temperature, seed, folder)
+        for name, source in models.items()
+    }
+
+
+def _kept(
+    source: str | Path,
+    wanted: Sequence[tuple[str, int, Any]],
+    profile: Profile,
+    temperature: float,
+    seed: int,
+    folder: Path,
+) -> list[str | None]:
+    identity = model_identity(source, profile)
+    found: list[str | None] = [None] * len(wanted)
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
+        record = read_record(path) or {}
+        model, here = record.get("model"), (record.get("temperature"), record.get("seed"))
+        if record.get("max_new_tokens") != profile.max_new_tokens:
+            continue
+        if (model, *here) == (identity, temperature, seed):
+            known = {(row["prompt"], row["number"]): row for row in read_journal(path)}
+            keys: list[Any] = [(key, number) for key, number, _ in wanted]
+        elif isinstance(model, dict) and model.get("model") == identity:
+            known = {row["ask"]: row for row in read_journal(path)}
+            keys = _keys_on_a_server(source, wanted, profile, temperature, seed)
+        else:
+            continue
+        found = [
+            known[key]["response"] if key in known else before
+            for key, before in zip(keys, found, strict=True)
+        ]
+    return found
+
+
+def _keys_on_a_server(
+    source: str | Path,
+    wanted: Sequence[tuple[str, int, Any]],
+    profile: Profile,
+    temperature: float,
+    seed: int,
+) -> list[str]:
+    """Under what `endpoint.respond` keeps the responses to what `_asked` asks."""
+    from ..lm.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(source, profile)
+    asks = [Ask(prompt, temperature, _seed(seed, key, n)) for key, n, prompt in wanted]
+    return [fingerprint(written_out(tokenizer, ask.prompt), *ask[1:]) for ask in asks]
 
 
 def _numbered(prompts: Sequence[Any]) -> list[tuple[str, int, Any]]:

@@ -89,6 +89,16 @@ def win_rate(
     return rate_of(points, inconsistent=sum(not verdict.consistent for verdict in verdicts))
 
 
+def moved_by(found: WinRate, truth: WinRate) -> Estimate:
+    """How far a judge moves a win rate: `found` minus `truth`, on the prompts that both rated.
+
+    Raises ValueError if there is no such prompt.
+    """
+    pairs = zip(found.points, truth.points, strict=True)
+    moves = [given - right for given, right in pairs if given is not None and right is not None]
+    return bootstrap_mean(moves, within=(-1, 1))
+
+
 def all_pairs(
     rows: Sequence[Mapping[str, Any]], responses: Mapping[str, Sequence[str]], judge: Judge
 ) -> pd.DataFrame:

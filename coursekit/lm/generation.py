@@ -24,6 +24,7 @@ def generate(
     max_new_tokens: int,
     temperature: float | Sequence[float] = 0.0,
     seed: int | Sequence[int] = 0,
+    place: int = 0,
     batch_size: int = 64,
     label: str | None = "generating",
 ) -> list[str]:
@@ -38,6 +39,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
+        place=place,
         batch_size=batch_size,
         label=label,
     )
@@ -52,6 +54,7 @@ def generate_ids(
     max_new_tokens: int,
     temperature: float | Sequence[float] = 0.0,
     seed: int | Sequence[int] = 0,
+    place: int = 0,
     batch_size: int = 64,
     label: str | None = "generating",
 ) -> list[list[int]]:
@@ -68,6 +71,7 @@ def generate_ids(
         max_new_tokens: a response that has not ended by then is cut.
         temperature: of sampling, one for all or one for each prompt; 0 is greedy decoding.
         seed: of sampling; with one for each prompt, an answer does not depend on its place either.
+        place: of the first prompt, where these are some of the prompts that a seed is for.
         batch_size: rows generated at once, at most.
         label: what the progress line says; None for no line.
 
@@ -76,7 +80,7 @@ def generate_ids(
             as the prompts, or a prompt that leaves no room in the model's context for the tokens.
     """
     temperatures = _one_for_each(temperature, len(prompts))
-    quantiles = _quantiles(seed, len(prompts), max_new_tokens)
+    quantiles = _quantiles(seed, place, len(prompts), max_new_tokens)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     lengths = [len(ids) for ids in encoded]
     room = [length + max_new_tokens for length in lengths]
@@ -140,15 +144,17 @@ def _continue(
     return [_until_end(ids, config.eos_token_id) for ids in output[:, width:].tolist()]
 
 
-def _quantiles(seed: int | Sequence[int], n: int, tokens: int) -> Tensor:
-    """Random numbers from 0 to 1, (n, tokens), float64: from one seed, or each row from its own."""
+def _quantiles(seed: int | Sequence[int], place: int, n: int, tokens: int) -> Tensor:
+    """Random numbers from 0 to 1, (n, tokens), float64: of one seed those from the row `place` on,
+    or each row from its own.
+    """
 
     def draw(rows: int, of: int) -> Tensor:
         generator = torch.Generator().manual_seed(of)
         return torch.rand(rows, tokens, dtype=torch.float64, generator=generator)
 
     if isinstance(seed, int):
-        return draw(n, seed)
+        return draw(place + n, seed)[place:]
     if len(seed) != n:
         raise ValueError(f"{len(seed)} seeds for {n} prompts: give one, or one for each")
     return torch.cat([draw(1, of) for of in seed]) if n else torch.empty(0, tokens)

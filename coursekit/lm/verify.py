@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..common.profile import Profile, TrainingSettings
+from ..common.parallel import run_apart
+from ..common.profile import Profile
 from ..common.progress import progress
 
 if TYPE_CHECKING:
@@ -40,59 +38,43 @@ def verify_saved(
 ) -> Verified:
     """Load the model in `folder` in a new process and compare its greedy answers with `answers`.
 
-    Raises RuntimeError, with what the process said, if it cannot load or answer.
+    Raises RuntimeError, with what went wrong there, if it cannot load or answer.
     """
-    task = {
-        "folder": str(folder),
-        "prompts": list(prompts),
-        "answers": list(answers),
-        "profile": asdict(profile) | {"artifacts": str(profile.artifacts)},
-    }
+    job = str(folder), list(prompts), list(answers), profile
     with progress("a new process loads and answers", len(prompts), "prompts") as advance:
-        process = subprocess.run(
-            [sys.executable, "-m", "coursekit.lm.verify"],
-            input=json.dumps(task),
-            capture_output=True,
-            text=True,
-        )
+        try:
+            found, same = run_apart(_answer, job)
+        except Exception as error:  # what a model may raise, or that the process was killed
+            raise RuntimeError(
+                f"a new process cannot use the model in {folder}: {error or type(error).__name__}"
+            ) from error
         advance(len(prompts))
-    if process.returncode:
-        raise RuntimeError(
-            f"a new process cannot use the model in {folder}:\n{process.stderr[-2000:]}"
-        )
-    found, same = json.loads(process.stdout.splitlines()[-1])
     differ = [
         pair for pair, ok in zip(zip(answers, found, strict=True), same, strict=True) if not ok
     ]
     return Verified(sum(same), len(same), differ[0] if differ else None)
 
 
-def _answer() -> None:
-    """The new process: reads its task; its last line holds its answers, and which are the same."""
+def _answer(job: tuple[str, list[str], list[str], Profile]) -> tuple[list[str], list[bool]]:
+    """In the new process: its answers, and which of them are the same."""
     from .generation import generate
     from .loading import load_model, load_tokenizer
 
-    task = json.loads(sys.stdin.read())
-    profile = _profile(task["profile"])
-    model, tokenizer = (load(task["folder"], profile) for load in (load_model, load_tokenizer))
+    folder, prompts, answers, profile = job
+    model, tokenizer = (load(folder, profile) for load in (load_model, load_tokenizer))
     found = generate(
         model,
         tokenizer,
-        task["prompts"],
+        prompts,
         max_new_tokens=profile.max_new_tokens,
         batch_size=profile.generation_batch,
+        label=None,
     )
     same = [
         ours == theirs or is_tie(model, tokenizer, prompt, ours, theirs)
-        for prompt, ours, theirs in zip(task["prompts"], found, task["answers"], strict=True)
+        for prompt, ours, theirs in zip(prompts, found, answers, strict=True)
     ]
-    print(json.dumps([found, same]))
-
-
-def _profile(said: dict[str, Any]) -> Profile:
-    """The profile that was handed over: it holds whatever the environment says here."""
-    settings = {name: TrainingSettings(**said[name]) for name in ("sft", "dpo")}
-    return Profile(**said | settings | {"artifacts": Path(said["artifacts"])})
+    return found, same
 
 
 def is_tie(
@@ -119,7 +101,3 @@ def is_tie(
         logits = model(input_ids=torch.tensor([rows[0][:at]], device=model.device)).logits[0, -1]
     apart = (logits[rows[0][at]] - logits[rows[1][at]]).abs()
     return bool(apart <= 8 * torch.finfo(model.dtype).eps * logits.abs().max())
-
-
-if __name__ == "__main__":
-    _answer()

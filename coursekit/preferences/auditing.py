@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count as count_from
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -205,13 +206,13 @@ def _of_prompts(
     evaluation: Sequence[Prompt],
     advance: Callable[[int], None],
 ) -> list[Finding]:
-    asked, n = _rows_by_prompt(triples), len(triples)
-    advance(2 * (n - len(asked)) * (1 + bool(held_out) + bool(evaluation)))
+    texts, asked = _different_prompts(triples)
+    advance(2 * (len(triples) - len(texts)) * (1 + bool(held_out) + bool(evaluation)))
     return [
         _repeated_prompts(triples, asked),
-        _near_prompts(asked, n, advance),
-        _leak("validation leak", asked, n, held_out, advance),
-        _leak("evaluation leak", asked, n, evaluation, advance),
+        _near_prompts(texts, asked, advance),
+        _leak("validation leak", texts, asked, held_out, advance),
+        _leak("evaluation leak", texts, asked, evaluation, advance),
     ]
 
 
@@ -364,18 +365,27 @@ def _as_pair(row: dict[str, Any]) -> Hashable:
 _OF_RESPONSES = (_empty, _truncated, _identical, _doubles, _contradictions)
 
 
-def _rows_by_prompt(triples: Rows) -> dict[str, list[int]]:
-    """The rows of each prompt, whatever its case and punctuation."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for index, row in enumerate(triples):
-        rows[normalised(as_text(row["prompt"]))].append(index)
-    return rows
+def _different_prompts(triples: Rows) -> tuple[list[str], np.ndarray]:
+    """The prompts, normalised, each once; and the number of the one that each row asks, (rows,)."""
+    numbers: dict[str, int] = defaultdict(count_from(0).__next__)
+    prompts = (normalised(as_text(row["prompt"])) for row in triples)
+    asked = np.fromiter(map(numbers.__getitem__, prompts), dtype=np.int32, count=len(triples))
+    return list(numbers), asked
 
 
-def _repeated_prompts(triples: Rows, asked: dict[str, list[int]]) -> Finding:
+def _rows_that_ask(asked: np.ndarray, prompts: Collection[int]) -> list[int]:
+    numbers = np.fromiter(prompts, dtype=asked.dtype, count=len(prompts))
+    return np.flatnonzero(np.isin(asked, numbers)).tolist()
+
+
+def _repeated_prompts(triples: Rows, asked: np.ndarray) -> Finding:
     """The same prompt in rows that are not pairs of one sampling (`prompt_id`)."""
+    rows: dict[int, list[int]] = defaultdict(list)
+    again = np.flatnonzero(np.bincount(asked)[asked] > 1)
+    for index, prompt in zip(again.tolist(), asked[again].tolist(), strict=True):
+        rows[prompt].append(index)
     repeated = []
-    for same in asked.values():
+    for same in rows.values():
         owner = triples[same[0]].get("prompt_id", same[0])
         seen: set[Any] = set()
         for index in same:
@@ -394,16 +404,13 @@ def _repeated_prompts(triples: Rows, asked: dict[str, list[int]]) -> Finding:
     )
 
 
-def _near_prompts(asked: dict[str, list[int]], n: int, advance: Callable[[int], None]) -> Finding:
-    texts = list(asked)
+def _near_prompts(
+    texts: Sequence[str], asked: np.ndarray, advance: Callable[[int], None]
+) -> Finding:
     return _rows_finding(
         "near-duplicate prompts",
-        [
-            row
-            for later, _ in near_duplicates(texts, advance=advance)
-            for row in asked[texts[later]]
-        ],
-        n,
+        _rows_that_ask(asked, {later for later, _ in near_duplicates(texts, advance=advance)}),
+        len(asked),
         "ask nearly what an earlier row has asked",
         "Less variety than the number of rows says; a split between them leaks.",
         "Keep one of each group, or keep a group on one side of the split.",
@@ -412,8 +419,8 @@ def _near_prompts(asked: dict[str, list[int]], n: int, advance: Callable[[int], 
 
 def _leak(
     check: str,
-    asked: dict[str, list[int]],
-    n: int,
+    texts: Sequence[str],
+    asked: np.ndarray,
     prompts: Sequence[Prompt],
     advance: Callable[[int], None],
 ) -> Finding:
@@ -423,14 +430,13 @@ def _leak(
     if not prompts:
         missing = f"no {where} prompts given"
         return Finding(check, "not measured", missing, effect, f"Pass {where}=.")
-    texts = list(asked)
-    theirs = list({normalised(as_text(prompt)) for prompt in prompts})
-    leaked = set(theirs) & asked.keys()
-    leaked |= {texts[i] for i, _ in near_duplicates(texts, theirs, advance=advance)}
+    theirs = {normalised(as_text(prompt)) for prompt in prompts}
+    leaked = {number for number, text in enumerate(texts) if text in theirs}
+    leaked |= {number for number, _ in near_duplicates(texts, list(theirs), advance=advance)}
     return _rows_finding(
         check,
-        [row for text in leaked for row in asked[text]],
-        n,
+        _rows_that_ask(asked, leaked),
+        len(asked),
         f"ask (nearly) what the {where} asks",
         effect,
         fix,
@@ -708,7 +714,7 @@ def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
     effect = "What flips with the order is no preference; asked once, it would be a label."
     fix = "Keep flipped pairs as ties; a clearer rubric or a better judge flips less."
     asked = [
-        pair["answers"]
+        (*pair["answers"], prompt_key(pair["prompt"]))
         for pair in pairs
         if len(pair.get("answers", ())) == 2 and "invalid" not in pair["answers"]
     ]
@@ -716,7 +722,9 @@ def _consistency(pairs: Rows, agreements: dict[str, Agreement]) -> Finding:
         return Finding(
             check, "not measured", "no pair was asked in both orders", effect, "Ask in both."
         )
-    found = agreement([one for one, _ in asked], [MIRRORED[other] for _, other in asked])
+    found = agreement(
+        *zip(*((one, MIRRORED[other], key) for one, other, key in asked), strict=True)
+    )
     agreements["with itself, order changed"] = found
     return _agreement_finding(check, found, effect, fix)
 
@@ -735,8 +743,8 @@ def _second_opinion(
     oriented = [_oriented(row) for row in chosen]
     items = [(row, *texts) for row, (texts, _) in zip(chosen, oriented, strict=True)]
     both = [
-        (label, verdict.winner)
-        for (_, label), verdict in zip(oriented, ask_all(judge, items), strict=True)
+        (label, verdict.winner, prompt_key(row["prompt"]))
+        for row, (_, label), verdict in zip(chosen, oriented, ask_all(judge, items), strict=True)
         if verdict.winner != "invalid"
     ]
     if not both:

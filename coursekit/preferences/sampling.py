@@ -25,7 +25,7 @@ from ..lm.logprobs import encode_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CHUNK = 64  # prompts sampled, and saved, together
+BLOCK = 64  # prompts whose random numbers come from one seed; they are saved together at most
 REFERENCE = "reference"  # the column of a row that holds a written answer
 
 
@@ -109,11 +109,12 @@ def sample_candidates(
 ) -> list[dict[str, Any]]:
     """Sample the candidates of `design` (the profile's, if None) for each of `rows`.
 
-    With `path`, every finished chunk of rows is appended to that JSON Lines file at once. Killed at
-    any moment and started again with the same arguments, the run goes on after the last whole
-    chunk. A file of another run (another model or tokenizer, other rows, design, seed, settings or
-    sampling code) is kept under another name. Where a server samples (`Endpoint`), every response
-    is kept as it comes, in the folder `responses` beside that file.
+    With `path`, every finished chunk of rows (what fills a batch, 64 prompts at most) is appended
+    to that JSON Lines file at once. Killed at any moment and started again with the same arguments,
+    the run goes on after the last whole chunk. A file of another run (another model or tokenizer,
+    other rows, design, seed, settings or sampling code) is kept under another name. Where a server
+    samples (`Endpoint`), every response is kept as it comes, in the folder `responses` beside that
+    file.
 
     Returns the rows with `candidates`: a list of `{"response", "source", "temperature"}`, and with
     `prompt_id` (the row's number), `design` and `seed`.
@@ -126,20 +127,20 @@ def sample_candidates(
     made_from = _made_from(model, tokenizer, rows, profile, design, seed, folder) if path else {}
     sample = _sampled_there if isinstance(model, Endpoint) else _sampled_here
     with Journal(path, made_from) as journal:
-        starts = range(len(journal.done) * CHUNK, len(rows), CHUNK)
-        chunks = sample(model, tokenizer, rows, profile, design, seed, starts, folder)
-        for start, responses in zip(starts, chunks, strict=True):
-            chunk = rows[start : start + CHUNK]
+        done = sum(len(group) for group in journal.done)
+        chunks = list(_chunks(done, len(rows), _chunk_size(profile, design)))
+        sampled = sample(model, tokenizer, rows, profile, design, seed, chunks, folder)
+        for chunk, responses in zip(chunks, sampled, strict=True):
             journal.append(
                 [
                     {
-                        **row,
-                        "prompt_id": start + index,
+                        **rows[number],
+                        "prompt_id": number,
                         "design": design.name,
                         "seed": seed,
-                        "candidates": _candidates(row, design, responses),
+                        "candidates": _candidates(rows[number], design, responses),
                     }
-                    for index, row in enumerate(chunk)
+                    for number in chunk
                 ]
             )
         return [row for group in journal.done for row in group]
@@ -171,15 +172,32 @@ def _made_from(
         "design": asdict(design),
         "max_new_tokens": profile.max_new_tokens,
         "seed": seed,
-        "chunk": CHUNK,
+        "block": BLOCK,
         "sampling code": code_version(
             endpoint if served else generation, logprobs, sys.modules[__name__]
         ),
     }
 
 
-# Who samples: for each chunk of rows from `starts` on, its responses, row by row in the order of
-# the design's sources.
+def _chunk_size(profile: Profile, design: Design) -> int:
+    """How many prompts are sampled, and saved, together: as many as fill a batch.
+
+    A stop loses what was not saved, so a large model, whose batches are small, saves more often.
+    """
+    samples = sum(source.samples for source in design.sources if not source.written)
+    return max(1, profile.generation_batch // max(1, samples))
+
+
+def _chunks(done: int, n: int, size: int) -> Iterator[range]:
+    """The rows from `done` to `n`, at most `size` in a chunk, and none of two blocks."""
+    while done < n:
+        end = min(done + size, done - done % BLOCK + BLOCK, n)
+        yield range(done, end)
+        done = end
+
+
+# Who samples: for each chunk of rows its responses, row by row in the order of the design's
+# sources.
 
 
 def _sampled_here(
@@ -189,29 +207,31 @@ def _sampled_here(
     profile: Profile,
     design: Design,
     seed: int,
-    starts: range,
+    chunks: Sequence[range],
     folder: Path | None,
 ) -> Iterator[Iterator[str]]:
     """By the loaded model, a chunk in one batched call."""
     from ..lm.generation import generate
 
-    sampled = [s for s in design.sources if not s.written for _ in range(s.samples)]
-    for start in starts:
-        chunk = rows[start : start + CHUNK]
+    sources = [s for s in design.sources if not s.written for _ in range(s.samples)]
+    for chunk in chunks:
+        block = chunk.start - chunk.start % BLOCK
         responses = generate(
             model,
             tokenizer,
             [
-                _asked(tokenizer, row["prompt"], source.system)
-                for row in chunk
-                for source in sampled
+                _asked(tokenizer, rows[number]["prompt"], source.system)
+                for number in chunk
+                for source in sources
             ],
             max_new_tokens=profile.max_new_tokens,
-            temperature=[source.temperature for _ in chunk for source in sampled],
-            # A seed of its own, so that a chunk does not depend on those before it.
-            seed=seed * 1_000_003 + start,
+            temperature=[source.temperature for _ in chunk for source in sources],
+            # A block has a seed of its own, and a prompt its place in the block: what is sampled
+            # depends neither on the blocks before it nor on how a block is cut into chunks.
+            seed=seed * 1_000_003 + block,
+            place=(chunk.start - block) * len(sources),
             batch_size=profile.generation_batch,
-            label=f"sampling for prompts {start + 1} to {start + len(chunk)} of {len(rows)}",
+            label=f"sampling for prompts {chunk.start + 1} to {chunk.stop} of {len(rows)}",
         )
         yield iter(responses)
 
@@ -223,7 +243,7 @@ def _sampled_there(
     profile: Profile,
     design: Design,
     seed: int,
-    starts: range,
+    chunks: Sequence[range],
     folder: Path | None,
 ) -> Iterator[Iterator[str]]:
     """By a server, all chunks at once: it is never to wait for the slowest of a few."""
@@ -235,13 +255,13 @@ def _sampled_there(
             drawn_number(f"{seed}/{number}/{place}", size=4),
             source.samples,
         )
-        for number in range(starts.start, len(rows))
+        for chunk in chunks
+        for number in chunk
         for place, source in enumerate(sampled)
     ]
     found = iter(respond(endpoint, asks, tokenizer, profile, folder, "sampling") if asks else ())
-    for start in starts:
-        of_chunk = islice(found, len(rows[start : start + CHUNK]) * len(sampled))
-        yield chain.from_iterable(list(of_chunk))
+    for chunk in chunks:
+        yield chain.from_iterable(list(islice(found, len(chunk) * len(sampled))))
 
 
 def _candidates(

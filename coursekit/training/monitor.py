@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from ..common.files import json_lines, read_text
 from ..common.made_from import fingerprint
-from ..common.prompts import Prompt
+from ..common.prompts import Prompt, as_text
 from ..lm.kl import estimate_kl, sample_responses
 from ..lm.logprobs import EncodedPair, encode_pair, score_tokens, token_logps
 from ..lm.trl_compat import bare_model, log_with_step
@@ -177,7 +177,8 @@ class Monitor(TrainerCallback):
     def _keep_samples(self, step: int, pairs: Sequence[EncodedPair]) -> None:
         for number, pair in enumerate(pairs[:3]):
             text = self.tokenizer.decode(pair.response_ids, skip_special_tokens=True)
-            self._append(SAMPLES_FILE, {"step": step, "prompt": number, "response": text})
+            about = {"step": step, "prompt": number, "asked": as_text(self.prompts[number])}
+            self._append(SAMPLES_FILE, about | {"response": text})
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:

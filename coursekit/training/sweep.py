@@ -212,9 +212,9 @@ def _compared(
 
 def _baseline(sft: str | Path, rows: Rows, profile: Profile) -> list[str]:
     """What the SFT model answers."""
-    from ..lm.loading import load_model
+    from ..lm.shared import load_shared
 
-    return _respond(load_model(sft, profile), sft, rows, profile)
+    return _respond(load_shared(sft, profile), sft, rows, profile)
 
 
 def _respond(model: Any, sft: str | Path, rows: Rows, profile: Profile) -> list[str]:

@@ -548,6 +548,24 @@ def detection_table(runs: Sequence[Recorded]) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("condition")
 
 
+def nameless_table(runs: Sequence[Recorded]) -> pd.DataFrame:
+    """The runs whose fault no rule could name, a line each: `flags` raised, `wins over SFT`."""
+    import pandas as pd
+
+    from ..training import red_flags
+
+    lines = [
+        {
+            "run": f"{run.condition.name}, seed {run.seed}",
+            "flags": ", ".join(f.name for f in red_flags(run.metrics, run.beta) if not f.harmless),
+            "wins over SFT": f"{run.end.win_rate[0]:.0%}" if run.end else "not compared",
+        }
+        for run in runs
+        if not run.condition.disease
+    ]
+    return pd.DataFrame(lines).set_index("run")
+
+
 if __name__ == "__main__":
     import argparse
 

@@ -1,9 +1,11 @@
 """The week on one model, written down: `python -m coursekit record`.
 
 SFT, preference pairs, DPO, answers and two controls, for the task, model and profile that the
-environment names. What is finished is kept, a stopped run goes on. What comes out is one JSON file
-with the curves, every answer, what it was made with and what it cost, but no weights: enough to
-evaluate it again, as session C does with the one that comes with the course.
+environment names; if asked for, two experiments on what the pairs have taught: DPO without those
+that praise some text, and a second round. What is finished is kept, a stopped run goes on. What
+comes out is one JSON file with the curves, every answer, what it was made with and what it cost,
+but no weights: enough to evaluate it again, as session C does with the one that comes with the
+course.
 """
 
 from __future__ import annotations
@@ -18,94 +20,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..common.made_from import fingerprint, plain, versions
-from ..common.statistics import Estimate
 from ..workspace import Workspace
-from .gallery import RECORDED_RUNS, flipped
+from .gallery import flipped
+from .recorded import (
+    GREEDY,
+    LEFT_OUT,
+    SECOND_ROUND,
+    SHUFFLED,
+    RecordedWeek,
+    curve_of,
+    praises,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from ..common.statistics import Estimate
 
 Made = TypeVar("Made")
-WEEKS = RECORDED_RUNS.parent / "recorded_weeks"
-CURVES = ("step", "loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
-SHUFFLED = "SFT+DPO, labels at random"
-GREEDY = {"SFT": "SFT, greedy", "SFT+DPO": "SFT+DPO, greedy"}
-
-
-@dataclass(frozen=True)
-class RecordedWeek:
-    """What the week left on one model.
-
-    title: the model, for readers; weights: how many parameters it has. settings: the profile's
-    fields. machine, versions: what it ran on. costs: for each step its `seconds` and the `peak`
-    memory of the process, GiB. counts: rows of each kind; `spanning` of them have a token that lies
-    in prompt and response. audit: a line a finding. curves: what the trainers logged, by stage.
-    triples: those that DPO was trained on. rows: the evaluation's; answers: of each model to these,
-    at temperature 0.7 where no other is told; kl: of SFT+DPO from SFT, nats a response.
-    """
-
-    title: str
-    weights: int
-    task: str
-    settings: Mapping[str, Any]
-    machine: str
-    versions: Mapping[str, str]
-    costs: Mapping[str, Mapping[str, float]]
-    counts: Mapping[str, int]
-    audit: Sequence[str]
-    curves: Mapping[str, Sequence[Mapping[str, float]]]
-    triples: Sequence[Mapping[str, Any]]
-    rows: Sequence[Mapping[str, Any]]
-    answers: Mapping[str, Sequence[str]]
-    kl: Estimate
-
-
-def load_week(week: str | Path) -> RecordedWeek:
-    """A recorded week: one that comes with the course, by its name, or a file.
-
-    Raises FileNotFoundError if there is none, ValueError for a file that is damaged.
-    """
-    path = WEEKS / f"{week}.json" if (WEEKS / f"{week}.json").is_file() else Path(week)
-    try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-        return RecordedWeek(**said | {"kl": Estimate(**said["kl"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): get it again from the course") from error
-
-
-def controls(week: RecordedWeek) -> pd.DataFrame:
-    """What else could explain that SFT+DPO beats SFT? A line a comparison, judged by the truth.
-
-    Columns: `against`, `win rate`, `low`, `high`. Without the control that is trained, where the
-    record was made without it.
-    """
-    import pandas as pd
-
-    from ..evaluation import win_rate
-    from ..evaluation.judges import ProgramJudge
-    from ..tasks import load_task
-
-    judge = ProgramJudge(load_task(week.task))
-    lines = []
-    for candidate, baseline in (
-        ("SFT+DPO", "SFT"),
-        (SHUFFLED, "SFT"),
-        (GREEDY["SFT"], "SFT"),
-        (GREEDY["SFT+DPO"], GREEDY["SFT"]),
-    ):
-        if candidate not in week.answers:
-            continue
-        won = win_rate(week.rows, week.answers[candidate], week.answers[baseline], judge).estimate
-        lines.append(
-            {"model": candidate, "against": baseline}
-            | {"win rate": won.value, "low": won.low, "high": won.high}
-        )
-    return pd.DataFrame(lines).set_index("model")
 
 
 def main() -> None:
@@ -113,17 +48,22 @@ def main() -> None:
     parser.add_argument("--title", help="what the model is, for readers (default: its name)")
     parser.add_argument("--out", type=Path, help="the file (default: week.json beside the runs)")
     parser.add_argument("--quick", action="store_true", help="without DPO on labels at random")
+    parser.add_argument("--left-out", metavar="TEXT", help="also DPO without praise of TEXT")
+    parser.add_argument("--second-round", action="store_true", help="also a second round of DPO")
     options = parser.parse_args()
     try:
         workspace = Workspace()
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
-    title = options.title or Path(workspace.profile.base_model).name
     path = options.out or workspace.folder / "week.json"
-    week = record_week(workspace, title)
+    week = record_week(workspace, options.title or Path(workspace.profile.base_model).name)
     _save(week, path)
     if not options.quick:
-        _save(with_control(workspace, week), path)
+        _save(week := with_control(workspace, week), path)
+    if options.left_out:
+        _save(week := with_left_out(workspace, week, options.left_out), path)
+    if options.second_round:
+        _save(with_second_round(workspace, week), path)
     print(path)
 
 
@@ -169,18 +109,66 @@ def record_week(workspace: Workspace, title: str) -> RecordedWeek:
 
 
 def with_control(workspace: Workspace, week: RecordedWeek) -> RecordedWeek:
-    """The record with a model that was trained as SFT+DPO was, on labels at random."""
+    """The record with a model that was trained as SFT+DPO was, on labels at random.
+
+    What this model can do, training alone has done: the steps, the rate and the responses are the
+    same. The validation triples keep their labels.
+    """
+    train, held = workspace.triples()
+    train, _ = flipped(0.5)(train, held, random.Random(workspace.seed))
+    return _with(workspace, week, SHUFFLED, lambda: _dpo_on(workspace, train, "dpo_shuffled"))
+
+
+def with_left_out(workspace: Workspace, week: RecordedWeek, text: str) -> RecordedWeek:
+    """The record with a model trained without the triples that praise `text`.
+
+    What SFT+DPO does and this model does not, those triples have taught.
+
+    Raises ValueError if there are none.
+    """
+    train, _ = workspace.triples()
+    kept = [row for row in train if not praises(row, text)]
+    if len(kept) == len(train):
+        raise ValueError(f"no training triple praises {text!r}: there is nothing to leave out")
+    week = _with(workspace, week, LEFT_OUT, lambda: _dpo_on(workspace, kept, "dpo_left_out"))
+    return replace(week, left_out=text)
+
+
+def with_second_round(workspace: Workspace, week: RecordedWeek) -> RecordedWeek:
+    """The record with a second round: pairs sampled from SFT+DPO, and DPO from there on them."""
+    Costs(workspace).of("pairs of the second round", lambda: workspace.pairs(2))
+    week = _with(workspace, week, SECOND_ROUND, lambda: workspace.dpo(2))
+    return replace(week, second_triples=_triples(workspace, 2))
+
+
+def _with(
+    workspace: Workspace, week: RecordedWeek, name: str, train: Callable[[], Path]
+) -> RecordedWeek:
+    """The record with the model `name`, once it is trained: its curve, its answers, its costs."""
     costs = Costs(workspace)
-    folder = costs.of("control: DPO on labels at random", lambda: _shuffled(workspace))
-    answers = costs.of(
-        "control: its answers", lambda: workspace.answers({SHUFFLED: folder}, week.rows)
-    )
+    folder = costs.of(name, train)
+    answers = costs.of(f"{name}: answers", lambda: workspace.answers({name: folder}, week.rows))
     return replace(
         week,
         costs=costs.noted,
-        curves={**week.curves, SHUFFLED: curve_of(folder)},
+        curves={**week.curves, name: curve_of(folder)},
         answers={**week.answers, **answers},
     )
+
+
+def _dpo_on(workspace: Workspace, train: Sequence[Mapping[str, Any]], folder: str) -> Path:
+    """DPO as ever, but on these training triples."""
+    from ..training import train_dpo
+
+    _, held = workspace.triples()
+    return train_dpo(
+        workspace.sft(),
+        list(train),
+        workspace.folder / folder,
+        workspace.profile,
+        validation=held,
+        seed=workspace.seed,
+    ).folder
 
 
 class Costs:
@@ -247,21 +235,6 @@ def peak_memory(every: float = 0.1) -> Iterator[Callable[[], float]]:
         watcher.join()
 
 
-def _shuffled(workspace: Workspace) -> Path:
-    """DPO as ever, but a coin has said which response of a training triple is the better one.
-
-    What this model can do, training alone has done: the steps, the rate and the responses are the
-    same. The validation triples keep their labels.
-    """
-    from ..training import train_dpo
-
-    train, held = workspace.triples()
-    train, _ = flipped(0.5)(train, held, random.Random(workspace.seed))
-    folder, profile = workspace.folder / "dpo_shuffled", workspace.profile
-    run = train_dpo(workspace.sft(), train, folder, profile, validation=held, seed=workspace.seed)
-    return run.folder
-
-
 def _kl(
     workspace: Workspace, models: Mapping[str, str | Path], rows: Sequence[Mapping[str, Any]]
 ) -> Estimate:
@@ -319,10 +292,10 @@ def _counts(workspace: Workspace) -> dict[str, int]:
     }
 
 
-def _triples(workspace: Workspace) -> list[dict[str, Any]]:
+def _triples(workspace: Workspace, nth: int = 1) -> list[dict[str, Any]]:
     """What says which response was preferred to which, and about what; not who judged it how."""
     kept = ("prompt", "chosen", "rejected", "facts")
-    return [{name: row[name] for name in kept if name in row} for row in workspace.triples()[0]]
+    return [{name: row[name] for name in kept if name in row} for row in workspace.triples(nth)[0]]
 
 
 def _audit(workspace: Workspace) -> list[str]:
@@ -330,28 +303,6 @@ def _audit(workspace: Workspace) -> list[str]:
 
     train, held = workspace.triples()
     return [f"{item.check}: {item.found}" for item in audit(train, validation=held).problems]
-
-
-def curve_of(folder: str | Path) -> list[dict[str, float]]:
-    """What was logged at each step, and where validation was measured that as `held/...`.
-
-    Nothing for a model that no run has left there.
-    """
-    from ..training import load_run
-    from ..training.run import is_finished
-
-    if not is_finished(folder):
-        return []
-    curve = []
-    for entry in load_run(folder).history:
-        held = {
-            f"held/{name.removeprefix('rewards/')}": entry[f"eval_{name}"]
-            for name in ("rewards/margins", "rewards/accuracies")
-            if f"eval_{name}" in entry
-        }
-        logged = {name: entry[name] for name in CURVES if name in entry}
-        curve.append({**logged, **held})
-    return curve
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Does the result hold? SFT, DPO and the evaluation for several seeds: `python -m coursekit seeds`.
 
-Prints a markdown table; what is finished is kept and reused, so a stopped run goes on.
+Prints a markdown table; what is finished is kept and reused, so a stopped run goes on. An SFT model
+that was brought is that of every seed.
 """
 
 from __future__ import annotations
@@ -35,11 +36,8 @@ def main() -> None:
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     found: list[tuple[float, ...]] = []
     for seed in range(options.seeds):
-        folder = workspace.folder / f"seed{seed}"
         with redirect_stdout(sys.stderr):  # what is told on the way is no part of the table
-            result = three_way(
-                Workspace(workspace.profile, workspace.task, folder=folder, seed=seed)
-            )
+            result = three_way(_seeded(workspace, seed))
         mean, wins, overall = result.means, result.wins.estimate, result.overall
         cells = (
             str(seed),
@@ -63,6 +61,15 @@ def main() -> None:
             f"{'| ' * len(truths)}| {kl[0]:.2f} ± {kl[1]:.2f} "
             f"| {margin[0]:.2f} ± {margin[1]:.2f} | | |"
         )
+
+
+def _seeded(workspace: Workspace, seed: int) -> Workspace:
+    """The workspace of a seed; its SFT model is the one that `workspace` was brought, if any."""
+    folder = workspace.folder / f"seed{seed}"
+    seeded = Workspace(workspace.profile, workspace.task, folder=folder, seed=seed)
+    if workspace.brings_sft or seeded.brings_sft:
+        seeded.use_sft(workspace.sft() if workspace.brings_sft else None)
+    return seeded
 
 
 if __name__ == "__main__":

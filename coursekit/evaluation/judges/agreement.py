@@ -40,41 +40,55 @@ class Agreement:
 
 
 def agreement(
-    first: Sequence[Hashable], second: Sequence[Hashable], draws: int = 2000, seed: int = 0
+    first: Sequence[Hashable],
+    second: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Agreement:
     """Cohen's kappa (1960, doi:10.1177/001316446002000104) of two raters' labels.
 
-    The interval is a percentile bootstrap over the items. Draws in which both raters gave one and
+    The interval is a percentile bootstrap: over the items, or over `groups`, what each item belongs
+    to (its prompt), as items of a group are drawn together. Draws in which both raters gave one and
     the same label throughout have no kappa and are left out.
 
-    Raises ValueError for no items, or different numbers of labels.
+    Raises ValueError for no items, or different numbers of labels or groups.
     """
     import pandas as pd
 
-    if len(first) != len(second) or not len(first):
+    if len(first) != len(second) or not len(first) or len(groups or first) != len(first):
         raise ValueError(
             f"{len(first)} labels and {len(second)}: agreement needs two labels of each item"
+            + (f", and its group (there are {len(groups)})" if groups else "")
         )
     labels = sorted(set(first) | set(second), key=str)
-    index = {label: number for number, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)))  # (L, L)
-    for one, other in zip(first, second, strict=True):
-        counts[index[one], index[other]] += 1
-    observed, expected = _shares(counts)
-    low, high = bootstrap(
-        lambda taken: _kappa(*_shares(taken.reshape(draws, *counts.shape))),
-        counts.ravel(),
-        draws=draws,
-        seed=seed,
-    )
-    return Agreement(
-        observed=float(observed),
-        expected=float(expected),
-        kappa=float(_kappa(observed, expected)),
-        low=low,
-        high=high,
-        table=pd.DataFrame(counts.astype(int), index=labels, columns=labels),
-    )
+    place = {label: number for number, label in enumerate(labels)}
+    shape = len(labels), len(labels)
+    cells = [
+        place[one] * len(labels) + place[other] for one, other in zip(first, second, strict=True)
+    ]
+    table = _counts(cells, [0] * len(cells), shape)[0]
+
+    def kappas(tables: np.ndarray) -> np.ndarray:
+        return _kappa(*_shares(tables.reshape(-1, *shape)))
+
+    if groups:
+        each = _counts(cells, groups, shape).reshape(-1, table.size)  # (G, L * L)
+        ends = bootstrap(lambda taken: kappas(taken @ each), len(each), draws=draws, seed=seed)
+    else:
+        ends = bootstrap(kappas, table.ravel(), draws=draws, seed=seed)
+    observed, expected = _shares(table)
+    kappa = _kappa(observed, expected)
+    named = pd.DataFrame(table.astype(int), index=labels, columns=labels)
+    return Agreement(float(observed), float(expected), float(kappa), *ends, table=named)
+
+
+def _counts(cells: Sequence[int], groups: Sequence[Hashable], shape: tuple[int, int]) -> np.ndarray:
+    """Each group's count table (G, L, L), from the cell of the table that every item lies in."""
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    counts = np.zeros((len(number), shape[0] * shape[1]))
+    np.add.at(counts, ([number[group] for group in groups], cells), 1)
+    return counts.reshape(-1, *shape)
 
 
 def _kappa(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...common.prompts import prompt_key
 from .agreement import agreement
 from .judge import POINTS, Judge, Verdict, Winner, ask_all, both_orders, winner_by
 
@@ -59,7 +60,7 @@ def _beside_truth(
         for i, winner in kept
         if lengths[i][0] != lengths[i][1]
     ]
-    found = agreement(given, right)
+    found = agreement(given, right, [prompt_key(row["prompt"]) for row, _, _ in items])
     return {
         "wrong, asked once": _share(_wrong(once, right)),
         "flipped": _share([not verdict.consistent for verdict in verdicts]),

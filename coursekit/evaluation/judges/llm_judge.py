@@ -471,10 +471,15 @@ class LLMJudge:
 
     def _request(self, question: Question) -> Request:
         system, user = build_prompt(question, self.rubric)
-        parts = json.dumps([self.identity, system, user, question.kind])
-        key = hashlib.sha256(parts.encode()).hexdigest()[:32]
+        key = verdict_key(self.identity, question.kind, system, user)
         schema = answer_schema(question, self.rubric)
         return Request(key, system, user, schema, self.max_tokens)
+
+
+def verdict_key(identity: str, kind: str, system: str, user: str) -> str:
+    """Under what the store keeps the verdict of the judge `identity` on what it was asked so."""
+    parts = json.dumps([identity, system, user, kind])
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def _counted(reply: Reply, most: Tokens) -> Tokens:

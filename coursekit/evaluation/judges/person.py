@@ -15,6 +15,7 @@ from typing import Any
 
 from ...common.chance import drawn_number
 from ...common.files import json_lines, read_text
+from ...common.prompts import prompt_key
 from . import agreement
 from .agreement import Agreement
 from .judge import Winner
@@ -114,12 +115,13 @@ class Labelling:
 
         Raises ValueError if there is no such pair.
         """
+        prompts = [prompt_key(row["prompt"]) for row, _, _ in self.items]
         both = [
-            (mine, theirs)
-            for mine, theirs in zip(self.labels, winners, strict=True)
+            (mine, theirs, prompt)
+            for mine, theirs, prompt in zip(self.labels, winners, prompts, strict=True)
             if mine and theirs in ("first", "second", "tie")
         ]
-        return agreement([mine for mine, _ in both], [theirs for _, theirs in both])
+        return agreement(*([item[place] for item in both] for place in range(3)))
 
     def _lines(self) -> list[dict[str, Any]]:
         """What the file holds; a line that a kill has cut is left out."""

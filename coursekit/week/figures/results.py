@@ -434,7 +434,7 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
     """Training of several models beside each other, each over its own share of the steps.
 
     weeks: by the model's name the curves of its stages `SFT` and `SFT+DPO`, an entry a step, with
-    TRL's names (see `week.record.curve_of`). Left SFT's loss, then DPO's reward margin and the
+    TRL's names (see `week.recorded.curve_of`). Left SFT's loss, then DPO's reward margin and the
     share of pairs ranked right, as a running mean over a tenth of the steps; a dot: held out.
     """
     panels = (
@@ -458,6 +458,8 @@ def plot_weeks(weeks: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]])
                 if (held := name.replace("rewards/", "held/")) != name and held in entries:
                     axes.plot(share, entries[held], "o", color=colour, markersize=5)
             axes.set(xlabel="share of the steps", title=label)
-        row[0].legend()
+        drawn = [axes for axes in row if axes.get_lines()]
+        if drawn:
+            drawn[0].legend()
     plt.close(figure)  # a cell that ends in the figure would show it twice
     return figure

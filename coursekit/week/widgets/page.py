@@ -36,14 +36,18 @@ def as_table(lines: Sequence[Sequence[str]], head: Sequence[str] = (), width: in
     )
 
 
-def show_widget(widget: Widget, instead: str) -> None:
-    """Display `widget`; where widgets do not work (a page, a saved notebook) the text `instead`."""
+def show_widget(widget: Widget, instead: str, html: str = "") -> None:
+    """Display `widget`; where widgets do not work (a page, a saved notebook) the text `instead`.
+
+    html: what stands there for those who are shown HTML; it needs no script and no style sheet.
+    """
     from IPython.display import display
 
     # Spelt out: ipywidgets 8 would give it by `_repr_mimebundle_`, which ipywidgets 7 (Colab's)
     # does not have.
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
     bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": instead}
+    bundle |= {"text/html": html} if html else {}
     display(bundle, raw=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from html import escape
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ from . import page
 if TYPE_CHECKING:
     from IPython.display import HTML
     from ipywidgets import Widget
+
+
+_LETTERS = "abcdefgh"  # of a prediction's options
 
 
 class Prediction:
@@ -84,17 +87,26 @@ def predict(question: str, options: Sequence[str], choice: str | None = None) ->
 
     Raises ValueError for a `choice` that is none of the options.
     """
-    letters = dict(zip("abcdefgh", options, strict=False))
-    choice = letters.get(choice, choice) if choice not in options else choice
+    choice = _option(choice, options) if choice is not None else None
     if choice is not None and choice not in options:
         raise ValueError(f"{choice!r} is none of the options: {', '.join(map(repr, options))}")
     prediction = Prediction(question, options, choice)
     print(f"Predict: {question}")
-    print("  " + "   ".join(f"({letter}) {option}" for letter, option in letters.items()))
+    print(
+        "  "
+        + "   ".join(
+            f"({letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)
+        )
+    )
     print('  Click, or add choice="a" (or another letter) to the call and run this cell again.')
     with suppress(ImportError):  # ipywidgets is not everywhere
         page.show_widget(_buttons(prediction), "(No buttons here: add choice=... to the call.)")
     return prediction
+
+
+def _option(said: str, options: Sequence[str]) -> str:
+    """What was said, in full: an option itself, or else the one that has this letter."""
+    return said if said in options else dict(zip(_LETTERS, options, strict=False)).get(said, said)
 
 
 def _buttons(prediction: Prediction) -> Widget:
@@ -118,8 +130,9 @@ def _buttons(prediction: Prediction) -> Widget:
 def held(prediction: Prediction, truth: str, evidence: str) -> None:
     """Say what came out, and whether the prediction held; a click that comes later is heeded too.
 
-    `truth`: the option that this run shows, computed by the cell. Raises ValueError if it is none.
+    `truth`: the option that this run shows, or its letter. Raises ValueError if it is none.
     """
+    truth = _option(truth, prediction.options)
     if truth not in prediction.options:
         raise ValueError(f"{truth!r} is none of the options: {', '.join(prediction.options)}")
     prediction.come_out(truth, evidence)
@@ -158,3 +171,9 @@ def claim(holds: bool, sentence: str) -> None:
         raise AssertionError(f"This run does not show it: {sentence}")
     else:
         print(f"✗ This run does not show it: {sentence}")
+
+
+def claims(found: Iterable[tuple[bool, str]]) -> None:
+    """Several of them, as `claim` one by one."""
+    for holds, sentence in found:
+        claim(holds, sentence)
