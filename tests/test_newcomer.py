@@ -34,12 +34,12 @@ SOLVED = ("preference_probability", "closed_form")
 SLIPS = {
     "implicit_reward": ("policy_logps - reference_logps", "beta is missing"),
     "dpo_loss": (
-        "-F.logsigmoid(beta * (policy_rejected - reference_rejected"
+        "-torch.nn.functional.logsigmoid(beta * (policy_rejected - reference_rejected"
         " - policy_chosen + reference_chosen))",
         "swapped roles",
     ),
 }
-MINE = "print('my own check:', round(math.exp(-0.69), 2))"
+MINE = "print('my own check:', 2**-1)"
 BROKEN = "1 / 0  # my own slip"
 ELSEWHERE = "print('written in the train')"
 NEW = "print('what the newer course has')"
@@ -212,7 +212,7 @@ def writes_own_cells(notebook: Notebook) -> None:
 
 def all_has_run(notebook: Notebook) -> None:
     prompts = notebook.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
-    assert "[ ]:" not in prompts
+    assert "[ ]:" not in prompts, notebook.errors()
 
 
 def all_is_there(notebook: Notebook, choices: dict[str, str]) -> None:
