@@ -1,27 +1,13 @@
-"""The widgets in a real browser: JupyterLab in headless Chromium, keys pressed, files read.
+"""The widgets in a real browser: JupyterLab in headless Chromium, keys pressed, files read."""
 
-Runs where a Chromium or Chrome is installed; elsewhere it is skipped and says so.
-"""
-
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import nbformat
 import pytest
+from browser import browsing, eventually, screenshot, serving
 from conftest import ROOT
-
-sync_api = pytest.importorskip("playwright.sync_api")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-WAIT = 180  # seconds, at most, for anything: a busy machine is slow, not wrong
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 
 LABELS = """
 from coursekit.evaluation.judges.person import Labelling
@@ -66,45 +52,21 @@ def lab(tmp_path_factory):
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
     )
     nbformat.write(notebook, folder / "widgets.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-            *(f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token="),
-            f"--ServerApp.root_dir={folder}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JUPYTER_CONFIG_DIR": str(folder / "config"),
-            "COURSE_ARTIFACTS": str(folder),
-            "COURSE_DIARY": "",  # what is clicked here is kept
-        },
-    )
-    url = f"http://127.0.0.1:{port}"
-
-    def answers():
-        assert process.poll() is None, "JupyterLab has ended"
-        with contextlib.suppress(OSError):
-            return urllib.request.urlopen(f"{url}/api", timeout=WAIT).read()
-
-    assert eventually(answers), f"JupyterLab does not answer within {WAIT} s"
-    yield url, folder
-    process.terminate()
-    process.wait()
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COURSE_ARTIFACTS": str(folder),
+        "COURSE_DIARY": "",  # what is clicked here is kept
+    }
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    with serving(command, folder / "settings", env) as url:
+        yield url, folder
 
 
 @pytest.fixture(scope="module")
 def page(lab):
     url, _ = lab
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1600})
-        page.set_default_timeout(1000 * WAIT)
+    with browsing() as page:
         page.goto(f"{url}/lab/tree/widgets.ipynb?reset", wait_until="domcontentloaded")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
@@ -112,7 +74,6 @@ def page(lab):
         page.click("text=Run All Cells")
         page.wait_for_selector("text=of 6 pairs labelled")
         yield page
-        browser.close()
 
 
 def lines(folder):
@@ -122,15 +83,6 @@ def lines(folder):
         if path.is_file()
         else []
     )
-
-
-def eventually(holds, seconds=WAIT):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return holds()
 
 
 def test_pairs_are_labelled_by_keys_and_by_buttons_without_a_mouse(page, lab):
@@ -187,8 +139,7 @@ def test_pages_turn_and_predictions_are_clicked(page):
     page.locator("label", has_text="that one").locator("input").check()
     verdict = page.locator(".jp-OutputArea", has_text="Your prediction held.")
     assert eventually(lambda: verdict.count() == 2)  # below the buttons and below the result
-    if folder := os.environ.get("COURSE_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/widgets.png", full_page=True)
+    screenshot(page, "widgets")
 
 
 def test_the_runs_page_is_shown_in_a_frame_of_its_own(page, lab):

@@ -179,37 +179,6 @@ def test_a_card_can_leave_its_solution_out():
         assert "Solution" not in without and "def " not in without and "Hint" in without
 
 
-def test_every_exercise_becomes_an_answer_cell_and_a_test_cell_of_nbgrader():
-    from coursekit.week.solved import SESSIONS as EXERCISES
-
-    for source, exercises in zip(SESSIONS, EXERCISES.values(), strict=True):
-        cells = as_copy(source, Form(nbgrader=True)).cells
-        marks = {cell.metadata["nbgrader"]["grade_id"]: cell for cell in cells if
-                 "nbgrader" in cell.metadata}  # fmt: skip
-        assert set(marks) == {f"{role}-{e}" for e in exercises for role in ("answer", "tests")}
-        for name in exercises:
-            answer, tests = marks[f"answer-{name}"], marks[f"tests-{name}"]
-            assert "raise NotImplementedError" in answer.source and ".check(" not in answer.source
-            assert tests.metadata["nbgrader"]["points"] == exercises[name].difficulty
-            assert "### BEGIN HIDDEN TESTS" in tests.source
-            compile(tests.source, name, "exec")
-
-
-def test_nbgraders_tests_pass_an_answer_and_fail_a_stub():
-    from coursekit.week.exercises import session_a
-
-    cells = as_copy(SESSIONS[0], Form(nbgrader=True)).cells
-    tests = next(c.source for c in cells if "exercises.implicit_reward.judge" in c.source)
-
-    def stub(*arguments):
-        raise NotImplementedError
-
-    right = session_a.implicit_reward.solution
-    exec(tests, {"exercises": session_a, "implicit_reward": right})
-    with pytest.raises(AssertionError, match="not attempted"):
-        exec(tests, {"exercises": session_a, "implicit_reward": stub})
-
-
 def test_lab_serves_the_courses_folder_and_opens_the_copy(monkeypatch, tmp_path):
     asked = []  # of JupyterLab, which Colab does not have
     labapp = SimpleNamespace(main=asked.append)
@@ -513,4 +482,6 @@ def test_notes_are_shown_with_a_link(workspace):
 
     made = notes("dpo", workspace.profile)
     assert repr(made) == "dpo.md: 0 words so far"
-    assert made._repr_html_() == "<code>dpo.md</code>: 0 words so far"
+    assert made._repr_html_().startswith("<code>dpo.md</code>: 0 words so far (in JupyterLab, ")
+    made.path.write_text(f"{made.path.read_text(encoding='utf-8')}\nMine", encoding="utf-8")
+    assert notes("dpo", workspace.profile)._repr_html_() == "<code>dpo.md</code>: 1 words so far"

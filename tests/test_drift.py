@@ -445,11 +445,26 @@ def test_a_slower_machine_is_no_drift_and_a_slower_cell_is():
     before = {"a1 sample": 4.0, "b2 train": 30.0, "c3 plot": 1.0, "d4 quick": 0.1}
     assert not slower(before, {cell: 3 * seconds for cell, seconds in before.items()})
     assert not slower(before, before | {"d4 quick": 1.9})  # less than two seconds more
+    tripled = {cell: 3 * seconds for cell, seconds in before.items()}
+    assert not slower(before, tripled | {"d4 quick": 5.0})  # less than six, there
     assert not slower(before, before | {"b2 train": 40.0})  # less than half as long again
     (found,) = slower(before, {cell: 3 * s for cell, s in before.items()} | {"a1 sample": 30.0})
     assert found.where == "[1] sample" and (found.before, found.after) == ("4.0 s", "30.0 s")
     assert found.note == "expected 12.0 s on this machine (3.00 times the time shipped)"
     assert not slower(before, before | {"e5 new": 50.0})
+
+
+def test_on_a_busy_machine_cells_vary_and_the_slow_one_is_found():
+    """Ratios of two runs of session A beside eight other jobs, unchanged."""
+    ratios = (0.64, 0.70, 0.72, 0.77, 0.78, 0.78, 0.80, 0.81, 0.81, 0.84, 0.86, 0.97, 0.98)
+    ratios += (1.02, 1.04, 1.05, 1.06, 1.12, 1.45, 1.54, 1.90, 2.19, 2.31, 2.31, 2.36, 2.63)
+    before = {f"c{n} cell {n}": 5.0 for n in range(len(ratios))}
+    after = {cell: 5 * ratio for cell, ratio in zip(before, ratios, strict=True)}
+    assert not slower(before, after)
+    (found,) = slower(before, after | {"c3 cell 3": 25.0})
+    assert found.where == "[4] cell 3"
+    steady = dict.fromkeys(before, 5.0)
+    assert slower(before, steady | {"c3 cell 3": 9.0})  # on a quiet one, less is enough
 
 
 def test_times_of_this_version_and_the_last_are_kept(tmp_path):

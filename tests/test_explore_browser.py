@@ -7,14 +7,13 @@ import os
 from dataclasses import replace
 
 import pytest
-from test_browser import BROWSER, WAIT, sync_api
+from browser import BROWSER, WAIT, sync_api
 from test_explore import EVIL, planted
 
 from coursekit.week.explore import page_of
 from coursekit.week.explore.kept_verdicts import Said
 from coursekit.workspace import Workspace
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 ANSWERS, PAIRS = "#answers tbody tr:visible", "#pairs table.rows tbody tr:visible"
 
 

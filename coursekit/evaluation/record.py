@@ -74,8 +74,9 @@ def save_three_way(
     ]
     n = len(wins.rated)
     head = f"Evaluation on {n} prompts"
+    means = unbroken(to_markdown(table))
     sections = {
-        head: f"{unbroken(to_markdown(table))}\n\nMeans, and paired differences with 95 % intervals.",
+        head: f"{means}\n\nMeans, and paired differences with 95 % intervals.",
         "Response against response": "\n".join(f"- {as_markdown(line)}" for line in lines)
         + "\n\nA tie counts half; both orders were asked.",
     }

@@ -7,6 +7,7 @@ order. A cell is named by its id and the first line that does something.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,6 +22,7 @@ FILE = "times.json"
 VERSIONS = 2  # kept in the file: this one and the release before
 SPEED_FROM = 0.5  # seconds: shorter cells say more of the clock than of the machine
 SPEED_CELLS = 3  # as few cells do not tell how fast a machine is; it then counts as equally fast
+MAD_TO_SD = 1.4826  # from a median absolute deviation to a standard deviation, if normal
 
 Times = dict[str, float]  # seconds by cell, in the notebook's order
 
@@ -71,9 +73,25 @@ def speed(before: Times, after: Times) -> float:
 
     The median, because a cell that was made slower must not pass for a slower machine.
     """
-    ratios = [
+    return statistics.median(_ratios(before, after))
+
+
+def scatter(before: Times, after: Times) -> float:
+    """By which factor cells typically differ from `speed`: nearly 1 on two quiet machines.
+
+    Other work on a machine slows some cells and not others. It is exp of the logarithms' standard
+    deviation, taken from their median absolute deviation, which one slow cell does not move.
+    """
+    logs = [math.log(max(ratio, 1e-3)) for ratio in _ratios(before, after)]
+    middle = statistics.median(logs)
+    return math.exp(MAD_TO_SD * statistics.median(abs(log - middle) for log in logs))
+
+
+def _ratios(before: Times, after: Times) -> list[float]:
+    """Times of `after` over those of `before`, of cells that take a while; 1 if they are few."""
+    found = [
         after[cell] / before[cell]
         for cell in before.keys() & after.keys()
         if before[cell] >= SPEED_FROM
     ]
-    return statistics.median(ratios) if len(ratios) >= SPEED_CELLS else 1.0
+    return found if len(found) >= SPEED_CELLS else [1.0]

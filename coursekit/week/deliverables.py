@@ -53,6 +53,8 @@ arXiv:2203.02155. About 300 words in all. Write below each question; delete noth
 }
 
 
+# There a link opens the rendered page, in which nobody can write.
+TO_WRITE = " (in JupyterLab, right-click the page that opens: <i>Show Markdown Editor</i>)"
 REFLECTED = "reflection.md"
 REFLECTION = """# Did it help? A reflection
 
@@ -91,7 +93,7 @@ class Notes:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"{as_link(self.path)}: {self.words} words so far"
+        return f"{as_link(self.path)}: {self.words} words so far{'' if self.words else TO_WRITE}"
 
 
 def notes(kind: str, profile: Profile) -> Notes:

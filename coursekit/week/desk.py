@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -27,13 +27,13 @@ from nbformat import NotebookNode
 from .. import __version__
 from ..common.made_from import fingerprint, set_aside
 from ..common.profile import ROOT
+from .assignment import for_nbgrader
 
 SOURCES = ROOT / "notebooks"
 WORK = "work"
 MARK = "coursekit"  # in the metadata of a copy and of its cells: what they were made from
 
 _CARD = re.compile(r"^(exercises\.\w+\.card)\(\)$", re.MULTILINE)
-_CHECK = re.compile(r"^(\w+) = exercises\.(\w+)\.check\(\1\)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def as_copy(source: Path, form: Form) -> NotebookNode:
         for cell in notebook.cells:
             cell.source = _CARD.sub(r"\1(solution=False)", cell.source)
     if form.nbgrader:
-        notebook.cells = [part for cell in notebook.cells for part in _for_nbgrader(cell)]
+        notebook.cells = [part for cell in notebook.cells for part in for_nbgrader(cell)]
     for cell in notebook.cells:
         cell.metadata[MARK] = {"made_from": fingerprint(cell.source)}
     mark = {"course": __version__, "made_from": _made_from(notebook.cells), "form": asdict(form)}
@@ -199,48 +199,6 @@ def _course_cells(
 def is_touched(cell: NotebookNode) -> bool:
     """Whether the learner has written in this cell: their own ones, and changed ones."""
     return cell.metadata.get(MARK, {}).get("made_from") != fingerprint(cell.source)
-
-
-# nbgrader: an answer cell, and one that tests it.
-
-
-def _for_nbgrader(cell: NotebookNode) -> Iterator[NotebookNode]:
-    """An exercise's cell as nbgrader's two: the answer, and its tests, one of them hidden.
-
-    Metadata: nbgrader's schema, version 3. A point for each degree of difficulty.
-    """
-    found = _CHECK.search(cell.source) if cell.cell_type == "code" else None
-    if not found:
-        yield cell
-        return
-    name, exercise = found.groups()
-    tests = (
-        f"handed_in = {name}\n{name} = exercises.{exercise}.check(handed_in)\n"
-        "### BEGIN HIDDEN TESTS\n"
-        f"outcome = exercises.{exercise}.judge(handed_in, seed=1)\n"
-        "assert outcome.state == 'correct', outcome.message\n"
-        "### END HIDDEN TESTS"
-    )
-    answer = cell.source[: found.start()].rstrip()
-    for role, text in (("answer", answer), ("tests", tests)):
-        part = nbformat.v4.new_code_cell(text)
-        part.metadata["nbgrader"] = {
-            "schema_version": 3,
-            "grade_id": f"{role}-{exercise}",
-            "grade": role == "tests",
-            "solution": role == "answer",
-            "locked": role == "tests",
-            "task": False,
-            "cell_type": "code",
-            **({"points": _points(exercise)} if role == "tests" else {}),
-        }
-        yield part
-
-
-def _points(exercise: str) -> int:
-    from .solved import EXERCISES
-
-    return EXERCISES[exercise].difficulty
 
 
 def open_lab() -> None:

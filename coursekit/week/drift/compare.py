@@ -15,7 +15,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from ..cell_times import Times, speed
+from ..cell_times import Times, scatter, speed
 from ..saved import cell_ids
 from .numbers import Move, numbers_in, pattern_of
 from .pictures import share_that_differs
@@ -33,8 +33,12 @@ TOGETHER, AT_LEAST = 0.5, 5
 # a point of 6 x 6 pixels in a picture of 600 x 300 is twice this.
 PICTURE = 1e-4
 # A cell is slower if it takes so many times as long, the machines' speed taken off, and so many
-# seconds more: a short cell varies by more than its half, a long one by seconds.
+# seconds of the faster machine more: a short cell varies by more than its half, a long one by
+# seconds.
 SLOWER, SECONDS = 1.5, 2.0
+# And, where other work on a machine slows cells at random, by this power of their scatter: three
+# standard deviations of the logarithm. Two runs beside eight other jobs had one of 1.45.
+SCATTERS = 3
 
 KINDS = {
     "error": "errors",
@@ -214,10 +218,11 @@ def _in_pictures(before: Sequence[bytes], after: Sequence[bytes]) -> Iterator[Fi
 def slower(before: Times, after: Times) -> list[Finding]:
     """Cells that take longer than the two machines' speed explains."""
     ratio = speed(before, after)
+    times = max(SLOWER, scatter(before, after) ** SCATTERS)
     findings = []
     for number, (cell, seconds) in enumerate(after.items(), 1):
         expected = ratio * before.get(cell, seconds)
-        if seconds > SLOWER * expected and seconds - expected > SECONDS:
+        if seconds > times * expected and seconds - expected > SECONDS * max(1.0, ratio):
             where = f"[{number}] {cell.partition(' ')[2]}"
             note = f"expected {expected:.1f} s on this machine ({ratio:.2f} times the time shipped)"
             findings.append(
