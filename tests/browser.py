@@ -126,8 +126,7 @@ class Notebook:
 
     def code(self, cell: sync_api.Locator) -> str:
         """What the editor of a cell that is not folded has."""
-        lines = cell.locator(".cm-line").all_inner_texts()
-        return "\n".join(line.rstrip("\n") for line in lines)
+        return "\n".join(cell.locator(".cm-line").all_text_contents())
 
     def outputs(self) -> list[str]:
         """What stands below each cell, in their order; an empty text where nothing does.
