@@ -80,17 +80,24 @@ def serving(
 
 
 @contextlib.contextmanager
-def browsing(**options: Any) -> Iterator[sync_api.Page]:
-    """A page of a browser that has just been opened, and remembers nothing."""
+def launched() -> Iterator[sync_api.Browser]:
+    """A browser that remembers nothing."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         try:
-            context = browser.new_context(viewport={"width": 1300, "height": 1600}, **options)
-            page = context.new_page()
-            page.set_default_timeout(1000 * WAIT)
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def browsing(**options: Any) -> Iterator[sync_api.Page]:
+    """A page of a browser that has just been opened."""
+    with launched() as browser:
+        context = browser.new_context(viewport={"width": 1300, "height": 1600}, **options)
+        page = context.new_page()
+        page.set_default_timeout(1000 * WAIT)
+        yield page
 
 
 def screenshot(page: sync_api.Page, name: str) -> None:

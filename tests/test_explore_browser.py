@@ -3,11 +3,10 @@
 Runs where a Chromium or Chrome is installed; elsewhere it is skipped and says so.
 """
 
-import os
 from dataclasses import replace
 
 import pytest
-from browser import BROWSER, WAIT, sync_api
+from browser import WAIT, launched, screenshot
 from test_explore import EVIL, planted
 
 from coursekit.week.explore import page_of
@@ -46,10 +45,8 @@ def address(profile, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture()
@@ -143,8 +140,7 @@ def test_it_is_legible_in_either_scheme_and_fits_the_window(opened, scheme, widt
     assert (luminance(ink) > luminance(paper)) == (scheme == "dark")
     light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) > 7  # WCAG's contrast, AAA
-    if folder := os.environ.get("COURSE_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/explore_{scheme}_{width}.png", full_page=True)
+    screenshot(page, f"explore_{scheme}_{width}")
 
 
 def luminance(colour):

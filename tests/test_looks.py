@@ -459,9 +459,13 @@ SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_session_is_a_page_that_asks_nothing_of_the_network(source):
-    html = as_page(jupytext.read(source))
+    notebook = jupytext.read(source)
+    html = as_page(notebook)
     assert_a_screen_reader_finds_its_way(html)
     page = Elements(html)
+    folded = [cell for cell in notebook.cells if "hide-input" in cell.metadata.get("tags", [])]
+    titles = [re.search(r"^# @title (.+)$", cell.source, re.M)[1] for cell in folded]
+    assert titles and [each.text for each in page.named("summary")] == titles
     assert page.named("title")[0].text.startswith(f"Session {source.stem[0]}")
     loads = [
         element.attrs.get(name, "")

@@ -6,12 +6,14 @@ COURSE_SCREENSHOTS names gets pictures of what was seen.
 
 import os
 import re
+import sys
 import urllib.request
 
 import nbformat
 import pandas as pd
 import pytest
-from lab_server import BROWSER, WAIT, serving
+from browser import WAIT, launched, screenshot, serving
+from conftest import ROOT
 from test_looks import curves, runs_table, sample, sweep_table, texts
 
 from coursekit.common.inline_table import with_scopes
@@ -21,9 +23,6 @@ from coursekit.week.gallery import load_recorded
 from coursekit.week.reading import LAB_OPTIONS, as_page
 from coursekit.week.widgets import comparison, exhibits, side_by_side, token_strip
 from coursekit.week.widgets.page import as_table, fault
-
-sync_api = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 
 SHEET = 700  # CSS pixels: A4 less the margins that the page's style sets
 STORY = r"""# Session of looks
@@ -58,15 +57,8 @@ def notebook():
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
-
-
-def picture(page, name):
-    if folder := os.environ.get("COURSE_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 CUT_OFF = """() => [...document.querySelectorAll('main *')].filter(element => {
@@ -90,7 +82,7 @@ def test_a_printed_session_is_whole(browser, tmp_path):
     page.on("request", lambda request: asked.append(request.url))
     page.emulate_media(media="print")
     page.goto((tmp_path / "session.html").as_uri())
-    picture(page, "printed")
+    screenshot(page, "printed")
     assert page.evaluate(CUT_OFF) == []
     assert len([url for url in asked if not url.startswith("data:")]) == 1  # the page itself
     big, small = page.evaluate(HEIGHTS)
@@ -110,7 +102,7 @@ def test_without_styles_the_marks_and_widths_are_left(browser, tmp_path):
     github = "img { max-width: 100% } table { border-collapse: collapse } td, th { padding: 6px }"
     page = browser.new_page(viewport={"width": 900, "height": 990})
     page.set_content(f"<style>{github}</style><main>{bare}</main>")
-    picture(page, "github")
+    screenshot(page, "github")
     columns = page.locator("th", has_text=re.compile("^(question|one|two)$"))
     widths = [columns.nth(index).bounding_box()["width"] for index in range(3)]
     assert max(widths) < 1.2 * min(widths)
@@ -124,7 +116,8 @@ def test_without_styles_the_marks_and_widths_are_left(browser, tmp_path):
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("looks")
     nbformat.write(notebook(), folder / "looks.ipynb")
-    with serving(folder, *LAB_OPTIONS) as url:
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}", *LAB_OPTIONS]
+    with serving(command, folder, {**os.environ, "PYTHONPATH": str(ROOT)}) as url:
         yield url
 
 
@@ -141,7 +134,7 @@ def test_what_jupyterlab_does_not_trust_keeps_its_looks(browser, lab):
     page.keyboard.press("Control+b")  # the list of files, folded away
     outputs = page.locator(".jp-OutputArea-output")
     assert outputs.locator("style").count() == 0  # nothing here is trusted
-    picture(page, "untrusted")
+    screenshot(page, "untrusted")
     interval = outputs.locator("td", has_text=re.compile(r"\+0\.10\sto\s\+0\.30"))
     assert interval.evaluate(LINES) == 1
     assert int(interval.evaluate("cell => getComputedStyle(cell).fontWeight")) >= 600
