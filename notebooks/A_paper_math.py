@@ -444,7 +444,7 @@ across = preference_probability(world.reward[0], world.reward[1])
 across_without = preference_probability(recovered[0], recovered[1])
 gap = (across - across_without).abs().max().item()
 claim(
-    gap > 0.01, "between two *different* prompts it would not cancel: pairs must share their prompt"
+    gap > 0.01, "between two different prompts it would not cancel: pairs must share their prompt"
 )
 
 # %% [markdown]
@@ -533,7 +533,7 @@ claim(difference < 1e-12, f"analytic and autograd gradient agree (difference {di
 # %%
 wrong_order = preference_probability(rewards[at_rejected], rewards[at_chosen])
 so = "pairs that are ranked right with confidence hardly count"
-found = "the weight is the probability that the implicit rewards give to the *wrong* order"
+found = "the weight is the probability that the implicit rewards give to the wrong order"
 claim((weight - wrong_order).abs().max() < 1e-12, f"{found}, so {so}")
 
 # %% [markdown]

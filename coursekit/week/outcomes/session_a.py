@@ -40,7 +40,7 @@ def sft_invents_causes(scores: pd.DataFrame) -> Claim:
     faithful = bootstrap_mean(_of("SFT", scores, "faithfulness"), within=(0, 1))
     return Claim(
         faithful.high < 0.9,
-        f"SFT has not taught it to say *unknown*; it invents causes: faithfulness {faithful}",
+        f"SFT has not taught it to say 'unknown'; it invents causes: faithfulness {faithful}",
     )
 
 
