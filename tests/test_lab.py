@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -713,3 +714,11 @@ def test_the_command_runs_a_study_and_writes_its_record(start, sft_folder, monke
     assert [point["step"] for point in found["cells"][0]["points"]] == [2, 4]
     said = capsys.readouterr().out
     assert "DPO, seed 0: reward" in said and "0 left" in said
+
+
+def test_a_task_without_truth_is_refused(profile):
+    from coursekit.week.lab import __main__ as command
+
+    unknown = SimpleNamespace(name="unknown", knows_truth=False)
+    with pytest.raises(ValueError, match="no program knows the truth of unknown"):
+        command.run_study(Workspace(profile, unknown), "controls", range(1), workers=1)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...workspace import Workspace
-from .record import save_record
-from .start import Start, prepare
 from .studies import (
     EVALUATION,
     QUICK_PROMPTS,
@@ -22,7 +20,9 @@ from .studies import (
     cells_of,
     shortened,
 )
-from .sweep import run_cells
+
+if TYPE_CHECKING:
+    from .start import Start
 
 
 def main() -> None:
@@ -56,7 +56,15 @@ def run_study(
     quick: bool = False,
     out: Path | None = None,
 ) -> Path:
-    """Run what is missing of a study, and write its record: where it lies."""
+    """Run what is missing of a study, and write its record: where it lies.
+
+    Raises ValueError for a task whose truth no program knows.
+    """
+    if not workspace.task.knows_truth:
+        raise ValueError(f"no program knows the truth of {workspace.task.name}: nothing to measure")
+    from .record import save_record
+    from .sweep import run_cells
+
     study, folder = STUDIES[name], workspace.folder / "lab"
     curves = [shortened(curve) for curve in study.curves()] if quick else study.curves()
     kind = f"{name}-quick" if quick else name
@@ -75,6 +83,8 @@ def run_study(
 def _starts(
     workspace: Workspace, study: Study, seeds: range, quick: bool, split: str = "evaluation"
 ) -> dict[int, Start]:
+    from .start import prepare
+
     sizes = (QUICK_PROMPTS, QUICK_PROMPTS) if quick else (study.prompts, EVALUATION)
     return {
         seed: prepare(workspace, seed, prompts=sizes[0], evaluation=sizes[1], split=split)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-from .sweep import Cell
 
 Curve = tuple[str, str, dict[str, Any]]  # name, method, settings
 
 PROMPTS, EVALUATION = 250, 300  # rows to train on, and to measure by
 QUICK_PROMPTS, QUICK_STEPS = 24, 12  # the first update, at a rate of 0, changes nothing
 ONLINE = {"learning_rate": 1e-3}  # twice DPO's; no other was tried
+CHECKPOINTS = 6  # of a run
 FAR = 108  # updates of the frontier, three times through the triples: where curves bend
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. curve: what the figures call it; method: one of `METHODS`; settings: its own."""
+
+    curve: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    times: int = CHECKPOINTS
 
 
 def _frontier() -> list[Curve]:
@@ -142,7 +152,7 @@ class Study:
 
 
 STUDIES = {
-    "frontier": Study("How much true reward at which KL?", _frontier, times=6),
+    "frontier": Study("How much true reward at which KL?", _frontier, times=CHECKPOINTS),
     "controls": Study("What else could explain DPO's win?", _controls, times=1),
     "family": Study("Which loss, at its best rate?", _family, times=1, search=True),
     "on-policy": Study("What do fresh answers add?", _on_policy, times=3),

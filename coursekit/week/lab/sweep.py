@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,7 @@ from . import (
 from .methods import METHODS
 from .points import Checkpoint, answered, measure
 from .start import Start
-
-CHECKPOINTS = 6  # of a run
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run. curve: what the figures call it; method: one of `METHODS`; settings: its own."""
-
-    curve: str
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    times: int = CHECKPOINTS
+from .studies import Cell
 
 
 def run_cells(
