@@ -28,8 +28,8 @@ from ..common.profile import ROOT
 OPTIONS = ("--nbval-lax",)
 OF_A_LANE = ("--no-header", "-p", "no:cacheprovider")  # several at once would spoil `--last-failed`
 ALONE = ("tests", "notebooks")  # in one pytest
-# Lanes of their own, about as long as what is left: two cores then end together, and on more of
-# them none waits for one long lane.
+# Lanes of their own: two cores then end about together, and on more of them none waits for one long
+# lane.
 APART = {
     "other tasks": ("tests/test_own_task.py",),
     "training": tuple(
@@ -116,15 +116,17 @@ def _say(*lines: str) -> None:
 
 
 def lanes(scratch: str) -> list[Lane]:
-    """All tests, each in one lane: what is in none of `APART` or the notebooks is in the last.
+    """All tests, each in one lane: what is in none of `APART` or the notebooks is in the first.
+
+    The longest begin first, so that at the end no lane runs long alone.
 
     What tests leave in `artifacts` no session finds, and the sessions' own stay for the next time.
     """
     elsewhere = [f"--ignore={file}" for files in APART.values() for file in files]
     return [
+        Lane("the rest", ("tests", *elsewhere), f"{scratch}/rest"),
         Lane("notebooks", ("notebooks",)),
         *(Lane(name, files, f"{scratch}/{name}") for name, files in APART.items()),
-        Lane("the rest", ("tests", *elsewhere), f"{scratch}/rest"),
     ]
 
 
