@@ -33,11 +33,16 @@ def _frontier() -> list[Curve]:
         ("preferred-FT", "preferred-FT", {}),
         *(
             (f"unlikelihood, alpha {weight:g}", "unlikelihood", {"weight": weight})
-            for weight in (0.1, 0.5)
+            for weight in (0.05, 0.1, 0.5, 1.0)
         ),
         *(
-            (f"RLOO, {reward} reward", f"RLOO, {reward} reward", {"beta": beta, **ONLINE})
-            for reward, beta in (("learned", 0.05), ("true", 0.01))
+            (
+                f"RLOO, {reward} reward, beta {beta:g}",
+                f"RLOO, {reward} reward",
+                {"beta": beta, **ONLINE},
+            )
+            for reward, betas in (("learned", (0.05, 0.2)), ("true", (0.01, 0.05)))
+            for beta in betas
         ),
     ]
     return [
