@@ -47,7 +47,8 @@ def _frontier() -> list[Curve]:
     ]
     return [
         *((name, method, {**settings, "steps": FAR}) for name, method, settings in trained),
-        ("SFT, cooler", "SFT, cooler", {"temperatures": [0.85, 0.7, 0.5, 0.3]}),
+        # The first of these is the SFT model itself.
+        ("SFT, cooler", "SFT, cooler", {"temperatures": [1.0, 0.85, 0.7, 0.5, 0.3]}),
         ("best of n, learned reward", "best of n", {"reward": "learned"}),
         ("best of n, true reward", "best of n", {"reward": "true"}),
         ("optimum", "optimum", {"betas": [1.0, 0.3, 0.15, 0.1, 0.07, 0.05]}),
