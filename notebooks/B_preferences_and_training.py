@@ -1093,9 +1093,9 @@ claim(*outcomes.still_moves(moved_by(leaning, true)))
 # Asking in both orders does not mend a wrong opinion or a taste for length either. What do wrong
 # labels cost?
 #
-# The next cells label the same samples with judges who err in 0, 10, 20, 30 and 40 % of the pairs,
-# train on each set of labels with several seeds, and compare each run with SFT by the *truth* on
-# the validation prompts. Where the share of wrong labels is largest, **robust DPO**
+# The next cells label the same samples with judges who err in 0, 20 and 40 % of the pairs, train on
+# each set of labels with several seeds, and compare each run with SFT by the *truth* on the
+# validation prompts. Where the share of wrong labels is largest, **robust DPO**
 # ([2403.00409](https://arxiv.org/abs/2403.00409)) runs beside DPO. Its loss is told the error rate:
 #
 # $$\mathcal{L}_\varepsilon = \frac{(1-\varepsilon)\,\mathcal{L}(y_w, y_l) -

@@ -27,7 +27,7 @@ def label_noise_sweep(
     profile: Profile,
     truth: ProgramJudge,
     *,
-    rates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
+    rates: Sequence[float] = (0.0, 0.2, 0.4),
     robust_rates: Sequence[float] = (0.4,),
     seeds: Sequence[int] = (0, 1, 2),
     triples: int = SHORT_TRIPLES,

@@ -1,4 +1,6 @@
-"""The lab's figures: reward against KL, as the DPO paper's figure 2 (left), and win rates."""
+"""The lab's figures: reward against KL, as the DPO paper's figure 2 (left), and win rates, also by
+the number of pairs.
+"""
 
 from __future__ import annotations
 
@@ -139,4 +141,35 @@ def plot_wins(table: pd.DataFrame, title: str) -> Figure:
     axes.set_yticks(places, table["curve"])
     axes.set(title=title, xlabel="win rate over SFT, %", ylim=(len(table) - 0.5, -0.5))
     axes.legend(loc="best")
+    return figure
+
+
+def _sizes_in_words(table: pd.DataFrame) -> str:
+    return _wins_in_words(table, "By which pairs, and how many of them")
+
+
+@told(_sizes_in_words)
+def plot_sizes(table: pd.DataFrame) -> Figure:
+    """Win rate over the SFT model by the number of pairs, a line a way to choose them.
+
+    table: as from `lab.record.win_table` of the study `data`, whose curves are "choice, number".
+    """
+    figure, axes = subplots(figsize=(8, 4.2))
+    named = table["curve"].str.rsplit(", ", n=1, expand=True)
+    by_choice = table.assign(choice=named[0], pairs=named[1].astype(int)).groupby("choice")
+    looks = {"all": (BLUE, "o"), "widest": (VERMILION, "^"), "one a prompt": (GREEN, "s")}
+    for place, (choice, (colour, marker)) in enumerate(looks.items()):
+        rows = by_choice.get_group(choice)
+        at = rows["pairs"] * 1.04**place  # beside one another
+        values = 100 * rows["win rate"]
+        reach = 100 * np.array([rows["win rate"] - rows["low"], rows["high"] - rows["win rate"]])
+        axes.errorbar(at, values, yerr=reach, fmt=f"{marker}-", color=colour, lw=1, label=choice)
+        for x, seeds in zip(at, rows["seeds"], strict=True):
+            axes.plot([x] * len(seeds), [100 * one for one in seeds], "_", color=colour, ms=4)
+    axes.axhline(50, color=GREY, linestyle=":", label="no better than SFT")
+    axes.set(xlabel="pairs to train on", ylabel="win rate over SFT, %", xscale="log")
+    sizes = sorted(set(named[1].astype(int)))
+    axes.set_xticks(sizes, [str(size) for size in sizes], minor=False)
+    axes.minorticks_off()
+    axes.legend(loc="lower right", title="which pairs")
     return figure

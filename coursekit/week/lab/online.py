@@ -13,7 +13,7 @@ from ...lm.loading import load_model, load_tokenizer
 from ...lm.trl_compat import online_classes, score_labels_alone
 from ...training.arguments import lora_config
 from .points import Checkpoint, Spent
-from .rewards import Reward, learned_reward, true_reward
+from .rewards import REWARDS, Reward
 from .start import Rows, Start
 from .train import STEPS, arguments, labelled, settings_of, train
 
@@ -24,7 +24,7 @@ def online(
     times: int,
     *,
     algorithm: str,
-    reward: str,
+    reward: str | Reward,
     beta: float,
     learning_rate: float | None = None,
     steps: int = STEPS,
@@ -33,7 +33,8 @@ def online(
 ) -> list[Checkpoint]:
     """TRL's `RLOO`, `GRPO` or `OnlineDPO`: the policy answers, a reward tells, the policy follows.
 
-    reward: `learned`, the reward model that was trained on the triples, or `true`, the rubric.
+    reward: `learned`, the reward model that was trained on the triples; `true`, the rubric; or a
+    function of rows and texts.
     beta: what a nat of KL costs, in units of the reward; DPO's own for online DPO, which compares
     two responses to a prompt, and takes the first of two that are equally good for the better one.
     prompts, group: a step's prompts, and how many responses to each.
@@ -43,7 +44,7 @@ def online(
     trainer = online_trainer(
         start,
         algorithm,
-        learned_reward(start) if learned else true_reward(start),
+        REWARDS[reward](start) if isinstance(reward, str) else reward,
         settings,
         arguments(start, folder, settings, steps) | {"beta": beta},
         prompts=prompts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPENT = {"samples": "samples", "labels": "labels", "reward_calls": "reward calls"}
+SFT_ITSELF = "SFT, cooler"  # the curve whose first point is the SFT model
 RECORDED = Path(__file__).parent / "recorded"
 
 
@@ -98,6 +100,34 @@ def mean_over_seeds(points: pd.DataFrame) -> pd.DataFrame:
         kl_low=("kl", "min"),
         kl_high=("kl", "max"),
     ).reset_index()
+
+
+def reward_at(points: pd.DataFrame, kl: float) -> pd.DataFrame:
+    """The true reward of each run at that KL: what can be compared among methods.
+
+    Between two checkpoints, the first of which is the SFT model, a straight line is drawn; where a
+    run passes the KL more than once, the pass with the highest reward counts. Columns `curve`,
+    `seed`, `reward`; a run that never gets so far is not there. points: as of `points_of` for a
+    study with the curve `SFT_ITSELF`.
+    """
+    import pandas as pd
+
+    sft = points[(points["curve"] == SFT_ITSELF) & (points["place"] == 1)]
+    start = sft.set_index("seed")["reward"]
+    lines = []
+    for (curve, seed), run in points.groupby(["curve", "seed"], sort=False):
+        run = run.sort_values("place")
+        path = [(0.0, start[seed]), *zip(run["kl"], run["reward"], strict=True)]
+        passes = [_between(*ends, kl) for ends in pairwise(path) if min(ends)[0] <= kl < max(ends)[0]]
+        if passes:
+            lines.append({"curve": curve, "seed": seed, "reward": max(passes)})
+    return pd.DataFrame(lines, columns=["curve", "seed", "reward"])
+
+
+def _between(one: tuple[float, float], other: tuple[float, float], kl: float) -> float:
+    """The reward at `kl` on the straight line between two points (kl, reward)."""
+    share = (kl - one[0]) / (other[0] - one[0])
+    return one[1] + share * (other[1] - one[1])
 
 
 def spent_table(points: pd.DataFrame) -> pd.DataFrame:

@@ -23,3 +23,6 @@ def learned_reward(start: Start) -> Reward:
     )
     model = load_reward_model(place, profile)
     return lambda rows, texts: model.scores([row["prompt"] for row in rows], texts)
+
+
+REWARDS = {"learned": learned_reward, "true": true_reward}

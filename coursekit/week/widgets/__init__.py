@@ -7,7 +7,7 @@ from .moving import beta_slider, live
 from .page import file_link
 from .predictions import Prediction, claim, claims, held, predict, quiz
 from .responses import pager, side_by_side, token_strip
-from .tables import checklist, comparison, findings, flags, head_tables
+from .tables import checklist, comparison, findings, flags, head_tables, win_rates
 
 __all__ = [
     "Prediction",
@@ -30,6 +30,7 @@ __all__ = [
     "quiz",
     "side_by_side",
     "token_strip",
+    "win_rates",
 ]
 
 head_tables()

@@ -64,10 +64,44 @@ def comparison(table: pd.DataFrame) -> Styler:
             lambda column: ["font-weight:bold" if is_clear else "" for is_clear in clear],
             subset=["difference", "95 % interval"],
         )
+        .set_properties(subset=["what it shows"], **{"min-width": "15em"})  # else a word a line
         .set_caption(
             f"{table['n'].iloc[0]} prompts; {escape(difference)}p: McNemar's exact test, for yes "
             "or no metrics"
         )
+    )
+
+
+def win_rates(table: pd.DataFrame) -> Styler:
+    """`lab.record.win_table` for reading: a line a curve, intervals beside their values.
+
+    A difference whose interval leaves out zero is bold.
+    """
+    from ...common.markup import styled
+
+    def with_interval(name: str, prefix: str, form: str) -> list[str]:
+        ends = (table[column] for column in (name, f"{prefix}low", f"{prefix}high"))
+        return [
+            f"{value:{form}} ({low:{form}} to {high:{form}})"
+            for value, low, high in zip(*ends, strict=True)
+        ]
+
+    shown = table[["curve"]].assign(**{"win rate over SFT": with_interval("win rate", "", ".1%")})
+    clear = [False] * len(table)
+    if "difference" in table:
+        shown["difference"] = with_interval("difference", "difference ", "+.1%")
+        clear = (table["difference low"] > 0) | (table["difference high"] < 0)
+    shown["true reward"], shown["KL, nats"] = table["reward"], table["kl"]
+    shown["tokens"], shown["chosen, nats"] = table["length"], table["chosen"]
+    bold = ["font-weight:bold" if is_clear else "" for is_clear in clear]
+    return (
+        styled(shown)
+        .format("{:.3f}", subset=["true reward"])
+        .format("{:.2f}", subset=["KL, nats"])
+        .format("{:.0f}", subset=["tokens"])
+        .format("{:+.1f}", subset=["chosen, nats"])
+        .apply(lambda column: bold, subset=list(shown.columns.intersection(["difference"])))
+        .hide(axis="index")
     )
 
 
