@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .diagnosis import Mistake
 from .draw import Draw, numbers
-from .exercise import Exercise, exercise
-from .reward import verifiable_reward as verifiable_reward
+from .exercise import exercise
+from .reward import verifiable_reward
 
 # 1. How far the best of n is from the SFT model.
 
@@ -511,7 +511,7 @@ def _by_kl(points: list) -> list:
             "a point is compared only with those that stand before it: they come in any order.",
         ),
         Mistake(
-            lambda points: _best_so_far(points),
+            _best_so_far,
             "the highest reward so far, in the order given: that is right only for points sorted "
             "by KL.",
         ),
@@ -533,4 +533,8 @@ def on_frontier(points: list) -> list:
     ]
 
 
-EXERCISES = {name: value for name, value in list(globals().items()) if isinstance(value, Exercise)}
+IN_ORDER = (
+    *(best_of_n_kl, unlikelihood_loss, leave_one_out, group_advantage),
+    *(verifiable_reward, on_frontier),
+)
+EXERCISES = {each.solution.__name__: each for each in IN_ORDER}
