@@ -394,4 +394,134 @@ RIGHT = {
         return n
         """,
     ],
+    "best_of_n_kl": [
+        "math.log(n) - 1 + 1 / n",
+        "torch.tensor(float(n)).double().log() - (n - 1) / n",
+        "math.log(n) + (1 - n) / n",
+        "-math.log(1 / n) - (n - 1) / n",
+    ],
+    "unlikelihood_loss": [
+        "alpha * rejected - chosen",
+        "torch.lerp(-chosen, rejected - chosen, 1.0) + (alpha - 1) * rejected",
+        "torch.stack([alpha * l - w for w, l in zip(chosen, rejected)])",
+        "rejected.mul(alpha).sub(chosen)",
+    ],
+    "leave_one_out": [
+        """
+        n = rewards.shape[-1]
+        return n / (n - 1) * (rewards - rewards.mean(-1, keepdim=True))
+        """,
+        """
+        n = rewards.shape[1]
+        others = (1 - torch.eye(n, dtype=rewards.dtype)) / (n - 1)
+        return rewards - rewards @ others
+        """,
+        """
+        advantages = torch.zeros_like(rewards)
+        for g, group in enumerate(rewards):
+            for i in range(len(group)):
+                advantages[g, i] = group[i] - torch.cat([group[:i], group[i + 1 :]]).mean()
+        return advantages
+        """,
+        """
+        import numpy
+        r = rewards.numpy()
+        return torch.from_numpy(r - (r.sum(1)[:, None] - r) / (r.shape[1] - 1))
+        """,
+    ],
+    "group_advantage": [
+        """
+        deviation, mean = torch.std_mean(rewards, dim=1, keepdim=True)
+        return (rewards - mean) / (deviation + epsilon)
+        """,
+        """
+        mean = rewards.mean(1)[:, None]
+        variance = ((rewards - mean) ** 2).sum(1)[:, None] / (rewards.shape[1] - 1)
+        return (rewards - mean) / (epsilon + variance.sqrt())
+        """,
+        "torch.stack([(g - g.mean()) / (g.std() + epsilon) for g in rewards])",
+        """
+        import numpy
+        r = rewards.numpy()
+        centred = r - r.mean(axis=1, keepdims=True)
+        return torch.from_numpy(centred / (r.std(axis=1, ddof=1, keepdims=True) + epsilon))
+        """,
+    ],
+    "verifiable_reward": [
+        """
+        fields = ("service", "region", "time", "metric", "users", "severity", "cause", "next")
+        lines = report.split("\\n")
+        if len(lines) != len(fields):
+            return 0
+        for line, field in zip(lines, fields):
+            if not line.startswith(field + ": ") or not line[len(field) + 2 :].strip():
+                return 0
+        change = alert["change"]
+        expected = [
+            f"service: {alert['service']}",
+            f"region: {alert['region']}",
+            f"time: {alert['time']}",
+            f"metric: {alert['metric']} {alert['value']}",
+            f"users: {alert['users']}%",
+        ]
+        total = sum(line == right for line, right in zip(lines, expected)) / 15
+        if lines[6] == ("cause: unknown" if change is None else f"cause: suspected {change}"):
+            total += 1 / 3
+        if len(lines[7].split()) <= 6:
+            total += 1 / 3
+        return total
+        """,
+        """
+        import re
+        names = "service region time metric users severity cause next".split()
+        found = re.fullmatch("\\n".join(f"{name}: (.+)" for name in names), report)
+        if found is None:
+            return 0.0
+        *values, _, cause, step = found.groups()
+        service, region, time, metric, users = values
+        facts = [
+            service == alert["service"],
+            region == alert["region"],
+            time == alert["time"],
+            metric == alert["metric"] + " " + alert["value"],
+            users == str(alert["users"]) + "%",
+        ]
+        right = "suspected " + alert["change"] if alert["change"] else "unknown"
+        return (torch.tensor(facts).double().mean() + (cause == right) + (step.count(" ") < 5)) / 3
+        """,
+    ],
+    "on_frontier": [
+        """
+        found = []
+        for kl, reward in points:
+            beaten = False
+            for k, r in points:
+                if k <= kl and r >= reward and (k < kl or r > reward):
+                    beaten = True
+            found.append(not beaten)
+        return found
+        """,
+        """
+        import numpy
+        kl, reward = numpy.array(points).T
+        beats = (kl[:, None] <= kl) & (reward[:, None] >= reward)
+        strictly = (kl[:, None] < kl) | (reward[:, None] > reward)
+        return ~(beats & strictly).any(0)
+        """,
+        """
+        best, kept = -math.inf, set()
+        for kl, reward in sorted(points, key=lambda point: (point[0], -point[1])):
+            if reward > best:
+                best = reward
+                kept.add((kl, reward))
+        return [point in kept for point in points]
+        """,
+        """
+        frame = pd.DataFrame(points, columns=["kl", "reward"])
+        best = frame.sort_values(["kl", "reward"], ascending=[True, False]).drop_duplicates("kl")
+        best = best[best.reward > best.reward.cummax().shift(fill_value=-math.inf)]
+        keys = set(map(tuple, best.to_numpy().tolist()))
+        return [tuple(point) in keys for point in points]
+        """,
+    ],
 }

@@ -18,15 +18,16 @@ from conftest import ROOT
 from right_answers import RIGHT
 from wrong_answers import WRONG
 
-from coursekit.week.exercises import Exercise, Mistake, session_a, session_b, session_c
+from coursekit.week.exercises import Exercise, Mistake, lab, session_a, session_b, session_c
 from coursekit.week.exercises.exercise import GOES_ON
 
 SESSIONS = {
     "A_paper_math": session_a.EXERCISES,
     "B_preferences_and_training": session_b.EXERCISES,
     "C_three_way_eval": session_c.EXERCISES,
+    "labs/frontier": lab.EXERCISES,
 }
-ALL = session_a.EXERCISES | session_b.EXERCISES | session_c.EXERCISES
+ALL = {name: each for exercises in SESSIONS.values() for name, each in exercises.items()}
 SEEDS = (0, 1, 2)  # 0 is the check's own
 
 
@@ -101,7 +102,7 @@ def each(answers: dict) -> list:
 
 def test_there_are_enough():
     assert len(session_a.EXERCISES) >= 8 and len(session_b.EXERCISES) >= 4
-    assert len(session_c.EXERCISES) >= 5
+    assert len(session_c.EXERCISES) >= 5 and len(lab.EXERCISES) >= 5
     assert len(ALL) == sum(map(len, SESSIONS.values()))  # no name twice
     assert set(ALL) == set(WRONG) == set(RIGHT)
     assert all(len(wrong) >= 9 for wrong in WRONG.values())
@@ -362,6 +363,8 @@ def test_solutions_by_hand():
         "kl_from_samples": ((t(-1.0, -2.0)[None], t(-3.0, -9.0)[None], t(1.0, 0.0)[None]), 2.0),
         "win_rate_of": (([2, 0, None, 1.8],), (1 + 0.5 + 0.8) / 3),
         "prompts_for": ((0.5, 0.1), 97),
+        "best_of_n_kl": ((4,), 2 * ln(2) - 0.75),
+        "unlikelihood_loss": ((t(-0.5), t(-2.0), 0.1), 0.3),
     }
     for name, (arguments, expected) in hand.items():
         assert float(ALL[name].solution(*arguments)) == pytest.approx(expected), name

@@ -128,6 +128,7 @@ ITS_OWN = {
     "tasks/__init__.py": "the name of the task that is taken where none is chosen",
     "week/gallery.py": "the recorded runs are that task's",
     "week/exercises/causes.py": "the exercise on a clause of that task's rubric",
+    "week/exercises/reward.py": "the exercise on a reward for that task's reports",
 }
 
 

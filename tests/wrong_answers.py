@@ -4,6 +4,29 @@ By exercise: pairs of a source and a fragment of the message. A source is what s
 in place of its `raise`: an expression, or a body with a `return` of its own. No test itself.
 """
 
+# The reward of the lab as a learner may write it; below, with one piece in another way each.
+_REWARD = """
+fields = "service region time metric users severity cause next".split()
+names = lambda pairs: [name for name, _ in pairs]
+pairs = [line.partition(": ")[::2] for line in report.split("\\n")]
+said = dict(pairs)
+if names(pairs) != fields or not all(said.values()):
+    return 0.0
+copied = {
+    "service": alert["service"],
+    "region": alert["region"],
+    "time": alert["time"],
+    "metric": alert["metric"] + " " + alert["value"],
+    "users": f"{alert['users']}%",
+}
+right = [said[name] == value for name, value in copied.items()]
+facts = sum(right) / 5
+wanted = f"suspected {alert['change']}" if alert['change'] else 'unknown'
+cause = said['cause'] == wanted
+step = len(said['next'].split()) <= 5
+return (facts + cause + step) / 3
+"""
+
 WRONG = {
     "preference_probability": [
         ("torch.sigmoid(reward_l - reward_w)", "the sign is turned around"),
@@ -1328,5 +1351,387 @@ WRONG = {
         ("math.ceil((1.96 * 0.35 / half_width) ** 2)", "whatever `sd` is"),
         ("math.ceil((1.96 * sd / 0.05) ** 2)", "whatever `half_width` is"),
         ("math.ceil(0.25 * (1.96 / half_width) ** 2)", "sd is taken as 0.5"),
+    ],
+    "best_of_n_kl": [
+        ("math.log(n)", "log n alone"),
+        ("math.log(n) - (n - 1) // n", "`//` would cut that down"),
+        ("math.log(n) - 1", "what (n - 1) / n comes to"),
+        ("math.log2(n) - (n - 1) / n", "log2 counts in bits"),
+        ("(math.log(n) - (n - 1) / n) / math.log(2)", "in bits"),
+        ("math.log10(n) - (n - 1) / n", "to base 10"),
+        ("math.log(n) + (n - 1) / n", "take it off"),
+        ("math.log(n) - n / (n - 1)", "upside down"),
+        ("math.log(n) - 1 / n", "(n - 1) / n is 1 - 1 / n"),
+        ("math.log(n) - n - 1 / n", "a bracket is missing"),
+        ("(math.log(n) - n + 1) / n", "divided by n as well"),
+        ("1 - 1 / n", "only what is taken off"),
+        ("n - 1 - math.log(n)", "the other way round"),
+        ("(n - 1) / n - math.log(n)", "the sign"),
+        ("round(math.log(n) - (n - 1) / n, 2)", "expected"),
+        ("math.log(16) - 15 / 16", "whatever `n` is"),
+        ("math.log(n - 1)", "expected"),
+    ],
+    "unlikelihood_loss": [
+        ("chosen - alpha * rejected", "the signs are turned around"),
+        ("-chosen - alpha * rejected", "both responses are made likelier"),
+        ("chosen + alpha * rejected", "both responses are made less likely"),
+        ("-chosen", "SFT on the chosen responses"),
+        ("-chosen + rejected", "whatever `alpha` is"),
+        ("-chosen + 0.5 * rejected", "whatever `alpha` is"),
+        ("-alpha * (chosen - rejected)", "alpha weighs both terms"),
+        ("-alpha * chosen + rejected", "alpha weighs the chosen response"),
+        ("-(1 - alpha) * chosen + alpha * rejected", "the chosen response has weight 1"),
+        ("-chosen - alpha * torch.log(1 - rejected.exp())", "another loss of the same name"),
+        ("-F.logsigmoid(chosen - alpha * rejected)", "the log-sigmoid is DPO's"),
+        ("-chosen.exp() + alpha * rejected.exp()", "these are probabilities"),
+        ("(-chosen + alpha * rejected).mean()", "averaged over all"),
+        ("-chosen + alpha * rejected.detach()", "nothing lowers it"),
+        ("(-chosen + alpha * rejected).detach()", "no gradient reaches"),
+        ("-chosen.detach() + alpha * rejected", "no gradient reaches `chosen`"),
+        ("-chosen + alpha * torch.clamp(rejected, min=-5)", "that is a sound idea"),
+        (
+            "[-w + alpha * l for w, l in zip(chosen.tolist(), rejected.tolist())]",
+            "need a torch.Tensor",
+        ),
+    ],
+    "leave_one_out": [
+        ("rewards - rewards.mean(-1, keepdim=True)", "is in its baseline"),
+        (
+            "(rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)",
+            "this is the baseline",
+        ),
+        ("rewards - (rewards.sum(-1, keepdim=True) - rewards)", "the others' *sum*"),
+        (
+            "rewards - (rewards.sum(-1, keepdim=True) - rewards) / rewards.shape[-1]",
+            "there are n - 1 others",
+        ),
+        (
+            "(rewards - (rewards.sum(-1, keepdim=True) - rewards)) / (rewards.shape[-1] - 1)",
+            "a bracket is missing",
+        ),
+        (
+            "rewards - rewards.sum(-1, keepdim=True) / (rewards.shape[-1] - 1)",
+            "its own reward included",
+        ),
+        (
+            "rewards - (rewards.sum(-1) - rewards) / (rewards.shape[-1] - 1)",
+            "keepdim=True, which gives (G, 1)",
+        ),
+        (
+            "rewards - (rewards.sum(0) - rewards) / (rewards.shape[0] - 1)",
+            "those of the other *prompts*",
+        ),
+        (
+            "rewards - (rewards.sum() - rewards) / (rewards.numel() - 1)",
+            "the others are those of all prompts",
+        ),
+        ("rewards - rewards.mean()", "one mean is taken over all prompts"),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / (rewards.std(-1, keepdim=True) + 1e-4)
+            """,
+            "this is GRPO's",
+        ),
+        (
+            """
+            others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
+            return (rewards - others) / (rewards.std(-1, keepdim=True) + 1e-4)
+            """,
+            "RLOO does not",
+        ),
+        (
+            "(rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1) - rewards",
+            "the sign",
+        ),
+        (
+            "rewards - (rewards.sum(-1, keepdim=True) - rewards) / 3",
+            "expected",
+        ),
+        (
+            """
+            n = rewards.shape[-1]
+            return (rewards - (rewards.sum(-1, keepdim=True) - rewards) / (n - 1)).tolist()
+            """,
+            "need a torch.Tensor",
+        ),
+        ("rewards - rewards.median(-1, keepdim=True).values", "expected"),
+    ],
+    "group_advantage": [
+        (
+            """
+            import numpy
+            r = rewards.numpy()
+            centred = r - r.mean(1, keepdims=True)
+            return torch.from_numpy(centred / (r.std(1, keepdims=True) + epsilon))
+            """,
+            "numpy's wants ddof=1",
+        ),
+        (
+            "(rewards - rewards.mean(-1, keepdim=True)) / rewards.std(-1, keepdim=True)",
+            "epsilon is missing",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / (rewards.std(-1, keepdim=True) + 1e-4)
+            """,
+            "whatever `epsilon` is",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / torch.sqrt(rewards.var(-1, keepdim=True) + epsilon)
+            """,
+            "under the root",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / (rewards.var(-1, keepdim=True) + epsilon)
+            """,
+            "divided by the *variance*",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / torch.clamp(rewards.std(-1, keepdim=True), min=epsilon)
+            """,
+            "kept above epsilon",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return centred / rewards.std(-1, keepdim=True) + epsilon
+            """,
+            "a bracket is missing",
+        ),
+        ("rewards - rewards.mean(-1, keepdim=True)", "not divided by the deviation"),
+        ("rewards / (rewards.std(-1, keepdim=True) + epsilon)", "the mean is not taken off"),
+        ("(rewards - rewards.mean()) / (rewards.std() + epsilon)", "of all prompts together"),
+        (
+            "(rewards - rewards.mean(-1, keepdim=True)) / (rewards.std() + epsilon)",
+            "the deviation is that of all prompts",
+        ),
+        (
+            "(rewards - rewards.mean(0)) / (rewards.std(0) + epsilon)",
+            "taken over the *prompts*",
+        ),
+        (
+            "(rewards - rewards.mean(-1)) / (rewards.std(-1) + epsilon)",
+            "keepdim=True gives (G, 1)",
+        ),
+        (
+            """
+            others = (rewards.sum(-1, keepdim=True) - rewards) / (rewards.shape[-1] - 1)
+            return (rewards - others) / (rewards.std(-1, keepdim=True) + epsilon)
+            """,
+            "as in RLOO",
+        ),
+        (
+            """
+            spread = rewards.amax(-1, keepdim=True) - rewards.amin(-1, keepdim=True)
+            return (rewards - rewards.mean(-1, keepdim=True)) / (spread + epsilon)
+            """,
+            "expected",
+        ),
+        (
+            """
+            centred = rewards - rewards.mean(-1, keepdim=True)
+            return -centred / (rewards.std(-1, keepdim=True) + epsilon)
+            """,
+            "the sign",
+        ),
+    ],
+    "verifiable_reward": [
+        (
+            _REWARD.replace("if names(pairs) != fields or not all(said.values()):", "if False:"),
+            "got 1, expected 0",
+        ),
+        (
+            _REWARD.replace("if names(pairs) != fields or not all(said.values()):", "if False:")
+            .replace("said[name]", "said.get(name)")
+            .replace("said['cause']", "said.get('cause')")
+            .replace("said['next']", "said.get('next', '')"),
+            "the form is not asked for",
+        ),
+        (
+            _REWARD.replace("names(pairs) != fields", "names(pairs)[:8] != fields"),
+            "after the eighth",
+        ),
+        (
+            _REWARD.replace("names(pairs) != fields", "not set(fields) <= set(said)"),
+            "whether each name is there",
+        ),
+        (
+            _REWARD.replace("names(pairs) != fields", "sorted(names(pairs)) != sorted(fields)"),
+            "order of the lines is not looked at",
+        ),
+        (
+            _REWARD.replace("names(pairs) != fields", "len(pairs) != 8").replace(
+                "[name]", ".get(name)"
+            ),
+            "the lines are only counted",
+        ),
+        (_REWARD.replace(" or not all(said.values())", ""), "an empty value passes"),
+        (_REWARD.replace("facts = sum(right) / 5", "facts = all(right)"), "all or nothing"),
+        (_REWARD.replace("facts = sum(right) / 5", "facts = sum(right)"), "divide by five"),
+        (_REWARD.replace("said[name] == value", "value in report"), "*anywhere* in the report"),
+        (_REWARD.replace("said[name] == value", "value in said[name]"), "*contains* the fact"),
+        (_REWARD.replace("said[name] == value", "said[name].startswith(value)"), "expected"),
+        (
+            _REWARD.replace('''f"{alert['users']}%"''', 'alert["users"]'),
+            "the users are never right",
+        ),
+        (
+            _REWARD.replace('''f"{alert['users']}%"''', 'str(alert["users"])'),
+            "without the per cent sign",
+        ),
+        (_REWARD.replace(""" + " " + alert["value"]""", ""), "compared without its value"),
+        (
+            _REWARD.replace("said['cause'] == wanted", "said['cause'] in (wanted, 'unknown')"),
+            "`unknown` is paid everywhere",
+        ),
+        (
+            _REWARD.replace(" if alert['change'] else 'unknown'", ""),
+            "`suspected None` is paid",
+        ),
+        (
+            _REWARD.replace(
+                "said['cause'] == wanted",
+                "said['cause'] in ('unknown', f\"suspected {alert['change']}\")",
+            ),
+            "and where no change is named",
+        ),
+        (
+            _REWARD.replace(
+                "said['cause'] == wanted", "(alert['change'] or 'unknown') in said['cause']"
+            ),
+            "the cause *contains* the change",
+        ),
+        (_REWARD.replace("suspected {alert", "{alert"), "a change alone is claimed"),
+        (_REWARD.replace("<= 5", "< 5"), "*at most* five"),
+        (_REWARD.replace(".split()) <= 5", ") <= 5"), "counts characters"),
+        (_REWARD.replace("step = len(said['next'].split()) <= 5", "step = True"), "always paid"),
+        (_REWARD.replace("(facts + cause + step) / 3", "facts + cause + step"), "a whole point"),
+        (
+            _REWARD.replace("(facts + cause + step) / 3", "float(facts + cause + step == 3)"),
+            "they have no advantage",
+        ),
+        (_REWARD.replace("(facts + cause + step) / 3", "facts * cause * step"), "expected"),
+    ],
+    "on_frontier": [
+        (
+            "[not any(k < kl and r > reward for k, r in points) for kl, reward in points]",
+            "better in the other beats as well",
+        ),
+        (
+            "[not any(k <= kl and r > reward for k, r in points) for kl, reward in points]",
+            "for less KL is better too",
+        ),
+        (
+            "[not any(k < kl and r >= reward for k, r in points) for kl, reward in points]",
+            "for the same KL is better too",
+        ),
+        (
+            "[not any(k <= kl and r >= reward for k, r in points) for kl, reward in points]",
+            "beats itself",
+        ),
+        (
+            """
+            found = []
+            for i, (kl, reward) in enumerate(points):
+                others = points[:i] + points[i + 1 :]
+                found.append(not any(k <= kl and r >= reward for k, r in others))
+            return found
+            """,
+            "throw each other out",
+        ),
+        (
+            """
+            def beats(a, b):
+                return a != b and a[0] >= b[0] and a[1] >= b[1]
+
+            return [not any(beats(other, point) for other in points) for point in points]
+            """,
+            "more KL is taken for better",
+        ),
+        (
+            """
+            def beats(a, b):
+                return a != b and (a[0] <= b[0] or a[1] >= b[1])
+
+            return [not any(beats(other, point) for other in points) for point in points]
+            """,
+            "`or` where both must hold",
+        ),
+        (
+            """
+            def beats(a, b):
+                return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+            return [any(beats(other, point) for other in points) for point in points]
+            """,
+            "the points that are beaten",
+        ),
+        (
+            """
+            def beats(a, b):
+                return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+            return [i for i, b in enumerate(points) if not any(beats(a, b) for a in points)]
+            """,
+            "the places of the points",
+        ),
+        (
+            """
+            def beats(a, b):
+                return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+            return [b for b in points if not any(beats(a, b) for a in points)]
+            """,
+            "the points themselves",
+        ),
+        (
+            "[r == max(reward for _, reward in points) for _, r in points]",
+            "only the highest reward",
+        ),
+        (
+            "[r == max(reward for kl, reward in points if kl == k) for k, r in points]",
+            "of its own KL alone",
+        ),
+        (
+            """
+            best, found = -math.inf, []
+            for _, reward in points:
+                found.append(reward > best)
+                best = max(best, reward)
+            return found
+            """,
+            "in the order given",
+        ),
+        (
+            """
+            best, found = -math.inf, []
+            for _, reward in sorted(points, key=lambda point: (point[0], -point[1])):
+                found.append(reward > best)
+                best = max(best, reward)
+            return found
+            """,
+            "give them back in that of points",
+        ),
+        (
+            """
+            best, kept = -math.inf, []
+            for i in sorted(range(len(points)), key=lambda i: points[i]):
+                if points[i][1] > best:
+                    best = points[i][1]
+                    kept.append(i)
+            return [i in kept for i in range(len(points))]
+            """,
+            "expected",
+        ),
+        ("[True] * len(points)", "expected"),
+        ("[reward > 0.5 for _, reward in points]", "expected"),
     ],
 }
