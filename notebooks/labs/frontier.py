@@ -114,7 +114,7 @@ exercises.best_of_n_kl.card()
 
 # %%
 def best_of_n_kl(n: int) -> float:
-    """The KL of the best of n from a single sample, at most, in nats."""
+    """How far the best of n responses is from a single one, at most, in nats."""
     raise NotImplementedError
 
 
@@ -138,7 +138,7 @@ exercises.unlikelihood_loss.card()
 
 # %%
 def unlikelihood_loss(chosen: torch.Tensor, rejected: torch.Tensor, alpha: float) -> torch.Tensor:
-    """The loss of each pair, (B,), from mean log-probabilities a token, (B,)."""
+    """The loss of each pair, (B,), from mean log-probabilities a token, (B,) each."""
     raise NotImplementedError
 
 
@@ -195,7 +195,7 @@ exercises.on_frontier.card()
 
 # %%
 def on_frontier(points: list) -> list:
-    """For each (kl, reward) whether no other has as little KL and as much reward, or better."""
+    """For each (kl, reward), True if no other point is as good in both and better in one."""
     raise NotImplementedError
 
 
@@ -338,7 +338,7 @@ exercises.leave_one_out.card()
 
 # %%
 def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
-    """RLOO's advantages, (G, n), of n responses to each of G prompts."""
+    """Each reward less the mean of the other responses' to the same prompt: (G, n) to (G, n)."""
     raise NotImplementedError
 
 
@@ -350,7 +350,7 @@ exercises.group_advantage.card()
 
 # %%
 def group_advantage(rewards: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """GRPO's advantages, (G, n), of n responses to each of G prompts."""
+    """Each reward less its group's mean, over the group's spread: (G, n) to (G, n)."""
     raise NotImplementedError
 
 
@@ -400,7 +400,7 @@ exercises.verifiable_reward.card()
 # %%
 # %%needs own
 def verifiable_reward(report: str, alert: dict) -> float:
-    """From 0 to 1."""
+    """0 for a report of another form, else up to a third each for facts, cause and step."""
     raise NotImplementedError
 
 
