@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from .. import __version__
 from ..common.made_from import fingerprint, set_aside
 from ..common.profile import ROOT
 from .assignment import for_nbgrader
+from .sources import NOTEBOOKS, notebook_in, sessions, sources
 
-SOURCES = ROOT / "notebooks"
 WORK = "work"
 MARK = "coursekit"  # in the metadata of a copy and of its cells: what they were made from
 
@@ -65,22 +65,29 @@ def main() -> None:
 
 
 def make_copies(folder: Path, form: Form | None = None) -> list[Path]:
-    """A working copy of each session in `folder`, made or brought up to date; says what was done.
+    """A working copy of each notebook in `folder`, made or brought up to date; says what was done.
 
-    form: None keeps that of a copy which is there. Raises ValueError if `folder` is that of the
+    form: None keeps that of a copy which is there. Raises ValueError if `folder` is among the
     sources.
     """
-    if folder.resolve() == SOURCES:
+    if folder.resolve().is_relative_to(NOTEBOOKS):
         raise ValueError(f"{folder} holds the course's own notebooks: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     copies = []
-    for source in sorted(SOURCES.glob("*.py")):
-        path = folder / f"{source.stem}.ipynb"
-        print(f"{path.name}: {_bring_up_to_date(path, source, form)}")
+    for source in sources(NOTEBOOKS):
+        path = notebook_in(folder, source, NOTEBOOKS)
+        path.parent.mkdir(exist_ok=True)
+        own = form if source in sessions(NOTEBOOKS) else _for_labs(form)
+        print(f"{path.name}: {_bring_up_to_date(path, source, own)}")
         copies.append(path)
-    for page in SOURCES.glob("*.md"):  # what the notebooks link to
+    for page in NOTEBOOKS.glob("*.md"):  # what the notebooks link to
         shutil.copyfile(page, folder / page.name)
     return copies
+
+
+def _for_labs(form: Form | None) -> Form | None:
+    """nbgrader takes solutions out of a folder's own notebooks, and hands on what lies below."""
+    return form and replace(form, nbgrader=False)
 
 
 def as_copy(source: Path, form: Form) -> NotebookNode:
