@@ -163,17 +163,18 @@ def test_pages_that_the_notebooks_link_to_lie_beside_the_copies(course):
     assert (path.parent / "GLOSSARY.md").read_text(encoding="utf-8") == "# Words"
 
 
-def test_a_labs_copy_lies_below_and_nbgrader_finds_no_solution_in_it(course):
-    """Where links to the sessions and the glossary are what they are among the sources."""
-    stub = "def f():\n    raise NotImplementedError\n\n\nf = exercises.f.check(f)"
+def test_a_labs_copy_lies_below_the_sessions(course):
+    """Where links to them and to the glossary are what they are among the sources."""
     work = course("a = 1").parent
-    lab = desk.NOTEBOOKS / "labs" / "try.py"
+    lab = desk.NOTEBOOKS / "labs" / "a_lab.py"
     lab.parent.mkdir()
-    lab.write_text((desk.NOTEBOOKS / "A.py").read_text(encoding="utf-8"), encoding="utf-8")
-    lab.write_text(f"{lab.read_text(encoding='utf-8')}\n# %%\n{stub}\n", encoding="utf-8")
-    first, second = make_copies(work, Form(nbgrader=True))
-    assert first == work / "A.ipynb" and second == work / "labs" / "try.ipynb"
-    assert cells_of(second) == ["a = 1", stub]
+    shutil.copy(desk.NOTEBOOKS / "A.py", lab)
+    assert make_copies(work) == [work / "A.ipynb", work / "labs" / "a_lab.ipynb"]
+    write_in(work / "labs" / "a_lab.ipynb", lambda cells: cells.append(own("mine")))
+    course("a = 1", "b = 2")
+    shutil.copy(desk.NOTEBOOKS / "A.py", lab)
+    make_copies(work)
+    assert cells_of(work / "labs" / "a_lab.ipynb") == ["a = 1", "mine", "b = 2"]
     with pytest.raises(ValueError, match="name another folder"):
         make_copies(lab.parent)
 

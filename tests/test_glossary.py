@@ -69,7 +69,7 @@ def test_the_first_use_of_a_term_is_a_link(source):
 @each_notebook
 def test_a_link_leads_to_it_from_where_the_notebook_lies(source):
     """Which is where the copies lie that people work in, too."""
-    found = re.findall(r"\(([^)\s]*GLOSSARY\.md)", source.read_text(encoding="utf-8"))
+    found = re.findall(r"\]\(([^)\s]*GLOSSARY\.md)", source.read_text(encoding="utf-8"))
     assert found and {(source.parent / link).resolve() for link in found} == {FILE}
 
 

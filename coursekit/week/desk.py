@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from .. import __version__
 from ..common.made_from import fingerprint, set_aside
 from ..common.profile import ROOT
 from .assignment import for_nbgrader
-from .sources import NOTEBOOKS, notebook_in, sessions, sources
+from .sources import NOTEBOOKS, notebook_in, sources
 
 WORK = "work"
 MARK = "coursekit"  # in the metadata of a copy and of its cells: what they were made from
@@ -77,17 +77,11 @@ def make_copies(folder: Path, form: Form | None = None) -> list[Path]:
     for source in sources(NOTEBOOKS):
         path = notebook_in(folder, source, NOTEBOOKS)
         path.parent.mkdir(exist_ok=True)
-        own = form if source in sessions(NOTEBOOKS) else _for_labs(form)
-        print(f"{path.name}: {_bring_up_to_date(path, source, own)}")
+        print(f"{path.name}: {_bring_up_to_date(path, source, form)}")
         copies.append(path)
     for page in NOTEBOOKS.glob("*.md"):  # what the notebooks link to
         shutil.copyfile(page, folder / page.name)
     return copies
-
-
-def _for_labs(form: Form | None) -> Form | None:
-    """nbgrader takes solutions out of a folder's own notebooks, and hands on what lies below."""
-    return form and replace(form, nbgrader=False)
 
 
 def as_copy(source: Path, form: Form) -> NotebookNode:
