@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from right_answers import RIGHT
 from wrong_answers import WRONG
 
 from coursekit.week.exercises import Exercise, Mistake, session_a, session_b, session_c
 from coursekit.week.exercises.exercise import GOES_ON
-from coursekit.week.sources import named
 
 SESSIONS = {
     "A_paper_math": session_a.EXERCISES,
@@ -39,9 +39,8 @@ def stub(*arguments):
 
 @cache
 def cells(session: str) -> list[str]:
-    """Code cells of a notebook, without the marks of those that need something."""
-    (source,) = named(session)
-    found = jupytext.read(source).cells
+    """Code cells of a session, without the marks of those that need something."""
+    found = jupytext.read(ROOT / "notebooks" / f"{session}.py").cells
     return [re.sub(r"^%%needs.*\n", "", c.source) for c in found if c.cell_type == "code"]
 
 
