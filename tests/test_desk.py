@@ -443,7 +443,7 @@ def workspace(profile, tmp_path):
 
 def test_the_portfolio_counts_answers_and_predictions(workspace):
     from coursekit.week.deliverables import portfolio
-    from coursekit.week.solved import EXERCISES
+    from coursekit.week.solved import EXERCISES, REQUIRED
 
     book = Diary(workspace.folder)
     book.add("exercise", "dpo_loss", state="wrong", code="def dpo_loss(): pass")
@@ -454,8 +454,8 @@ def test_the_portfolio_counts_answers_and_predictions(workspace):
     book.add("asked", "Then?")
     found = portfolio(workspace)["found"]
     assert found["exercises"] == (
-        f"2 of {len(EXERCISES)} solved by you, 1 of them as the course prints it; "
-        f"{len(EXERCISES) - 2} by the course's own function"
+        f"2 of {len(REQUIRED)} solved by you, 1 of them as the course prints it; "
+        f"{len(REQUIRED) - 2} by the course's own function"
     )
     assert found["predictions"] == "1 of 2 made, 1 held of 1 that came out"
 
