@@ -4,13 +4,15 @@ import re
 
 import nbformat
 import pytest
-from conftest import ROOT
 from test_exercises import run
 
 from coursekit.week.desk import Form, as_copy
 from coursekit.week.solved import EXERCISES, SESSIONS
+from coursekit.week.sources import sources
 
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+SOURCES = sources()
+ASKED = zip(SOURCES, SESSIONS.values(), strict=False)  # the lab's come last
+each_notebook = pytest.mark.parametrize(("source", "session"), list(ASKED))
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # nbgrader's, in place of a region
 
 
@@ -31,7 +33,7 @@ def released(text):
     return region.sub(lambda found: f"{found[1]}" + STUB.replace("\n", f"\n{found[1]}"), text)
 
 
-@pytest.mark.parametrize(("source", "session"), zip(SOURCES, SESSIONS.values(), strict=True))
+@each_notebook
 def test_every_exercise_becomes_an_answer_cell_and_a_test_cell(source, session):
     cells = parts(source)
     assert set(cells) == {f"{role}-{name}" for name in session for role in ("answer", "tests")}
@@ -44,7 +46,7 @@ def test_every_exercise_becomes_an_answer_cell_and_a_test_cell(source, session):
         compile(tests.source.removeprefix("%%needs own\n"), name, "exec")
 
 
-@pytest.mark.parametrize(("source", "session"), zip(SOURCES, SESSIONS.values(), strict=True))
+@each_notebook
 def test_the_instructor_has_the_solution_and_the_learner_the_stub(source, session):
     """The stub keeps its name, arguments and docstring, and counts as not attempted."""
     cells = parts(source)

@@ -1,4 +1,4 @@
-"""The sessions' cells: short, bookkeeping folded, imports where they are used."""
+"""The notebooks' cells: short, bookkeeping folded, imports where they are used."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from functools import cache, cached_property
 import jupytext
 import nbformat
 import pytest
-from conftest import ROOT
 
 from coursekit.week import desk, saved
+from coursekit.week.sources import sources
 
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 FOLD = "hide-input"  # the tag of a cell that is bookkeeping: Jupyter Book's and nbconvert's
 SHORT = 15  # statements of a cell, and lines of code but for imports
-IMPORTS = 8  # in the first cell of a session
+IMPORTS = 8  # in the first cell of a notebook
 
 
 @dataclass(frozen=True)
@@ -98,18 +97,18 @@ class Cell:
 
 @cache
 def cells(source) -> list[Cell]:
-    """The code cells of a session, without the first, which is Colab's."""
+    """The code cells of a notebook, without the first, which is Colab's."""
     found = [cell for cell in jupytext.read(source).cells if cell.cell_type == "code"]
     return [Cell(cell.metadata, cell.source) for cell in found][1:]
 
 
-each_session = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
 
 
 # Short.
 
 
-@each_session
+@each_notebook
 def test_a_cell_is_short(source):
     long = {
         cell.source: (cell.statements, cell.lines)
@@ -119,7 +118,7 @@ def test_a_cell_is_short(source):
     assert not long
 
 
-@each_session
+@each_notebook
 def test_a_verdict_is_drawn_by_a_helper(source):
     """No cell chooses among a prediction's options, and no claim takes more than a few lines."""
     for call in (call for cell in cells(source) for call in cell.calls):
@@ -135,7 +134,7 @@ def test_a_verdict_is_drawn_by_a_helper(source):
 # Folded.
 
 
-@each_session
+@each_notebook
 def test_what_folds_a_cell_folds_it_everywhere(source):
     """One notion: JupyterLab, Colab and the tools that read tags fold the same cells."""
     for cell in jupytext.read(source).cells:
@@ -152,7 +151,7 @@ def test_what_folds_a_cell_folds_it_everywhere(source):
 BOOKKEEPING = re.compile(r"held|claims?|print|outcomes\.\w+|len|\w+\.items")
 
 
-@each_session
+@each_notebook
 def test_folded_is_bookkeeping_and_no_lesson(source):
     """Nothing that a later cell needs, no exercise, no question: nobody has to unfold it."""
     found = cells(source)
@@ -163,14 +162,14 @@ def test_folded_is_bookkeeping_and_no_lesson(source):
             assert not cell.imported and all(map(BOOKKEEPING.fullmatch, cell.called)), cell.source
 
 
-@each_session
+@each_notebook
 def test_bookkeeping_is_folded(source):
     for cell in cells(source):
         if all(map(BOOKKEEPING.fullmatch, cell.called)) and "held" in cell.called:
             assert cell.is_folded, cell.source
 
 
-# What each folded cell shows, in the sessions' order.
+# What each folded cell shows, in the notebooks' order.
 FOLDED = {
     "A_paper_math": """\
 sft_taught_the_task without_fault
@@ -208,17 +207,17 @@ second_round_helps""",
 }
 
 
-@each_session
+@each_notebook
 def test_these_cells_are_folded(source):
     shown = [
         " ".join(sorted(name[9:] for name in cell.called if name.startswith("outcomes.")))
         for cell in cells(source)
         if cell.is_folded
     ]
-    assert shown == FOLDED[source.stem].splitlines()
+    assert shown == FOLDED.get(source.stem, "").splitlines()
 
 
-@each_session
+@each_notebook
 def test_copies_and_saved_notebooks_stay_folded(source):
     def folded(notebook):
         return [cell.source for cell in notebook.cells if FOLD in cell.metadata.get("tags", [])]
@@ -238,14 +237,14 @@ def test_copies_and_saved_notebooks_stay_folded(source):
 # Imports.
 
 
-@each_session
-def test_a_session_begins_with_few_imports(source):
+@each_notebook
+def test_a_notebook_begins_with_few_imports(source):
     first, *others = cells(source)
     assert 0 < len(first.imports) <= IMPORTS
     assert first.imported <= {name for cell in (first, *others) for name in cell.used}
 
 
-@each_session
+@each_notebook
 def test_an_import_stands_where_it_is_used_first(source):
     """And is there for all who use it: a cell that needs something may be left out."""
     first, *others = cells(source)

@@ -19,8 +19,9 @@ from packaging.requirements import Requirement
 from coursekit.common import colab, colab_drift
 from coursekit.common.profile import artifacts_folder
 from coursekit.week import address
+from coursekit.week.sources import sources
 
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+SOURCES = sources()
 PINS = colab.read_pins(ROOT / "requirements-colab.txt")
 COURSE = colab.read_pins(ROOT / "requirements.txt")
 PUBLISHED = ROOT.parent / "shared" / "colab" / "pip-freeze.gpu.txt"
@@ -33,7 +34,7 @@ def first_cell(source):
     return next(c.source for c in jupytext.read(source).cells if c.cell_type == "code")
 
 
-def test_the_first_cell_is_the_same_in_all_sessions():
+def test_the_first_cell_is_the_same_in_all_notebooks():
     assert len({first_cell(source) for source in SOURCES}) == 1
     assert first_cell(SOURCES[0]).startswith("# @title On Colab")
 
@@ -41,11 +42,12 @@ def test_the_first_cell_is_the_same_in_all_sessions():
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_the_link_opens_this_notebook_of_the_published_course(source):
     """And is a link alone: a picture would be fetched by whoever opens the notebook."""
-    link = f"https://colab.research.google.com/github/{address.address()}/blob/main/notebooks/"
+    path = source.with_suffix(".ipynb").relative_to(ROOT).as_posix()
+    link = f"https://colab.research.google.com/github/{address.address()}/blob/main/{path}"
     text = jupytext.read(source).cells[0].source
-    assert f"[Open in Colab]({link}{source.stem}.ipynb)" in text and "![" not in text
+    assert f"[Open in Colab]({link})" in text and "![" not in text
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"({link}{source.stem}.ipynb)" in readme
+    assert f"({link})" in readme
     assert f'"https://github.com/{address.address()}"' in first_cell(source)
 
 
@@ -317,21 +319,19 @@ def test_nothing_clashes_with_colab_as_it_was_published():
 @pytest.fixture()
 def published(tmp_path):
     """A copy of all that says where the course is."""
-    for pattern in address.SAY_IT:
-        for file in ROOT.glob(pattern):
-            copy = tmp_path / file.relative_to(ROOT)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copy(file, copy)
+    for file in address.say_it():
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
     return tmp_path
 
 
 def addresses(folder):
     """`OWNER/NAME` of every link to Colab, and of what is cloned or named in the project's urls."""
     says = r'(?:google\.com/github/|"https://github\.com/)([\w-]+/[\w.-]+?)(?:/blob|\\?")'
-    for pattern in address.SAY_IT:
-        for file in folder.glob(pattern):
-            for found in re.findall(says, file.read_text(encoding="utf-8")):
-                yield file.name, found
+    for file in address.say_it(folder):
+        for found in re.findall(says, file.read_text(encoding="utf-8")):
+            yield file.name, found
 
 
 def test_all_that_says_the_address_says_the_same(published):
@@ -351,7 +351,7 @@ def test_publishing_changes_every_place_and_nothing_else(said, published):
     after = list(addresses(published))
     assert {found for _, found in after} == {"me/my.dpo-course"} and len(after) == before
     assert {file for file, _ in after} == {path.name for path in changed}
-    for notebook in published.glob("notebooks/*.ipynb"):
+    for notebook in published.glob("notebooks/**/*.ipynb"):
         nbformat.validate(json.loads(notebook.read_text(encoding="utf-8")))
     assert not address.publish_at(said, published)
     address.publish_at(address.address(), published)

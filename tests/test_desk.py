@@ -17,8 +17,9 @@ from coursekit.week import desk
 from coursekit.week.desk import Form, as_copy, is_touched, make_copies
 from coursekit.week.diary import Diary, Predicted, diary, keep_answer
 from coursekit.week.reading import LAB_OPTIONS
+from coursekit.week.sources import sources
 
-SESSIONS = sorted((ROOT / "notebooks").glob("*.py"))
+SOURCES = sources()
 
 
 # Working copies.
@@ -27,15 +28,15 @@ SESSIONS = sorted((ROOT / "notebooks").glob("*.py"))
 @pytest.fixture()
 def course(tmp_path, monkeypatch):
     """A course of one session; returns how to publish a version of it, and the learner's folder."""
-    sources, work = tmp_path / "notebooks", tmp_path / "work"
-    sources.mkdir()
-    monkeypatch.setattr(desk, "SOURCES", sources)
+    notebooks, work = tmp_path / "notebooks", tmp_path / "work"
+    notebooks.mkdir()
+    monkeypatch.setattr(desk, "NOTEBOOKS", notebooks)
 
     def publish(*cells):
         head = "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n"
         head += "#     language: python\n#     name: python3\n# ---\n\n"
         text = head + "\n\n".join(f"# %%\n{cell}" for cell in cells) + "\n"
-        (sources / "A.py").write_text(text, encoding="utf-8")
+        (notebooks / "A.py").write_text(text, encoding="utf-8")
         return make_copies(work)[0]
 
     return publish
@@ -56,7 +57,7 @@ def own(text):
     return nbformat.v4.new_code_cell(text)
 
 
-@pytest.mark.parametrize("source", SESSIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_copy_has_the_courses_cells_and_no_outputs(source):
     import jupytext
 
@@ -152,14 +153,30 @@ def test_a_file_that_is_no_copy_is_set_aside(course, capsys, content):
 def test_the_sources_are_no_learners_folder(course):
     course("a = 1")
     with pytest.raises(ValueError, match="name another folder"):
-        make_copies(desk.SOURCES)
+        make_copies(desk.NOTEBOOKS)
 
 
 def test_pages_that_the_notebooks_link_to_lie_beside_the_copies(course):
     course("a = 1")
-    (desk.SOURCES / "GLOSSARY.md").write_text("# Words", encoding="utf-8")
+    (desk.NOTEBOOKS / "GLOSSARY.md").write_text("# Words", encoding="utf-8")
     path = course("a = 1")
     assert (path.parent / "GLOSSARY.md").read_text(encoding="utf-8") == "# Words"
+
+
+def test_a_labs_copy_lies_below_the_sessions(course):
+    """Where links to them and to the glossary are what they are among the sources."""
+    work = course("a = 1").parent
+    lab = desk.NOTEBOOKS / "labs" / "a_lab.py"
+    lab.parent.mkdir()
+    shutil.copy(desk.NOTEBOOKS / "A.py", lab)
+    assert make_copies(work) == [work / "A.ipynb", work / "labs" / "a_lab.ipynb"]
+    write_in(work / "labs" / "a_lab.ipynb", lambda cells: cells.append(own("mine")))
+    course("a = 1", "b = 2")
+    shutil.copy(desk.NOTEBOOKS / "A.py", lab)
+    make_copies(work)
+    assert cells_of(work / "labs" / "a_lab.ipynb") == ["a = 1", "mine", "b = 2"]
+    with pytest.raises(ValueError, match="name another folder"):
+        make_copies(lab.parent)
 
 
 def test_a_copy_without_solutions_stays_one(course):
@@ -406,7 +423,7 @@ def test_a_quiz_is_in_no_cell_of_its_notebook(letter):
     """Where the questions stood in the cell, the answers stood above the folded ones."""
     from importlib import import_module
 
-    source = next(path for path in SESSIONS if path.stem[0] == letter.upper())
+    source = next(path for path in SOURCES if path.stem[0] == letter.upper())
     text = source.read_text(encoding="utf-8")
     questions = import_module(f"coursekit.week.exercises.session_{letter}").QUIZ
     assert len(questions) >= 5 and "quiz(exercises.QUIZ)" in text
@@ -426,7 +443,7 @@ def workspace(profile, tmp_path):
 
 def test_the_portfolio_counts_answers_and_predictions(workspace):
     from coursekit.week.deliverables import portfolio
-    from coursekit.week.solved import EXERCISES
+    from coursekit.week.solved import EXERCISES, REQUIRED
 
     book = Diary(workspace.folder)
     book.add("exercise", "dpo_loss", state="wrong", code="def dpo_loss(): pass")
@@ -437,10 +454,45 @@ def test_the_portfolio_counts_answers_and_predictions(workspace):
     book.add("asked", "Then?")
     found = portfolio(workspace)["found"]
     assert found["exercises"] == (
-        f"2 of {len(EXERCISES)} solved by you, 1 of them as the course prints it; "
-        f"{len(EXERCISES) - 2} by the course's own function"
+        f"2 of {len(REQUIRED)} solved by you, 1 of them as the course prints it; "
+        f"{len(REQUIRED) - 2} by the course's own function"
     )
     assert found["predictions"] == "1 of 2 made, 1 held of 1 that came out"
+
+
+def test_the_lab_is_counted_apart_and_nobody_has_to_do_it(workspace, monkeypatch):
+    from coursekit.week import deliverables, solved
+
+    optional, required = ("kappa",), ("dpo_loss", "ipo_loss")
+    monkeypatch.setattr(solved, "OPTIONAL", {name: solved.EXERCISES[name] for name in optional})
+    monkeypatch.setattr(solved, "REQUIRED", {name: solved.EXERCISES[name] for name in required})
+    monkeypatch.setattr(deliverables, "_asked_in_labs", lambda: {"In the lab?"})
+    book = Diary(workspace.folder)
+    for name in required:
+        book.add("exercise", name, state="correct", code="def f(): return 1")
+    book.add("choice", "Up?", choice="up")
+    book.add("asked", "In the lab?")
+    whole = "2 of 2 solved by you; 0 by the course's own function"
+    assert deliverables._exercises(book) == ("sound", whole)
+    assert deliverables._predictions(book)[:2] == (
+        "sound",
+        "1 of 1 made, 0 held of 0 that came out",
+    )
+    book.add("exercise", "kappa", state="correct", code="def f(): return 1")
+    book.add("choice", "In the lab?", choice="no")
+    whole = "2 of 2 solved by you and 1 of 1 of the lab; 0 by the course's own function"
+    assert deliverables._exercises(book) == ("sound", whole)
+    assert "1 of 1 made and 1 of 1 of the lab, 0 held" in deliverables._predictions(book)[1]
+
+
+def test_the_questions_of_the_labs_are_found(tmp_path, monkeypatch):
+    from coursekit.week import deliverables
+
+    path = tmp_path / "lab.py"
+    text = '# %%needs own\nup = predict(\n    "Up " "or down?",\n    ["up", "down"],\n)\nf("no")\n'
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(deliverables, "labs", lambda: [path])
+    assert deliverables._asked_in_labs() == {"Up or down?"}
 
 
 def test_the_portfolio_counts_runs(workspace):

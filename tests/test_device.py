@@ -2,7 +2,6 @@
 
 import ast
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,8 +11,7 @@ from conftest import frozen_copy
 from elsewhere import Elsewhere
 
 from coursekit.lm.logprobs import encode_pair, encode_prompt, sequence_logps
-
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+from coursekit.week.sources import named, sources
 
 
 @pytest.fixture()
@@ -113,9 +111,10 @@ def test_the_monitors_measurements(gpu, model, tokenizer, profile, triples, tmp_
 MODELS = ("base", "sft", "published", "policy", "reference", "model", "reward", "loaded")
 
 
-def cells(name):
+def cells(name: str) -> list[str]:
     """The code cells of a notebook, without IPython's own lines."""
-    text = (NOTEBOOKS / f"{name}.py").read_text(encoding="utf-8")
+    (source,) = named(name)
+    text = source.read_text(encoding="utf-8")
     parts = re.split(r"(?m)^# %%(.*)$", text)[1:]
     return [
         "\n".join(line for line in body.split("\n") if not line.lstrip().startswith(("%", "!")))
@@ -170,8 +169,9 @@ def test_cells_of_session_a(gpu, model, tokenizer, triples):
     assert abs(names["by_hand"] - names["by_helper"]) < 1e-3
 
 
-def test_cells_of_session_b():
-    assert not [cell for cell in cells("B_preferences_and_training") if calls_a_model(cell)]
+def test_no_cell_of_another_notebook():
+    others = [path.stem for path in sources() if path.stem[0] not in "AC"]
+    assert others and not [cell for name in others for cell in cells(name) if calls_a_model(cell)]
 
 
 def test_cells_of_session_c(gpu, model, tokenizer, triples):

@@ -16,6 +16,7 @@ from coursekit.week.drift.numbers import Move, numbers_in, pattern_of
 from coursekit.week.drift.pictures import share_that_differs
 from coursekit.week.drift.said import lines_of_html, lines_of_markdown
 from coursekit.week.saved import cell_ids, settle
+from coursekit.week.sources import sources
 
 # A small session: measured means with intervals, claims, a figure, a table, what differs each time.
 HELPERS = """
@@ -172,7 +173,7 @@ def test_ids_follow_from_the_cells():
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
 
 
-@pytest.mark.parametrize("source", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("source", sources(), ids=lambda p: p.stem)
 def test_the_notebooks_are_saved_by_the_command(source):
     """`python -m coursekit notebooks` saved them: by another way they would change each time."""
     notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
@@ -532,3 +533,25 @@ def test_sessions_before_run_too_and_what_fails_saves_nothing(tmp_path, monkeypa
     assert "ZeroDivisionError" in (tmp_path / "mine/regenerated/B.ipynb").read_text(
         encoding="utf-8"
     )
+
+
+def test_a_lab_runs_where_it_lies_and_after_the_sessions(tmp_path, monkeypatch, capsys):
+    """It alone is saved, with its times beside the sessions', and compared when it is asked for."""
+    monkeypatch.setenv("COURSE_ARTIFACTS", str(tmp_path / "mine"))
+    folder = tmp_path / "notebooks"
+    (folder / "labs").mkdir(parents=True)
+    left = "# %%\nimport os\nfrom pathlib import Path\n"
+    left += "left = Path(os.environ['COURSE_ARTIFACTS'], 'left')\n"
+    (folder / "A.py").write_text(f"{left}left.touch()\n", encoding="utf-8")
+    text = f"{left}print(left.is_file(), Path.cwd().name)\n"
+    (folder / "labs" / "try.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["notebooks", "--only", "try"])
+    assert regenerate.main(folder) == 0
+    saved = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    assert saved == ["A.py", "labs/try.ipynb", "labs/try.py", "times.json"]
+    assert "True labs" in (folder / "labs" / "try.ipynb").read_text(encoding="utf-8")
+    assert list(cell_times.latest(folder)) == ["try"]
+    executed = tmp_path / "mine" / "regenerated"
+    (comparison,) = drift.compare_folders(folder, executed, "try")
+    assert comparison.session == "try" and not comparison.drift
+    capsys.readouterr()

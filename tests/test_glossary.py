@@ -1,4 +1,4 @@
-"""The glossary: its links lead somewhere, and a session links each term where it first uses it."""
+"""The glossary: links lead somewhere, and a notebook links each term where it first uses it."""
 
 import ast
 import re
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import jupytext
 import pytest
-from conftest import ROOT
 
-NOTEBOOKS = ROOT / "notebooks"
-GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text(encoding="utf-8")
+from coursekit.week.sources import NOTEBOOKS, labs, sources
+
+FILE = NOTEBOOKS / "GLOSSARY.md"
+GLOSSARY = FILE.read_text(encoding="utf-8")
 TERMS = re.findall(r"^### (.+)$", GLOSSARY, re.MULTILINE)
-SESSIONS = sorted(NOTEBOOKS.glob("*.py"))
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]*)\)")
 _NOT_PROSE = re.compile(
     r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|^#+ [^\n]*$", re.DOTALL | re.MULTILINE
@@ -29,7 +29,7 @@ def prose(markdown: str) -> Iterator[tuple[str, str]]:
     end = 0
     for link in _LINK.finditer(markdown):
         yield markdown[end : link.start()], ""
-        yield link[1], link[2].removeprefix("GLOSSARY.md#") if "GLOSSARY" in link[2] else ""
+        yield link[1], link[2].partition("GLOSSARY.md#")[2]
         end = link.end()
     yield markdown[end:], ""
 
@@ -58,16 +58,26 @@ def unlinked_first_uses(cells) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda path: path.stem)
-def test_the_first_use_of_a_term_is_a_link(session):
-    assert not unlinked_first_uses(jupytext.read(session).cells)
+each_notebook = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
+
+
+@each_notebook
+def test_the_first_use_of_a_term_is_a_link(source):
+    assert not unlinked_first_uses(jupytext.read(source).cells)
+
+
+@each_notebook
+def test_a_link_leads_to_it_from_where_the_notebook_lies(source):
+    """Which is where the copies lie that people work in, too."""
+    found = re.findall(r"\]\(([^)\s]*GLOSSARY\.md)", source.read_text(encoding="utf-8"))
+    assert found and {(source.parent / link).resolve() for link in found} == {FILE}
 
 
 def links() -> list[str]:
-    """Where the links to glossary entries lead, in the sessions and in the glossary itself."""
-    texts = [path.read_text(encoding="utf-8") for path in SESSIONS]
+    """Where the links to glossary entries lead, in the notebooks and in the glossary itself."""
+    texts = [path.read_text(encoding="utf-8") for path in sources()]
     return [
-        *(to for text in texts for to in re.findall(r"\(GLOSSARY\.md#([^)\s]*)\)", text)),
+        *(to for text in texts for to in re.findall(r"GLOSSARY\.md#([^)\s]*)\)", text)),
         *re.findall(r"\(#([^)\s]*)\)", GLOSSARY),
     ]
 
@@ -84,15 +94,15 @@ def test_an_entrys_anchor_is_the_same_everywhere():
 
 
 def test_an_entry_is_short_and_says_where_the_course_shows_it():
-    """Sections that exist, at the end of the entry."""
+    """Sections that exist, at the end of the entry; of the lab (L) what no session shows."""
     sections = {
-        (path.stem[0], number)
-        for path in SESSIONS
+        ("L" if path in labs() else path.stem[0], number)
+        for path in sources()
         for number in re.findall(r"^# ## (\d+) ·", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     for entry in GLOSSARY.split("### ")[1:]:
         body = entry.split("\n", 1)[1].strip()
-        places = re.search(r"\*([ABC] \d+(?:, [ABC] \d+)*)\*$", body)
+        places = re.search(r"\*([ABC] \d+(?:, [ABC] \d+)*|L \d+(?:, L \d+)*)\*$", body)
         assert places, entry
         assert {tuple(place.split()) for place in places[1].split(", ")} <= sections, entry
         assert len(body.splitlines()) <= 3, entry
@@ -100,7 +110,7 @@ def test_an_entry_is_short_and_says_where_the_course_shows_it():
 
 def test_a_use_before_its_link_is_found():
     notebook = jupytext.reads(
-        "# %% [markdown]\n# ## Proxy\n#\n# A [KL](GLOSSARY.md#kl) of `nats`, $k1$; see [nats](https://x.y).\n"
+        "# %% [markdown]\n# ## Proxy\n#\n# A [KL](../GLOSSARY.md#kl) of `nats`, $k1$; see [nats](https://x.y).\n"
         '# %%\nprint(f"{1} wins over SFT"); claim(True, "the proxy rises")\n'
         "# %% [markdown]\n# KL again, and its [proxy](GLOSSARY.md#proxy).\n",
         fmt="py:percent",

@@ -147,6 +147,12 @@ def test_solutions_are_not_among_the_loaded_modules():
     assert "AttributeError" in graded(body).message
 
 
+def test_every_module_that_has_solutions_is_behind_the_fence():
+    modules = (fence.PACKAGE / "week" / "exercises").glob("*.py")
+    found = {path.stem for path in modules if "\nEXERCISES" in path.read_text(encoding="utf-8")}
+    assert len(found) >= 4 and found <= set(fence.SOLUTIONS)
+
+
 PATCHED = (
     "import builtins, json, torch\n"
     "for name in ('all', 'any', 'abs', 'repr', 'isinstance', 'zip'):\n"

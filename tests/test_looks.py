@@ -10,7 +10,6 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -24,6 +23,7 @@ from coursekit.week.figures.labels import MARKER, label_points
 from coursekit.week.gallery import load_recorded
 from coursekit.week.reading import as_page
 from coursekit.week.saved import settle, tidy
+from coursekit.week.sources import labs, sources
 from coursekit.week.widgets import comparison, exhibits, side_by_side, token_strip
 from coursekit.week.widgets.page import as_table, fault
 
@@ -454,11 +454,8 @@ def test_grades_have_landmarks_and_headings_in_order(tmp_path):
     assert_a_screen_reader_finds_its_way((tmp_path / "grades.html").read_text(encoding="utf-8"))
 
 
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
-
-
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_a_session_is_a_page_that_asks_nothing_of_the_network(source):
+@pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
+def test_a_notebook_is_a_page_that_asks_nothing_of_the_network(source):
     notebook = jupytext.read(source)
     html = as_page(notebook)
     assert_a_screen_reader_finds_its_way(html)
@@ -466,7 +463,8 @@ def test_a_session_is_a_page_that_asks_nothing_of_the_network(source):
     folded = [cell for cell in notebook.cells if "hide-input" in cell.metadata.get("tags", [])]
     titles = [re.search(r"^# @title (.+)$", cell.source, re.M)[1] for cell in folded]
     assert titles and [each.text for each in page.named("summary")] == titles
-    assert page.named("title")[0].text.startswith(f"Session {source.stem[0]}")
+    begins = "Lab" if source in labs() else f"Session {source.stem[0]}"
+    assert page.named("title")[0].text.startswith(begins)
     loads = [
         element.attrs.get(name, "")
         for element in page.named("script", "link", "img", "iframe", "source")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import jupytext
 import pytest
-from conftest import ROOT
 
 from coursekit.tasks import load_task
 from coursekit.tasks.new import make_task
 from coursekit.week import needs
+from coursekit.week.sources import sources
 from coursekit.workspace import Workspace
 
 
@@ -70,10 +70,10 @@ def test_an_unknown_need_is_told(shell, profile, tmp_path):
         run(shell, cell("luck"))
 
 
-def test_the_sessions_need_what_there_is():
+def test_the_notebooks_need_what_there_is():
     asked = {
         line.removeprefix("%%needs ").strip()
-        for path in sorted((ROOT / "notebooks").glob("*.py"))
+        for path in sources()
         for one in jupytext.read(path).cells
         for line in one.source.splitlines()
         if line.startswith("%%needs ")

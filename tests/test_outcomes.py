@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import jupytext
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 
 from coursekit.common.statistics import Estimate, prompts_needed
 from coursekit.evaluation import moved_by
@@ -26,23 +27,28 @@ from coursekit.week import bandit, outcomes
 from coursekit.week.gallery import load_recorded, nameless_table
 from coursekit.week.outcomes import Claim, Outcome, by_interval, session_a, session_b, session_c
 from coursekit.week.recorded import GREEDY, LEFT_OUT, SECOND_ROUND, SHUFFLED
+from coursekit.week.sources import sources
 from coursekit.week.spoil import spoil
 from coursekit.week.widgets import claims, held, predict
 
-SESSIONS = {
-    "A_paper_math": session_a,
-    "B_preferences_and_training": session_b,
-    "C_three_way_eval": session_c,
-}
+
+def outcomes_of(source: Path) -> ModuleType:
+    """The module that a notebook imports as `outcomes`."""
+    text = source.read_text(encoding="utf-8")
+    (name,) = re.findall(r"^from coursekit\.week\.outcomes import (\w+) as outcomes$", text, re.M)
+    return import_module(f"coursekit.week.outcomes.{name}")
+
+
+SOURCES = {source: outcomes_of(source) for source in sources()}
 
 
 @cache
 def options(function: str) -> list[str]:
-    """The options, as a session asks them, of the prediction that `function` decides."""
-    for name in SESSIONS:
+    """The options, as a notebook asks them, of the prediction that `function` decides."""
+    for source in SOURCES:
         text = "\n".join(
             re.sub(r"(?m)^%.*$", "", cell.source)
-            for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells
+            for cell in jupytext.read(source).cells
             if cell.cell_type == "code"
         )
         calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
@@ -116,8 +122,8 @@ def test_several_claims_are_shown_one_by_one(capsys):
 
 
 def test_each_is_used_and_none_is_missing():
-    for name, module in SESSIONS.items():
-        text = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    for source, module in SOURCES.items():
+        text = source.read_text(encoding="utf-8")
         public = {
             key
             for key, value in vars(module).items()

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from coursekit.week import suite
+from coursekit.week.sources import notebook_in, sessions
 from coursekit.week.suite import APART, Lane, closing_line, lanes, run_lanes
 
 GOOD = "def test_good():\n    pass\n"
@@ -44,7 +45,7 @@ def lane(folder, name, code):
 
 def test_each_file_of_tests_is_in_one_lane(tmp_path):
     """By what pytest would collect: a lane's paths, less those that it ignores."""
-    files = [*ROOT.glob("tests/test_*.py"), *ROOT.glob("notebooks/*.ipynb")]
+    files = [*ROOT.glob("tests/test_*.py"), *ROOT.glob("notebooks/**/*.ipynb")]
     for file in files:
         name = file.relative_to(ROOT).as_posix()
         taking = [
@@ -114,6 +115,24 @@ def test_a_notebooks_cells_run_in_their_order(tmp_path, monkeypatch, capsys):
     lane = Lane("notebooks", (str(path), "--rootdir", str(tmp_path)))
     assert run_lanes([lane], cores=2) == 0, capsys.readouterr().out
     assert " 13 passed in " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_lab_runs_after_the_sessions_and_where_it_lies(tmp_path, monkeypatch, capsys):
+    """It finds what they have left, whatever their names."""
+    monkeypatch.setattr(suite, "OPTIONS", ("-p", "nbval.plugin", "--nbval-lax"))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    names = [notebook_in(tmp_path, source).relative_to(tmp_path) for source in sessions()]
+    (tmp_path / "labs").mkdir()
+    for name in (*names, Path("labs/a_lab.ipynb")):
+        text = "from pathlib import Path\nhere = Path.cwd()"
+        if name.parent.name:
+            text += f"\nassert len(list(here.parent.glob('*.left'))) == {len(names)}"
+        else:
+            text += f"\n(here / '{name.stem}.left').touch()"
+        cells = [nbformat.v4.new_code_cell(text)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / name)
+    lane = Lane("notebooks", (str(tmp_path), "--rootdir", str(tmp_path)))
+    assert run_lanes([lane], cores=2) == 0, capsys.readouterr().out
 
 
 def test_the_closing_line_is_pytests_own(tmp_path):

@@ -5,6 +5,8 @@ import ast
 import pytest
 from conftest import ROOT
 
+from coursekit.week.sources import sources
+
 LIBRARIES = ("trl", "peft", "transformers", "bitsandbytes")
 # What the libraries document as to be imported from a submodule; and, last, what session A shows of
 # TRL's inside, to learners who compare it with their own.
@@ -78,7 +80,7 @@ def test_what_is_public_is_not(line):
 
 def test_private_api_is_used_in_one_file():
     files = sorted({*(ROOT / "coursekit").rglob("*.py")} - {ALLOWED})
-    files += sorted((ROOT / "notebooks").glob("*.py"))
+    files += sources()
     found = {
         path.relative_to(ROOT).as_posix(): uses
         for path in files

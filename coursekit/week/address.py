@@ -14,8 +14,8 @@ import tomllib
 from pathlib import Path
 
 from ..common.profile import ROOT
+from .sources import sources
 
-SAY_IT = ("pyproject.toml", "README.md", "notebooks/*.py", "notebooks/*.ipynb")
 _ON_GITHUB = re.compile(r"https://github\.com/([\w-]+/[\w.-]+)")
 
 
@@ -38,13 +38,19 @@ def address(root: Path = ROOT) -> str:
     return _repository(project["urls"]["Repository"])
 
 
+def say_it(root: Path = ROOT) -> list[Path]:
+    """The files that say where the course is published."""
+    pairs = ((source, source.with_suffix(".ipynb")) for source in sources(root / "notebooks"))
+    return [root / "pyproject.toml", root / "README.md", *(file for pair in pairs for file in pair)]
+
+
 def publish_at(repository: str, root: Path = ROOT) -> list[Path]:
     """Put `repository` (`OWNER/NAME`, or its address) in the place of what is said now.
 
     Returns the files that were changed. Raises ValueError for what is no repository on GitHub.
     """
     old, new, changed = address(root), _repository(repository), []
-    for file in (file for pattern in SAY_IT for file in sorted(root.glob(pattern))):
+    for file in say_it(root):
         text = file.read_text(encoding="utf-8")
         # As an address, and in Colab's links, which open github/OWNER/NAME.
         said = re.sub(rf"(github\.com/|/github/){re.escape(old)}(?![\w.-])", rf"\g<1>{new}", text)

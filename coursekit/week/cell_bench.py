@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import __version__
 from .cell_times import FILE, Times, latest, read
 from .regenerate import rerun
-from .run_course import NOTEBOOKS
+from .sources import NOTEBOOKS
 
 
 def print_cells(fresh: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..common.profile import Profile
 from ..evaluation.record import ThreeWayRecord, load_three_way
 from ..workspace import Workspace
 from .diary import Diary
+from .sources import labs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,33 +191,51 @@ def portfolio(workspace: Workspace) -> pd.DataFrame:
 
 def _exercises(diary: Diary) -> State:
     """Solved ones, by whom: the course's own function stands in for those that are not."""
-    from .solved import EXERCISES, is_the_courses
+    from .solved import EXERCISES, REQUIRED, counted, is_the_courses
 
     attempts = {name: each for name, each in diary.attempts().items() if name in EXERCISES}
     if not attempts:
-        return "missing", f"none of {len(EXERCISES)} answered"
-    solved = [each for each in attempts.values() if each.state == "correct"]
-    copied = sum(is_the_courses(each.exercise, each.code) for each in solved)
-    state = "sound" if len(solved) == len(EXERCISES) else "unfinished"
-    return state, (
-        f"{len(solved)} of {len(EXERCISES)} solved by you"
+        return "missing", f"none of {len(REQUIRED)} answered"
+    solved = {name: each for name, each in attempts.items() if each.state == "correct"}
+    copied = sum(is_the_courses(name, each.code) for name, each in solved.items())
+    unsolved = REQUIRED.keys() - solved.keys()
+    return "unfinished" if unsolved else "sound", (
+        counted(solved, "solved by you")
         + f", {copied} of them as the course prints it" * bool(copied)
-        + f"; {len(EXERCISES) - len(solved)} by the course's own function"
+        + f"; {len(unsolved)} by the course's own function"
     )
 
 
 def _predictions(diary: Diary) -> State:
-    asked = list(diary.predictions().values())
+    """Those that were asked; those of the labs, which are optional, are counted apart."""
+    from .solved import and_of_the_lab
+
+    every, optional = diary.predictions().values(), _asked_in_labs()
+    asked = [each for each in every if each.question not in optional]
     made = [each for each in asked if each.choice is not None]
+    in_labs = [each.choice for each in every if each.question in optional]
     if not made:
         return "missing", f"none made, {len(asked)} asked so far"
     came_out = [each for each in made if each.truth is not None]
     held = sum(each.choice == each.truth for each in came_out)
     late = sum(each.late for each in made)
     return "sound" if len(made) == len(asked) else "unfinished", (
-        f"{len(made)} of {len(asked)} made, {held} held of {len(came_out)} that came out"
+        f"{len(made)} of {len(asked)} made"
+        + and_of_the_lab(len(in_labs) - in_labs.count(None), len(in_labs))
+        + f", {held} held of {len(came_out)} that came out"
         + f"; {late} made when the result had been shown" * bool(late)
     )
+
+
+def _asked_in_labs() -> set[str]:
+    """The questions of the labs' predictions."""
+    nodes = [
+        node
+        for source in labs()
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "predict"
+    ]
+    return {ast.literal_eval(node.args[0]) for node in nodes}
 
 
 def _runs(runs: Path) -> State:

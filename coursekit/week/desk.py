@@ -28,8 +28,8 @@ from .. import __version__
 from ..common.made_from import fingerprint, set_aside
 from ..common.profile import ROOT
 from .assignment import for_nbgrader
+from .sources import NOTEBOOKS, notebook_in, sources
 
-SOURCES = ROOT / "notebooks"
 WORK = "work"
 MARK = "coursekit"  # in the metadata of a copy and of its cells: what they were made from
 
@@ -65,20 +65,21 @@ def main() -> None:
 
 
 def make_copies(folder: Path, form: Form | None = None) -> list[Path]:
-    """A working copy of each session in `folder`, made or brought up to date; says what was done.
+    """A working copy of each notebook in `folder`, made or brought up to date; says what was done.
 
-    form: None keeps that of a copy which is there. Raises ValueError if `folder` is that of the
+    form: None keeps that of a copy which is there. Raises ValueError if `folder` is among the
     sources.
     """
-    if folder.resolve() == SOURCES:
+    if folder.resolve().is_relative_to(NOTEBOOKS):
         raise ValueError(f"{folder} holds the course's own notebooks: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     copies = []
-    for source in sorted(SOURCES.glob("*.py")):
-        path = folder / f"{source.stem}.ipynb"
+    for source in sources(NOTEBOOKS):
+        path = notebook_in(folder, source, NOTEBOOKS)
+        path.parent.mkdir(exist_ok=True)
         print(f"{path.name}: {_bring_up_to_date(path, source, form)}")
         copies.append(path)
-    for page in SOURCES.glob("*.md"):  # what the notebooks link to
+    for page in NOTEBOOKS.glob("*.md"):  # what the notebooks link to
         shutil.copyfile(page, folder / page.name)
     return copies
 

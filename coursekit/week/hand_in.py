@@ -14,7 +14,7 @@ from ..common.markup import as_link
 from ..workspace import Workspace
 from .deliverables import REFLECTED, TEMPLATES, portfolio
 from .diary import Diary, Predicted
-from .solved import SESSIONS, is_the_courses
+from .solved import OPTIONAL, SESSIONS, is_the_courses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,8 @@ def _exercises(diary: Diary) -> Iterable[str]:
             attempt = attempts.get(name)
             title = f"{session} · {exercise.title}"
             if attempt is None:
-                yield f"<p>– {escape(title)}: not answered</p>"
+                optional = " (optional)" * (name in OPTIONAL)
+                yield f"<p>– {escape(title)}: not answered{optional}</p>"
                 continue
             mark = "✓" if attempt.state == "correct" else "✗"
             copied = ", as the course prints it" * is_the_courses(name, attempt.code)

@@ -1,4 +1,4 @@
-"""Execute the sessions and save their outputs: `python -m coursekit notebooks` (for instructors).
+"""Execute the notebooks and save their outputs: `python -m coursekit notebooks` (for instructors).
 
 They run as the course's own: in artifacts of their own, whatever lies in `artifacts`, and without
 this shell's settings of the course. What is saved is the same on every run (`saved`); how long each
@@ -19,8 +19,9 @@ import nbformat
 
 from ..common.profile import artifacts_folder
 from . import cell_times
-from .run_course import NOTEBOOKS, execute, or_stopped
+from .run_course import execute, or_stopped
 from .saved import settle
+from .sources import NOTEBOOKS, named, notebook_in, sources
 
 
 def main(notebooks: Path = NOTEBOOKS) -> int:
@@ -35,7 +36,7 @@ def main(notebooks: Path = NOTEBOOKS) -> int:
         print(f"Nothing is saved. The notebooks as far as they ran: {folder}", file=sys.stderr)
         return 1
     for source in wanted:
-        shutil.copy(folder / f"{source.stem}.ipynb", notebooks)
+        shutil.copy(notebook_in(folder, source, notebooks), source.parent)
     cell_times.write(notebooks, cell_times.latest(folder))
     print(f"Saved: {', '.join(source.stem for source in wanted)}, {cell_times.FILE}")
     return 0
@@ -43,10 +44,9 @@ def main(notebooks: Path = NOTEBOOKS) -> int:
 
 def chosen(only: str, notebooks: Path = NOTEBOOKS) -> list[Path]:
     """The sources whose names begin with `only`, in their order; ends the command if none does."""
-    sources = sorted(notebooks.glob("*.py"))
-    found = [source for source in sources if source.stem.startswith(only)]
+    found = named(only, notebooks)
     if not found:
-        names = ", ".join(source.stem for source in sources)
+        names = ", ".join(source.stem for source in sources(notebooks))
         print(f"No notebook's name begins with {only!r}: there are {names}.", file=sys.stderr)
         sys.exit(2)  # as for any argument that cannot be meant
     return found
@@ -57,20 +57,21 @@ def rerun(
 ) -> bool:
     """Execute `notebooks` in scratch artifacts; write those chosen, and their times, to `folder`.
 
-    A session shows what those before it have left, so they run first; what lies after is left out.
+    A notebook shows what those before it have left, so they run first; what lies after is left out.
 
     keep_going: whether what comes after a cell that fails is executed as well.
 
     Returns whether everything ran through.
     """
     wanted = chosen(only, notebooks)
-    sources = sorted(notebooks.glob("*.py"))
+    every = sources(notebooks)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     whole = True
     with tempfile.TemporaryDirectory() as scratch:
-        for source in sources[: sources.index(wanted[-1]) + 1]:
-            failed = _run(source, folder, Path(scratch), keep_going, source in wanted)
+        for source in every[: every.index(wanted[-1]) + 1]:
+            target = notebook_in(folder, source, notebooks)
+            failed = _run(source, target, folder, Path(scratch), keep_going, source in wanted)
             if failed:
                 print(f"\n{failed}", file=sys.stderr)
                 whole = False
@@ -79,8 +80,10 @@ def rerun(
     return whole
 
 
-def _run(source: Path, folder: Path, artifacts: Path, keep_going: bool, keep: bool) -> object:
-    """Execute one session; returns what failed."""
+def _run(
+    source: Path, target: Path, folder: Path, artifacts: Path, keep_going: bool, keep: bool
+) -> object:
+    """Execute one notebook; its times go into `folder`. Returns what failed."""
     notebook = jupytext.read(source)
     failed: object = None
     try:
@@ -89,7 +92,8 @@ def _run(source: Path, folder: Path, artifacts: Path, keep_going: bool, keep: bo
         times = cell_times.measured(notebook)
         settle(notebook, artifacts)
         if keep or failed:
-            nbformat.write(notebook, folder / f"{source.stem}.ipynb")
+            target.parent.mkdir(exist_ok=True)
+            nbformat.write(notebook, target)
             cell_times.write(folder, {source.stem: times})
     return failed
 

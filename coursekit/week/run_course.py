@@ -1,4 +1,4 @@
-"""Run the sessions from first to last: `python -m coursekit course`.
+"""Run the sessions from first to last: `python -m coursekit course`. A lab runs by `--only` alone.
 
 Leaves, in the artifacts folder: the executed notebooks, an HTML copy of each to read, the models
 and triples, and the three-way table, which is also printed.
@@ -22,12 +22,10 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from ..common.profile import ROOT
 from ..workspace import Workspace
 from .reading import as_page
 from .saved import tidy
-
-NOTEBOOKS = ROOT / "notebooks"
+from .sources import NOTEBOOKS, named, notebook_in, sessions
 
 
 def main() -> int:
@@ -45,8 +43,8 @@ def main() -> int:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         sys.exit(f"Cannot write the results: {error}. Set COURSE_ARTIFACTS to a folder of yours.")
-    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)  # the sessions link to it
-    for source in sorted(NOTEBOOKS.glob(f"{options.only}*.py")):
+    shutil.copy(NOTEBOOKS / "GLOSSARY.md", folder)  # the notebooks link to it
+    for source in named(options.only) if options.only else sessions():
         if not run_notebook(source, folder):
             return 1
     print(f"Notebooks to read: {folder}")
@@ -75,9 +73,10 @@ def run_notebook(source: Path, folder: Path) -> bool:
     through.
     """
     notebook = jupytext.read(source)
-    target = folder / f"{source.stem}.ipynb"
+    target = notebook_in(folder, source)
+    target.parent.mkdir(exist_ok=True)
     try:
-        failed = execute(notebook, source.stem)
+        failed = execute(notebook, source.stem, source.parent)
     finally:
         tidy(notebook)
         nbformat.write(notebook, target)
@@ -90,7 +89,7 @@ def run_notebook(source: Path, folder: Path) -> bool:
 def execute(
     notebook: nbformat.NotebookNode,
     name: str,
-    folder: Path = NOTEBOOKS,
+    folder: Path,
     env: dict[str, str] | None = None,
     keep_going: bool = False,
 ) -> Exception | str | None:

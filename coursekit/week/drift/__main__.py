@@ -15,8 +15,9 @@ import nbformat
 from ...common.profile import artifacts_folder
 from .. import cell_times
 from ..regenerate import chosen, rerun
-from ..run_course import NOTEBOOKS, or_stopped
+from ..run_course import or_stopped
 from ..saved import settle
+from ..sources import NOTEBOOKS, notebook_in
 from .compare import Comparison, compare, slower
 from .page import in_short, page
 
@@ -58,7 +59,7 @@ def compare_folders(
     times = cell_times.latest(shipped), cell_times.latest(executed)
     comparisons = []
     for source in chosen(only, shipped):
-        pair = [_read(folder / f"{source.stem}.ipynb") for folder in (shipped, executed)]
+        pair = [_read(notebook_in(folder, source, shipped)) for folder in (shipped, executed)]
         comparison = compare(source.stem, *pair)
         findings = comparison.findings + slower(*(each.get(source.stem, {}) for each in times))
         if exact:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..solved import EXERCISES
+from ..solved import EXERCISES, counted
 from .fence import close_in
 from .report import Grades, write_csv, write_page
 from .sandbox import Limits
@@ -37,11 +37,11 @@ def grade_all(folder: Path, out: Path, seeds: Sequence[int], limits: Limits) -> 
 
 
 def _summary(one: HandedIn, grades: Grades) -> str:
-    mine = grades[one.learner].values()
-    right = sum(each.state == "correct" for each in mine)
-    looks = sum(bool(each.remarks) for each in mine)
+    mine = grades[one.learner]
+    right = [name for name, each in mine.items() if each.state == "correct"]
+    looks = sum(bool(each.remarks) for each in mine.values())
     more = f", {looks} to be looked at" if looks else ""
-    return f"{one.learner}: {right} of {len(mine)} correct{more}"
+    return f"{one.learner}: {counted(right, 'correct')}{more}"
 
 
 def _about(seeds: Sequence[int], limits: Limits) -> list[str]:

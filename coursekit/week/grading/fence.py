@@ -22,7 +22,8 @@ from typing import Any
 from ...common.profile import ROOT
 
 PACKAGE = ROOT / "coursekit"
-SOLUTIONS = ("session_a", "session_b", "session_c", "causes")  # modules that hold the solutions
+# Modules that hold the solutions.
+SOLUTIONS = ("session_a", "session_b", "session_c", "lab", "causes")
 _EXERCISES = "coursekit.week.exercises"
 FILES_MB = 10  # what one file may hold
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.hypertext import html_page
 from ..diary import Predicted
-from ..solved import EXERCISES, SESSIONS
+from ..solved import EXERCISES, SESSIONS, counted
 from .submissions import HandedIn
 from .verdicts import Grade
 
@@ -88,13 +88,13 @@ def _overview(handed_in: Sequence[HandedIn], grades: Grades) -> str:
     body = []
     for number, one in enumerate(handed_in, start=1):
         mine = grades[one.learner]
-        right = sum(grade.state == "correct" for grade in mine.values())
+        right = [name for name, grade in mine.items() if grade.state == "correct"]
         marks = "".join(_mark(mine[name]) for _, name in _columns())
         words = sum(len(text.split()) for text in one.texts.values())
         body.append(
             f'<tr><th scope="row"><a href="#part-{number}">{escape(one.learner)}</a></th>'
-            f"<td>{right} of {len(mine)}</td><td>{escape(_predicted(one))}</td><td>{words}</td>"
-            f"{marks}</tr>"
+            f"<td>{counted(right, 'correct')}</td><td>{escape(_predicted(one))}</td>"
+            f"<td>{words}</td>{marks}</tr>"
         )
     first = "".join(
         f'<th scope="col">{name}</th>' for name in ("learner", "correct", "predictions", "words")

@@ -22,8 +22,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from ..deliverables import REFLECTED, TEMPLATES
-from ..desk import MARK, SOURCES, is_touched
+from ..desk import MARK, is_touched
 from ..diary import DIARY, Diary, Predicted
+from ..sources import sources
 from .sandbox import Program
 
 LARGEST = 50_000_000  # bytes of a file; a longer one is not read
@@ -152,8 +153,8 @@ def statements_of(source: str) -> list[ast.stmt]:
 
 @cache
 def _courses_own(exercise: str) -> tuple[ast.stmt, ...]:
-    """Imports of the session that asks for the exercise."""
-    for path in sorted(SOURCES.glob("*.py")):
+    """Imports of the notebook that asks for the exercise."""
+    for path in sources():
         if f"exercises.{exercise}.check(" in path.read_text(encoding="utf-8"):
             cells = [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
             every = [statement for cell in cells for statement in statements_of(cell)]
