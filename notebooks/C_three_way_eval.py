@@ -39,7 +39,7 @@
 # |---|---|---|
 # | 1 · Three models, one set of prompts | 15 | |
 # | 2 · The table | 40 | |
-# | 3 · Response against response | 10 | 15 |
+# | 3 · Response against response | 10 | 20 |
 # | 4 · How many prompts? | 10 | 5 |
 # | 5 · Is it only longer? | 10 | 15 |
 # | 6 · Other judges | 15 | 25 |
@@ -49,7 +49,7 @@
 # | 10 · The same week on a real model | | 15 |
 # | 11 · Reflect, and publish | 30 | 10 |
 # | 12 · Can you answer these? | 10 | |
-# | together | 180 | 85 |
+# | together | 180 | 90 |
 
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title On Colab, run this cell first; elsewhere it does nothing
@@ -320,6 +320,27 @@ likes_the_first = FlawedJudge(truth, "likes the first", position_bias=0.15)
 true_wins, leaning = contest(truth), contest(likes_the_first)
 print(f"{truth.name:>16}: {true_wins}\n{'likes the first':>16}: {leaning}")
 print(f"moved by {with_interval(moved_by(leaning, true_wins), '+.1%')}")
+
+# %% [markdown]
+# ### What else could explain the win?
+#
+# The DPO model was trained for longer than SFT, it has seen the chosen responses, and it may merely be
+# surer of itself. Each of these explanations is a run that the [lab](labs/frontier.ipynb) recorded,
+# section 2: the same SFT model, prompts and number of updates, three seeds, and the judge of the course's
+# own task.
+
+# %%
+# %%needs own
+from coursekit.week.lab.record import load_record, win_table
+from coursekit.week.widgets import win_rates
+
+explanations = win_table(load_record("controls"), against="DPO")
+win_rates(explanations)
+
+# %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
+# %%needs own
+# @title What the controls leave
+claims(outcomes.what_else_explains(explanations))
 
 # %% [markdown]
 # **Annotations made elsewhere** (optional) come as files of `instruction`, `output_1`, `output_2`

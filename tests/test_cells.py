@@ -193,6 +193,7 @@ more_labels""",
     "C_three_way_eval": """\
 with_more_prompts
 truer_than_sft
+what_else_explains
 thirty_are_enough
 at_equal_length
 better_ranker
@@ -204,6 +205,13 @@ real_model_wins
 without_their_lesson
 second_round_tells_when
 second_round_helps""",
+    "frontier": """\
+dpo_against_rlhf the_frontier
+closest_control what_explains
+lost_by_wrong_labels who_beats_dpo
+three_rounds
+rubric_follows
+where_it_saturates which_pairs""",
 }
 
 

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -689,6 +690,37 @@ def test_the_figures_show_every_curve(recorded):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
 
 
+def test_win_rates_by_the_number_of_pairs():
+    import pandas as pd
+
+    from coursekit.week.figures.frontier import plot_sizes
+
+    names = ("all, 25", "all, 100", "widest, 25", "one a prompt, 25")
+    lines = [
+        {**{"curve": name, "win rate": 0.6, "low": 0.5, "high": 0.7}, "seeds": [0.55, 0.65]}
+        for name in names
+    ]
+    figure = plot_sizes(pd.DataFrame(lines))
+    (axes,) = figure.axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["no better than SFT", "all", "widest", "one a prompt"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["25", "100"]
+    assert "one a prompt, 25 60.0% (50.0% to 70.0%)" in figure.alt
+
+
+def test_a_win_table_is_shown_with_intervals(recorded):
+    from coursekit.week.widgets import win_rates
+
+    found = record.load_record(recorded[0])
+    table = record.win_table(found, against="one")
+    assert "font-weight:bold" not in win_rates(table)._repr_html_()  # so few rows show nothing
+    table.loc[1, "difference low"] = 0.2
+    shown = win_rates(table)._repr_html_()
+    assert "+50.0% (+20.0% to" in shown and "100.0% (" in shown
+    assert shown.count("font-weight:bold") == 1
+    assert "difference" not in win_rates(record.win_table(found))._repr_html_()
+
+
 def test_a_record_that_is_not_there_or_damaged_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="coursekit study"):
         record.load_record(tmp_path / "none.json")
@@ -714,6 +746,18 @@ def test_the_command_runs_a_study_and_writes_its_record(start, sft_folder, monke
     assert [point["step"] for point in found["cells"][0]["points"]] == [2, 4]
     said = capsys.readouterr().out
     assert "DPO, seed 0: reward" in said and "0 left" in said
+    # And one of its cells is run again.
+    monkeypatch.setattr(record, "RECORDED", path.parent)
+    path.rename(path.parent / "frontier.json")
+    monkeypatch.setitem(studies.STUDIES, "frontier", replace(small, prompts=8))
+    monkeypatch.setattr(command, "EVALUATION", 8)
+    agrees, said = command.check(workspace, "frontier")
+    now, then = re.findall(r"true reward (.+) now, (.+) in the record", said)[0]
+    assert agrees and now == then
+    answered = found["cells"][0]["answered"]
+    answered["rewards"] = [1 - reward for reward in answered["rewards"]]
+    (path.parent / "frontier.json").write_text(json.dumps(found), encoding="utf-8")
+    assert not command.check(workspace, "frontier")[0]
 
 
 def test_a_task_without_truth_is_refused(profile):

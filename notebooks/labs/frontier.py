@@ -165,7 +165,7 @@ plot_frontier(means, outcomes.sft_reward(points))
 # %% [markdown]
 # *The figure: a point is a checkpoint, mean of the seeds; its bars reach from the lowest seed to the
 # highest. Left, the part where most points lie; right, all of them. The black line is the optimum:
-# at its KL no policy whatever has more reward, by equation 4 of the paper.*
+# at its KL no [policy](../GLOSSARY.md#policy) whatever has more reward, by equation 4 of the paper.*
 #
 # To read heights off a cloud of points is an art. So where does each run first reach a given KL, and
 # how much reward does it have there?
@@ -230,12 +230,13 @@ spent_table(points).rename_axis(None).astype(int)
 #
 # "DPO's model beats SFT" has other explanations than preferences. It was trained longer. It has seen the
 # chosen responses, and SFT on these might do as well. It may only be surer of itself, which cooler
-# sampling has for nothing. Each explanation is a run, on the same prompts with as many updates.
+# sampling has for nothing. Each explanation is a run, on the same prompts with as many updates, and
+# is measured by its [win rate](../GLOSSARY.md#win-rate) over SFT.
 
 # %%
 closest = predict(
     "Which of these comes closest to DPO in win rate over SFT?",
-    ["SFT on the chosen responses", "more SFT for as many steps", "SFT, sampled cooler"],
+    ["SFT on the best of four own answers", "SFT on the chosen responses", "SFT, sampled cooler"],
 )
 
 # %%
@@ -247,7 +248,7 @@ plot_wins(controls, "What else could explain the win?")
 
 # %% [markdown]
 # *The figure: how often the judge prefers a run's answer to SFT's, at the sessions' temperature. Mean
-# of three seeds, its 95 % interval over prompts, and the single seeds. At 50 % a run is no better than SFT.*
+# of three seeds, its 95 % [interval](../GLOSSARY.md#interval) over prompts, and the single seeds. At 50 % a run is no better than SFT.*
 
 # %%
 from coursekit.week.widgets import win_rates
@@ -257,7 +258,7 @@ win_rates(controls)
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(closest, *outcomes.closest_control(controls))
-claims(outcomes.only_labels_explain(controls))
+claims(outcomes.what_explains(controls))
 
 # %% [markdown]
 # **What would change your mind?** A control whose interval of the difference reached 0 would explain the
@@ -315,7 +316,6 @@ win_rates(family)
 # @title What came out
 held(beats, *outcomes.who_beats_dpo(family))
 held(hurt, *outcomes.lost_by_wrong_labels(family))
-claims(outcomes.the_family(family))
 
 # %% [markdown]
 # `chosen` is how far the log-probability of held-out chosen responses has moved from SFT's: below 0, the
@@ -387,7 +387,6 @@ spent_table(points_of(on_policy)).rename_axis(None).astype(int)
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(rounds, *outcomes.three_rounds(fresh))
-claims(outcomes.fresh_answers(fresh))
 
 # %% [markdown]
 # Now you are the judge. Write a reward that a program can check, and let GRPO train on it.
@@ -430,15 +429,16 @@ grpo = {"algorithm": "GRPO", "reward": yours, "beta": 0.0, "learning_rate": 1e-3
 with TemporaryDirectory() as folder:
     kept = online(start, Path(folder), times=3, steps=36, **grpo)
     course = pd.DataFrame([measure(one, start) for one in kept])
+before = outcomes.sft_reward(points)
 course[["step", "samples", "reward_calls", "reward", "kl", "length"]].round(3)
 
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # %%needs own
 # @title What came out
-held(rises, *outcomes.rubric_follows(course, frontier))
+held(rises, *outcomes.rubric_follows(course, before))
 
 # %% [markdown]
-# **What would change your mind?** A reward that a program can check has no judge to deceive, but it has gaps:
+# **What would change your mind?** A reward that a program can check has no judge to deceive, but it has holes:
 # whatever it does not look at is free. Leave one of your conditions out, run the cells again, and see
 # whether the rubric's score still follows. And "three rounds" hangs on the steps: here all rounds
 # together have as many as the single one.
@@ -452,7 +452,7 @@ held(rises, *outcomes.rubric_follows(course, frontier))
 # %%
 enough = predict(
     "From how many pairs on do more of them help no longer (no more than 2 points)?",
-    ["about 100", "about 400", "not even 1600 are enough"],
+    ["about 100", "about 400", "more than 400"],
 )
 which = predict(
     "With 100 pairs: which are best?",
@@ -462,7 +462,8 @@ which = predict(
 # %%
 from coursekit.week.figures.frontier import plot_sizes
 
-data = win_table(load_record("data"), against="all, 2000")
+sizes = load_record("data")
+data, hundred = win_table(sizes, against="all, 2000"), win_table(sizes, against="all, 100")
 plot_sizes(data)
 
 # %% [markdown]
@@ -475,7 +476,7 @@ win_rates(data)
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(enough, *outcomes.where_it_saturates(data))
-held(which, *outcomes.which_pairs(load_record("data")))
+held(which, *outcomes.which_pairs(hundred))
 
 # %% [markdown]
 # **What would change your mind?** The number at which the curve flattens belongs to this task, this

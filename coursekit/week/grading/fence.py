@@ -23,7 +23,7 @@ from ...common.profile import ROOT
 
 PACKAGE = ROOT / "coursekit"
 # Modules that hold the solutions.
-SOLUTIONS = ("session_a", "session_b", "session_c", "lab", "causes")
+SOLUTIONS = ("session_a", "session_b", "session_c", "lab", "causes", "reward")
 _EXERCISES = "coursekit.week.exercises"
 FILES_MB = 10  # what one file may hold
 

@@ -15,6 +15,7 @@ from .studies import (
     EVALUATION,
     QUICK_PROMPTS,
     STUDIES,
+    Cell,
     Study,
     at_best_rates,
     cells_of,
@@ -36,10 +37,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--workers", type=int, help="cells side by side (default: the profile's)")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
+    parser.add_argument(
+        "--check", action="store_true", help="run one cell of the record again, and compare"
+    )
     parser.add_argument("--out", type=Path, help="the record (default: beside the runs)")
     options = parser.parse_args()
     try:
         workspace = Workspace()
+        if options.check:
+            agrees, said = check(workspace, options.study)
+            print(said)
+            sys.exit(0 if agrees else f"That is not what {options.study} recorded.")
         workers = options.workers or workspace.profile.threads or 1
         seeds = range(1 if options.quick else options.seeds)
         path = run_study(workspace, options.study, seeds, workers, options.quick, options.out)
@@ -78,6 +86,18 @@ def run_study(
     path = folder / f"{kind}.jsonl"
     results = run_cells(cells, starts, path, workers=workers, tell=_tell)
     return save_record(results, starts, out or folder / f"{kind}.json")
+
+
+def check(workspace: Workspace, name: str) -> tuple[bool, str]:
+    """Run the first trained cell of a study's record again; see `record.compare_runs`."""
+    from .record import compare_runs, load_record
+    from .sweep import run_cells
+
+    then = next(cell for cell in load_record(name)["cells"] if cell["answered"])
+    cell = Cell(*(then[field] for field in ("curve", "method", "settings", "seed", "times")))
+    starts = _starts(workspace, STUDIES[name], range(cell.seed, cell.seed + 1), quick=False)
+    (now,) = run_cells([cell], starts, path=None)
+    return compare_runs(now, then)
 
 
 def _starts(

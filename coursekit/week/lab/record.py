@@ -64,6 +64,29 @@ def load_record(study: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}): get it again, or run the study") from error
 
 
+def same_cell(record: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of the curve and seed of `cell`. Raises LookupError if nothing is."""
+    for recorded in record["cells"]:
+        if (recorded["curve"], recorded["seed"]) == (cell["curve"], cell["seed"]):
+            return recorded
+    raise LookupError(f"the record has no {cell['curve']!r} of seed {cell['seed']}")
+
+
+def compare_runs(now: Mapping[str, Any], then: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether two runs of one cell agree, within what other prompts would do, and how they compare.
+
+    Compared are the true rewards of the last checkpoint's answers. On the same machine and versions
+    the runs are the same; elsewhere sums come out otherwise in the last digit, and other tokens
+    follow.
+    """
+    found, recorded = (
+        bootstrap_mean(run["answered"]["rewards"], within=(0, 1)) for run in (now, then)
+    )
+    width = (found.high - found.low + recorded.high - recorded.low) / 2
+    said = f"{now['curve']}, seed {now['seed']}: true reward {found} now, {recorded} in the record"
+    return abs(found.value - recorded.value) < width, said
+
+
 def points_of(record: Mapping[str, Any]) -> pd.DataFrame:
     """A line a checkpoint: `curve`, `method`, `seed`, `place` (1, 2, ... in its run), and what was
     measured (see `points.measure`).
@@ -118,7 +141,9 @@ def reward_at(points: pd.DataFrame, kl: float) -> pd.DataFrame:
     for (curve, seed), run in points.groupby(["curve", "seed"], sort=False):
         run = run.sort_values("place")
         path = [(0.0, start[seed]), *zip(run["kl"], run["reward"], strict=True)]
-        passes = [_between(*ends, kl) for ends in pairwise(path) if min(ends)[0] <= kl < max(ends)[0]]
+        passes = [
+            _between(*ends, kl) for ends in pairwise(path) if min(ends)[0] <= kl < max(ends)[0]
+        ]
         if passes:
             lines.append({"curve": curve, "seed": seed, "reward": max(passes)})
     return pd.DataFrame(lines, columns=["curve", "seed", "reward"])

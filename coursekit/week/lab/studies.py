@@ -12,6 +12,7 @@ PROMPTS, EVALUATION = 250, 300  # rows to train on, and to measure by
 QUICK_PROMPTS, QUICK_STEPS = 24, 12  # the first update, at a rate of 0, changes nothing
 ONLINE = {"learning_rate": 1e-3}  # twice DPO's; no other was tried
 CHECKPOINTS = 6  # of a run
+THRICE = 216  # updates, of rounds that have as many each as a whole run elsewhere
 FAR = 108  # updates of the frontier, three times through the triples: where curves bend
 
 
@@ -122,6 +123,12 @@ def _on_policy() -> list[Curve]:
         ("one offline round", "DPO", {}),
         ("three rounds, reference kept", "iterative DPO", {"renew": False}),
         ("three rounds, reference renewed", "iterative DPO", {"renew": True}),
+        ("one offline round, thrice the updates", "DPO", {"steps": THRICE}),
+        (
+            "three rounds, renewed, thrice the updates",
+            "iterative DPO",
+            {"renew": True, "steps": THRICE},
+        ),
         ("online DPO", "online DPO", {"beta": 0.1}),
         ("GRPO, true reward", "GRPO, true reward", {"beta": 0.0, **ONLINE}),
         ("GRPO, true reward, beta 0.05", "GRPO, true reward", {"beta": 0.05, **ONLINE}),
@@ -131,9 +138,9 @@ def _on_policy() -> list[Curve]:
 def _data() -> list[Curve]:
     """DPO on more and more triples: all, those of the widest margins, or one a prompt."""
     sizes = {
-        "all": (25, 50, 100, 200, 400, 800, 1600, 2000),
-        "widest": (25, 100, 400, 800),
-        "one a prompt": (25, 100, 400, 600),
+        "all": (25, 100, 200, 400, 800, 2000),
+        "widest": (25, 100, 400),
+        "one a prompt": (25, 100, 400),
     }
     return [
         (f"{choice}, {n}", "DPO", {"n": n, "choice": choice})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from ...common.statistics import bootstrap_mean
-from ..lab.record import SFT_ITSELF, reward_at
-from . import Claim, Outcome
+from ...common.statistics import Estimate
+from ..lab.record import SFT_ITSELF, compare_runs, reward_at, same_cell
+from ..lab.studies import WRONG
+from . import Claim, Outcome, by_interval, with_interval
 
 # 1. The frontier. points: as of `lab.record.points_of`.
 
@@ -48,3 +49,170 @@ def dpo_against_rlhf(points: pd.DataFrame) -> Outcome:
     every = pd.concat(leads.values())
     option = "a" if (every > 0).all() else "b" if (every < 0).all() else "c"
     return Outcome(option, f"DPO over RLHF with the true reward: {_as_text(leads)}")
+
+
+def the_frontier(points: pd.DataFrame) -> list[Claim]:
+    """What the figure shows besides: the optimum, the learned reward, how far each goes."""
+    level = {kl: reward_at(points, kl).groupby("curve")["reward"].mean() for kl in LEVELS}
+    trained = {kl: _trained(at).max() for kl, at in level.items()}
+    behind = _leads(points, "DPO", LEARNED)
+    most = {method: _most(points, method) for method in ("DPO", TRUE)}
+    ahead = most[TRUE] - most["DPO"]
+    best = points[points["curve"] == "best of n, learned reward"].groupby("n")["reward"].mean()
+    return [
+        Claim(
+            all(level[kl]["optimum"] > trained[kl] for kl in LEVELS),
+            "no trained policy lies above the optimum: at "
+            + "; ".join(
+                f"{kl:g} nats {trained[kl]:.3f} of {level[kl]['optimum']:.3f}" for kl in LEVELS
+            ),
+        ),
+        Claim(
+            all((lead > 0).all() for lead in behind.values()),
+            f"RLHF with the learned reward lies below DPO: {_as_text(behind)}",
+        ),
+        Claim(
+            (ahead > 0).all(),
+            f"RLHF with the true reward gets to {most[TRUE].mean():.3f} in the end, DPO to "
+            f"{most['DPO'].mean():.3f}",
+        ),
+        Claim(
+            best.iloc[-1] < best.max(),
+            f"the learned reward can be overdone: the best of {best.index[-1]:.0f} by it has "
+            f"{best.iloc[-1]:.3f}, the best of {best.idxmax():.0f} {best.max():.3f}",
+        ),
+    ]
+
+
+def _trained(at: pd.Series) -> pd.Series:
+    """The curves whose points are policies that were trained."""
+    return at[~at.index.str.startswith(("optimum", "best of n", SFT_ITSELF))]
+
+
+def _most(points: pd.DataFrame, method: str) -> pd.Series:
+    """The highest reward of a method's checkpoints, by seed."""
+    return points[points["curve"].str.startswith(method)].groupby("seed")["reward"].max()
+
+
+# 2. Controls. Tables: as of `lab.record.win_table`, against what stands first.
+
+
+def _line(table: pd.DataFrame, curve: str) -> pd.Series:
+    return table.set_index("curve").loc[curve]
+
+
+def closest_control(table: pd.DataFrame) -> Outcome:
+    """Which comes closest to DPO. a: the best of 4, b: the chosen, c: cooler."""
+    options = {
+        "a": "SFT on the best of 4",
+        "b": "SFT on the chosen",
+        "c": "SFT, sampled cooler",
+    }
+    rates = {letter: _line(table, curve)["win rate"] for letter, curve in options.items()}
+    said = ", ".join(f"{curve} {rates[letter]:.1%}" for letter, curve in options.items())
+    return Outcome(max(rates, key=rates.get), f"{said}; DPO {_line(table, 'DPO')['win rate']:.1%}")
+
+
+def what_explains(table: pd.DataFrame) -> list[Claim]:
+    """Which of the controls explain how much of DPO's lead over 50 %."""
+    lead = _line(table, "DPO")["win rate"] - 0.5
+
+    def share(curve: str) -> float:
+        return (_line(table, curve)["win rate"] - 0.5) / lead
+
+    def less(curve: str, sentence: str) -> Claim:
+        return Claim(_line(table, curve)["difference high"] < 0, f"{sentence}: {share(curve):.0%}")
+
+    best = "SFT on the best of 4"
+    return [
+        less("DPO, labels by coin", "of DPO's lead over 50 %, what is left with a coin's labels"),
+        less("more SFT, as many steps", "what more SFT gives"),
+        less("SFT, sampled cooler", "what cooler sampling gives"),
+        less("SFT on the chosen", "what SFT on the chosen responses gives"),
+        Claim(
+            share(best) > 0.8,
+            f"what SFT on the best of four gives: {share(best):.0%}, so most of the win can be had "
+            "without DPO, by whoever can judge each answer",
+        ),
+    ]
+
+
+def reproduced(live: Mapping[str, Any], record: Mapping[str, Any]) -> Claim:
+    """A run of now against the one that was recorded."""
+    return Claim(*compare_runs(live, same_cell(record, live)))
+
+
+# 3. The family.
+
+
+def _clean(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table["curve"].str.endswith(WRONG)]
+
+
+def who_beats_dpo(table: pd.DataFrame) -> Outcome:
+    """On right labels: a: no other loss, b: one or two, c: more."""
+    others = _clean(table).query("curve != 'DPO'")
+    better = others[others["difference low"] > 0]["curve"].tolist()
+    worse = others[others["difference high"] < 0]["curve"].tolist()
+    option = "c" if len(better) > 2 else "b" if better else "a"
+    return Outcome(
+        option,
+        f"better: {', '.join(better) or 'none'}; worse: {', '.join(worse) or 'none'}",
+    )
+
+
+def lost_by_wrong_labels(table: pd.DataFrame) -> Outcome:
+    """Of DPO's lead over 50 %. a: less than a quarter, b: up to three quarters, c: more."""
+    clean, wrong = (_line(table, name)["win rate"] for name in ("DPO", f"DPO{WRONG}"))
+    lost = (clean - wrong) / (clean - 0.5)
+    option = "a" if lost < 0.25 else "b" if lost <= 0.75 else "c"
+    return Outcome(option, f"it falls from {clean:.1%} to {wrong:.1%}, {lost:.0%} of its lead")
+
+
+# 4. Fresh answers.
+
+
+def three_rounds(table: pd.DataFrame) -> Outcome:
+    """Against one offline round of as many updates. a: better, b: not shown, c: worse."""
+    line = _line(table, "three rounds, reference renewed")
+    found = Estimate(line["difference"], line["difference low"], line["difference high"])
+    return Outcome(
+        by_interval(found, above="a", below="c", neither="b"), with_interval(found, "+.1%")
+    )
+
+
+def rubric_follows(course: pd.DataFrame, start_reward: float) -> Outcome:
+    """The rubric's reward after training on another. a: up by 0.02 or more, b: stays, c: falls."""
+    moved = course["reward"].iloc[-1] - start_reward
+    option = "a" if moved > 0.02 else "c" if moved < -0.02 else "b"
+    return Outcome(option, f"from {start_reward:.3f} to {course['reward'].iloc[-1]:.3f}")
+
+
+# 5. How many pairs?
+
+
+def where_it_saturates(table: pd.DataFrame, within: float = 0.02) -> Outcome:
+    """From where more of all pairs give no 2 points. a: up to 100, b: up to 400, c: beyond."""
+    rates = {
+        int(line.curve.rsplit(", ", 1)[1]): line.rate
+        for line in table.rename(columns={"win rate": "rate"}).itertuples()
+        if line.curve.startswith("all, ")
+    }
+    most = max(rates.values())
+    enough = min(n for n, rate in rates.items() if rate > most - within)
+    option = "a" if enough <= 100 else "b" if enough <= 400 else "c"
+    return Outcome(option, ", ".join(f"{n}: {rate:.1%}" for n, rate in rates.items()))
+
+
+def which_pairs(table: pd.DataFrame) -> Outcome:
+    """100 of them, against the first 100. a: the widest margins, b: one a prompt, c: not shown."""
+    chosen = {"a": "widest, 100", "b": "one a prompt, 100"}
+    found = {letter: _line(table, curve) for letter, curve in chosen.items()}
+    better = {letter: line for letter, line in found.items() if line["difference low"] > 0}
+    option = max(better, key=lambda letter: better[letter]["difference"]) if better else "c"
+    said = "; ".join(
+        f"{chosen[letter]}: {line['difference']:+.1%} "
+        f"({line['difference low']:+.1%} to {line['difference high']:+.1%})"
+        for letter, line in found.items()
+    )
+    return Outcome(option, f"against the first 100, {said}")

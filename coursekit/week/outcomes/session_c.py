@@ -11,7 +11,7 @@ import pandas as pd
 from ...common.statistics import Estimate, bootstrap_mean, prompts_needed
 from ..gap import rank_correlation
 from ..recorded import GREEDY, LEFT_OUT, SECOND_ROUND, SHUFFLED
-from . import Claim, Outcome, by_interval, with_interval
+from . import Claim, Outcome, by_interval, lab, with_interval
 
 if TYPE_CHECKING:
     from ...evaluation import WinRate
@@ -87,6 +87,11 @@ def dpo_wins(result: WinRate) -> list[Claim]:
         Claim(won.value >= 0.6, f"SFT+DPO wins at least 60 % ({won.value:.1%})"),
         Claim(won.low > 0.5, f"the lower end of the interval, {won.low:.1%}, is above one half"),
     ]
+
+
+def what_else_explains(controls: pd.DataFrame) -> list[Claim]:
+    """What the lab finds in its controls."""
+    return lab.what_explains(controls)
 
 
 # 4. How many prompts?
