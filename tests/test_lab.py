@@ -715,7 +715,7 @@ def test_a_win_table_is_shown_with_intervals(recorded):
     table = record.win_table(found, against="one")
     assert "font-weight:bold" not in win_rates(table)._repr_html_()  # so few rows show nothing
     table.loc[1, "difference low"] = 0.2
-    shown = win_rates(table)._repr_html_()
+    shown = win_rates(table)._repr_html_().replace("\N{NO-BREAK SPACE}", " ")
     assert "+50.0% (+20.0% to" in shown and "100.0% (" in shown
     assert shown.count("font-weight:bold") == 1
     assert "difference" not in win_rates(record.win_table(found))._repr_html_()
