@@ -204,7 +204,7 @@ on_frontier = exercises.on_frontier.check(on_frontier)
 # %%
 trained = means[~means["curve"].str.startswith(("optimum", "best of n", "SFT"))]
 kept = on_frontier(list(zip(trained["kl"], trained["reward"], strict=True)))
-trained[kept].sort_values("kl")[["curve", "place", "kl", "reward"]].round(3)
+trained[kept].sort_values("kl").set_index("curve")[["place", "kl", "reward"]].round(3)
 
 # %% [markdown]
 # The height is not all. What has each curve's last checkpoint cost, and how many samples does each of
@@ -357,12 +357,12 @@ def group_advantage(rewards: torch.Tensor, epsilon: float) -> torch.Tensor:
 group_advantage = exercises.group_advantage.check(group_advantage)
 
 # %%
-nearly_equal, mixed = [0.9, 0.9, 0.9, 0.91], [0.0, 0.3, 0.6, 1.0]
-two = torch.tensor([nearly_equal, mixed])
-print("RLOO:", leave_one_out(two).round(decimals=2).tolist())
-print("GRPO:", group_advantage(two, 1e-4).round(decimals=2).tolist())
-weight = group_advantage(two, 1e-4).abs().sum(-1)
-claim(weight[0] > 0.8 * weight[1], "GRPO makes as much of a hundredth as of a whole point")
+rewards = torch.tensor([[0.9, 0.9, 0.9, 0.91], [0.0, 0.3, 0.6, 1.0]])  # two prompts
+advantages = {"RLOO": leave_one_out(rewards), "GRPO": group_advantage(rewards, 1e-4)}
+shown = {name: values.flatten().tolist() for name, values in advantages.items()}
+display(pd.DataFrame({"reward": rewards.flatten().tolist(), **shown}).round(2))
+nearly_equal, mixed = advantages["GRPO"].abs().sum(-1).tolist()
+claim(nearly_equal > 0.8 * mixed, "GRPO makes as much of a hundredth as of a whole point")
 
 # %%
 rounds = predict(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from ...common.profile import TrainingSettings
+from ...common.quiet import quiet
 from ...lm.trl_compat import is_adapted
 from ...training.arguments import run_arguments
 from ...training.loop import run_training
@@ -63,7 +64,8 @@ def train(
     """Run the trainer to its end; what it kept on the way. base: the SFT model, if None."""
     keep = Keep(folder, base or start.model, times, spent)
     trainer.add_callback(keep)
-    run_training(trainer, None, start.profile, folder, {})
+    with quiet():
+        run_training(trainer, None, start.profile, folder, {})
     return keep.kept
 
 

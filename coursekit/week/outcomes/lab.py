@@ -114,25 +114,26 @@ def closest_control(table: pd.DataFrame) -> Outcome:
 
 
 def what_explains(table: pd.DataFrame) -> list[Claim]:
-    """Which of the controls explain how much of DPO's lead over 50 %."""
+    """Which of the controls have how much of DPO's lead over 50 %."""
     lead = _line(table, "DPO")["win rate"] - 0.5
 
     def share(curve: str) -> float:
         return (_line(table, curve)["win rate"] - 0.5) / lead
 
-    def less(curve: str, sentence: str) -> Claim:
-        return Claim(_line(table, curve)["difference high"] < 0, f"{sentence}: {share(curve):.0%}")
+    def less(curve: str, what: str) -> Claim:
+        found = f"{what} has {share(curve):.0%} of DPO's lead over 50 %"
+        return Claim(_line(table, curve)["difference high"] < 0, found)
 
     best = "SFT on the best of 4"
     return [
-        less("DPO, labels by coin", "of DPO's lead over 50 %, what is left with a coin's labels"),
-        less("more SFT, as many steps", "what more SFT gives"),
-        less("SFT, sampled cooler", "what cooler sampling gives"),
-        less("SFT on the chosen", "what SFT on the chosen responses gives"),
+        less("DPO, labels by coin", "DPO on a coin's labels"),
+        less("more SFT, as many steps", "more SFT, for as many steps,"),
+        less("SFT, sampled cooler", "SFT, sampled cooler,"),
+        less("SFT on the chosen", "SFT on the chosen responses"),
         Claim(
             share(best) > 0.8,
-            f"what SFT on the best of four gives: {share(best):.0%}, so most of the win can be had "
-            "without DPO, by whoever can judge each answer",
+            f"SFT on the best of four own answers has {share(best):.0%}: whoever can judge each "
+            "answer has most of the win without DPO",
         ),
     ]
 
