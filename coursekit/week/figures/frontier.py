@@ -120,7 +120,8 @@ def _wins_in_words(table: pd.DataFrame, title: str) -> str:
         f"{row.curve} {row.rate:.1%} ({row.low:.1%} to {row.high:.1%})"
         for row in table.rename(columns={"win rate": "rate"}).itertuples()
     )
-    return f"{title}. Win rate over the SFT model with its 95 % interval: {lines}."
+    end = "" if title.endswith("?") else "."
+    return f"{title}{end} Win rate over the SFT model with its 95 % interval: {lines}."
 
 
 @told(_wins_in_words)
@@ -140,7 +141,7 @@ def plot_wins(table: pd.DataFrame, title: str) -> Figure:
     axes.axvline(50, color=GREY, linestyle=":", label="no better than SFT")
     axes.set_yticks(places, table["curve"])
     axes.set(title=title, xlabel="win rate over SFT, %", ylim=(len(table) - 0.5, -0.5))
-    axes.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -196,7 +196,9 @@ def win_table(record: Mapping[str, Any], against: str | None = None) -> pd.DataF
             apart = wins[curve].mean(0) - wins[against].mean(0)
             line |= _interval(apart, "difference", "difference ", (-1, 1))
         lines.append(line)
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    table.attrs["against"] = against
+    return table
 
 
 def _same(cell: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

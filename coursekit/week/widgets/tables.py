@@ -77,6 +77,8 @@ def win_rates(table: pd.DataFrame) -> Styler:
 
     A difference whose interval leaves out zero is bold.
     """
+    import pandas as pd
+
     from ...common.markup import styled
 
     def with_interval(name: str, prefix: str, form: str) -> list[str]:
@@ -89,7 +91,9 @@ def win_rates(table: pd.DataFrame) -> Styler:
     shown = table[["curve"]].assign(**{"win rate over SFT": with_interval("win rate", "", ".1%")})
     clear = [False] * len(table)
     if "difference" in table:
-        shown["difference"] = with_interval("difference", "difference ", "+.1%")
+        against = table["curve"] == table.attrs.get("against")
+        found = with_interval("difference", "difference ", "+.1%")
+        shown["difference"] = pd.Series(found, table.index).mask(against, "")
         clear = (table["difference low"] > 0) | (table["difference high"] < 0)
     shown["true reward"], shown["KL, nats"] = table["reward"], table["kl"]
     shown["tokens"], shown["chosen, nats"] = table["length"], table["chosen"]
