@@ -1081,21 +1081,23 @@ claim(penalties["sums"] < 1e-3 * penalties["means"], "the penalty is then gone b
 # %% [markdown]
 # ### When which?
 #
-# | You have | Take | Because |
-# |---|---|---|
-# | pairs, and a good SFT model | DPO | it is simple, has one stage, and has been tried a lot |
-# | pairs whose outcome never varies, or many epochs | IPO, or DPO stopped early | the margin has a target |
-# | pairs with wrong labels whose share is roughly known | DPO, with robust DPO or cDPO beside it | those two are told the share; session B measures whether it helps |
-# | thumbs up and down, no pairs | KTO | it needs no pairs |
-# | pairs but no SFT model, and a wish for one stage | ORPO | SFT and preferences are in one loss |
-# | pairs of unequal length, and no need to stay close to SFT | SimPO | its reward is per token and without a reference |
-# | little memory | any of them, with LoRA | one model is in memory; without LoRA, precompute the reference (section 2) |
-# | a reward that you can compute, and cheap samples | [GRPO](GLOSSARY.md#grpo) or RLOO | they learn from the policy's own samples |
-# | a reward model that you trust | RLOO, GRPO or PPO | they train online and generalise by the reward model |
+# | You have | Take | Because | Measured |
+# |---|---|---|---|
+# | pairs, and a good SFT model | DPO | it is simple, has one stage, and has been tried a lot | sessions B and C, lab 1 to 3 |
+# | pairs whose outcome never varies, or many epochs | IPO, or DPO stopped early | the margin has a target | above, in the exact world; few epochs in lab 3 |
+# | pairs with wrong labels whose share is roughly known | DPO, with robust DPO or cDPO beside it | those two are told the share | session B, lab 3 |
+# | thumbs up and down, no pairs | KTO | it needs no pairs | lab 3, on thumbs made of pairs |
+# | pairs but no SFT model, and a wish for one stage | ORPO | SFT and preferences are in one loss | lab 3, from the base and from SFT |
+# | pairs of unequal length, and no need to stay close to SFT | SimPO | its reward is per token and without a reference | lab 3 |
+# | little memory | any of them, with LoRA | one model is in memory; without LoRA, precompute the reference | section 2, by arithmetic |
+# | a reward that you can compute, and cheap samples | [GRPO](GLOSSARY.md#grpo) or RLOO | they learn from the policy's own samples | lab 1 and 4 |
+# | a reward model that you trust | RLOO, GRPO or PPO | they train online and generalise by the reward model | lab 1, where a few hundred pairs made no model to trust |
 #
-# TRL 1.16 has trainers for GRPO and RLOO but none for PPO. KTO's authors argue (section 4.4 of
-# their paper) that KTO can do better than DPO on contradictory pairs, and DPO better where there is
-# little noise. This course does not measure it.
+# "Lab" is the optional [fourth notebook](labs/frontier.ipynb): there the losses train a language model,
+# on the course's own task, and it draws the paper's frontier. One task and one small model show what
+# *can* happen and not what holds everywhere. TRL 1.16 has trainers for GRPO and RLOO but none for
+# PPO. KTO's authors argue (section 4.4 of their paper) that KTO can do better than DPO on
+# contradictory pairs, and DPO better where there is little noise; lab 3 compares the two on both.
 #
 # The conventions differ, and mixing them up raises no error: DPO, cDPO, robust DPO, IPO and KTO
 # take **sums** (but TRL's IPO divides by the length), while ORPO and SimPO take **means**.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...common.made_from import fingerprint, versions
 from ...common.statistics import bootstrap_mean
 from ...lm.identity import model_identity
+from ...tasks import DEFAULT
 from .start import Start
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 SPENT = {"samples": "samples", "labels": "labels", "reward_calls": "reward calls"}
 SFT_ITSELF = "SFT, cooler"  # the curve whose first point is the SFT model
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).resolve().parents[2] / "tasks" / DEFAULT / "recorded_studies"
 
 
 def save_record(
