@@ -19,8 +19,8 @@
 # The sessions showed that DPO's model beats its SFT model. They left much open. The DPO paper says
 # that DPO replaces [RLHF](../GLOSSARY.md#rlhf), and shows it in one figure: how much reward each
 # method has at which [KL](../GLOSSARY.md#kl) from SFT. Does that hold on our language model? Would
-# more training, or cooler sampling, have done the same? Session A derived seven losses, and only one
-# of them ever trained a model. Here all of them do.
+# more training, or cooler sampling, have done the same? Session A derived seven losses, and only
+# one of them ever trained a model. Here all of them do.
 #
 # **You will**
 # 1. draw the paper's frontier for thirteen methods and settings, and say what lies above what,
@@ -30,9 +30,10 @@
 # 5. see from how many pairs on more of them no longer help.
 #
 # **Your time.** About two hours with the exercises. Nothing later needs any of it. The studies were
-# recorded beforehand, because all of them together compute for hours (`python -m coursekit study frontier`
-# makes the first one anew, on any machine; the README says how). The cells below draw the records, and
-# train two policies live, in less than three minutes, so that you see that the records are no tale.
+# recorded beforehand, because all of them together compute for hours (`python -m coursekit study
+# frontier` makes the first one anew, on any machine; the README says how). The cells below draw the
+# records, and train two policies live, in less than three minutes, so that you see that the records
+# are no tale.
 #
 # | section | minutes |
 # |---|---|
@@ -78,11 +79,12 @@ heed_needs(workspace)
 # %% [markdown]
 # ## 1 · The frontier
 #
-# Figure 2 (left) of the [DPO paper](https://arxiv.org/abs/2305.18290) is about film reviews. There a
-# classifier of sentiment is the true reward, so that nobody has to ask people. Each method trains
+# Figure 2 (left) of the [DPO paper](https://arxiv.org/abs/2305.18290) is about film reviews. There
+# a classifier of sentiment is the true reward, so that nobody has to ask people. Each method trains
 # from the same SFT model, and now and then is stopped and measured: how much reward, at how many
-# [nats](../GLOSSARY.md#nats) from SFT? A method whose points lie higher makes better use of the same
-# distance. Here the task is the sessions' own, and the true reward is the rubric, as a program.
+# [nats](../GLOSSARY.md#nats) from SFT? A method whose points lie higher makes better use of the
+# same distance. Here the task is the sessions' own, and the true reward is the rubric, as a
+# program.
 #
 # | method | what it is told |
 # |---|---|
@@ -94,8 +96,9 @@ heed_needs(workspace)
 # | best of n | nothing is trained: of n answers the one with the highest reward is given |
 # | SFT, cooler | nothing is trained: SFT is sampled at lower temperatures |
 #
-# The paper ran RLHF by [PPO](../GLOSSARY.md#ppo). [TRL](../GLOSSARY.md#trl) has no trainer for PPO any
-# more, so this is RLOO, which does without a value model. All trained methods take as many updates.
+# The paper ran RLHF by [PPO](../GLOSSARY.md#ppo). [TRL](../GLOSSARY.md#trl) has no trainer for PPO
+# any more, so this is RLOO, which does without a value model. All trained methods take as many
+# updates.
 
 # %%
 frontier = load_record("frontier")
@@ -129,8 +132,8 @@ claim(
 )
 
 # %% [markdown]
-# **Unlikelihood** is the plain idea that DPO replaces: raise the chosen response, lower the rejected
-# one. What keeps it from lowering for ever?
+# **Unlikelihood** is the plain idea that DPO replaces: raise the chosen response, lower the
+# rejected one. What keeps it from lowering for ever?
 
 # %%
 exercises.unlikelihood_loss.card()
@@ -163,12 +166,13 @@ means = mean_over_seeds(points)
 plot_frontier(means, outcomes.sft_reward(points))
 
 # %% [markdown]
-# *The figure: a point is a checkpoint, mean of the seeds; its bars reach from the lowest seed to the
-# highest. Left, the part where most points lie; right, all of them. The black line is the optimum:
-# at its KL no [policy](../GLOSSARY.md#policy) whatever has more reward, by equation 4 of the paper.*
+# *The figure: a point is a checkpoint, mean of the seeds; its bars reach from the lowest seed to
+# the highest. Left, the part where most points lie; right, all of them. The black line is the
+# optimum: at its KL no [policy](../GLOSSARY.md#policy) whatever has more reward, by equation 4 of
+# the paper.*
 #
-# To read heights off a cloud of points is an art. So where does each run first reach a given KL, and
-# how much reward does it have there?
+# To read heights off a cloud of points is an art. So how much reward does each run have at a given
+# KL? Between two checkpoints a straight line is drawn; of several passes the highest counts.
 
 # %%
 from IPython.display import display
@@ -208,8 +212,8 @@ kept = on_frontier(list(zip(trained["kl"], trained["reward"], strict=True)))
 trained[kept].sort_values("kl").set_index("curve")[["place", "kl", "reward"]].round(3)
 
 # %% [markdown]
-# The height is not all. What has each curve's last checkpoint cost, and how many samples does each of
-# its *answers* cost?
+# The height is not all. What has each curve's last checkpoint cost, and how many samples does each
+# of its *answers* cost?
 
 # %%
 from coursekit.week.lab.record import spent_table
@@ -217,22 +221,22 @@ from coursekit.week.lab.record import spent_table
 spent_table(points).rename_axis(None).astype(int)
 
 # %% [markdown]
-# **What differs from the paper.** The model has fewer than a million weights, and was made for this task.
-# The reward is a rubric from 0 to 1 instead of a classifier's probability. Each run has a hundred updates
-# or so, and there are three runs a setting where the paper has one. RLHF is RLOO here, at one learning
-# rate and two prices of KL, instead of PPO at four targets. More of RLHF's settings could lie higher, as
-# could more of DPO's.
+# **What differs from the paper.** The model has fewer than a million weights, and was made for this
+# task. The reward is a rubric from 0 to 1 instead of a classifier's probability. Each run has a
+# hundred updates or so, and each setting three runs; the paper has 22 runs, most settings once. RLHF
+# is RLOO here, at one learning rate and two prices of KL, instead of PPO at four targets. More of
+# RLHF's settings could lie higher, as could more of DPO's.
 #
 # **What would change your mind?** If RLOO were given another learning rate, larger groups or more
-# steps, its curve could move; a few lines in `coursekit/week/lab/studies.py` try it. What could not change
-# is the black line: a method that lies on it cannot be beaten at that KL.
+# steps, its curve could move; a few lines in `coursekit/week/lab/studies.py` try it. What could not
+# change is the black line: a method that lies on it cannot be beaten at that KL.
 #
 # ## 2 · What else could explain the win?
 #
-# "DPO's model beats SFT" has other explanations than preferences. It was trained longer. It has seen the
-# chosen responses, and SFT on these might do as well. It may only be surer of itself, which cooler
-# sampling has for nothing. Each explanation is a run, on the same prompts with as many updates, and
-# is measured by its [win rate](../GLOSSARY.md#win-rate) over SFT.
+# "DPO's model beats SFT" has other explanations than preferences. It was trained longer. It has
+# seen the chosen responses, and SFT on these might do as well. It may only be surer of itself,
+# which cooler sampling has for nothing. Each explanation is a run, on the same prompts with as many
+# updates, and is measured by its [win rate](../GLOSSARY.md#win-rate) over SFT.
 
 # %%
 closest = predict(
@@ -248,8 +252,9 @@ controls = win_table(load_record("controls"), against="DPO")
 plot_wins(controls, "What else could explain the win?")
 
 # %% [markdown]
-# *The figure: how often the judge prefers a run's answer to SFT's, at the sessions' temperature. Mean
-# of three seeds, its 95 % [interval](../GLOSSARY.md#interval) over prompts, and the single seeds. At 50 % a run is no better than SFT.*
+# *The figure: how often the judge prefers a run's answer to SFT's, at the sessions' temperature.
+# Mean of three seeds, its 95 % [interval](../GLOSSARY.md#interval) over prompts, and the single
+# seeds. At 50 % a run is no better than SFT.*
 
 # %%
 from coursekit.week.widgets import win_rates
@@ -262,9 +267,9 @@ held(closest, *outcomes.closest_control(controls))
 claims(outcomes.what_explains(controls))
 
 # %% [markdown]
-# **What would change your mind?** A control whose interval of the difference reached 0 would explain the
-# win as well as DPO does. On another task the order may be another: where SFT's samples are often
-# right, their best is worth more.
+# **What would change your mind?** A control whose interval of the difference reached 0 would
+# explain the win as well as DPO does. On another task the order may be another: where SFT's samples
+# are often right, their best is worth more.
 #
 # Does the record tell the truth? Here is one of its runs once more, on this machine, from the
 # SFT model of session B: sample, judge, train, measure.
@@ -289,8 +294,8 @@ claim(*outcomes.reproduced(live, load_record("controls")))
 # ## 3 · The family, trained
 #
 # Session A derived the losses. Now each of them trains the same model on the same pairs: at three
-# learning rates on other prompts first, then at its best one, three seeds, with the labels as the judge
-# gave them and with 30 % of them turned around at random. KTO gets thumbs in place of pairs.
+# learning rates on other prompts first, then at its best one, three seeds, with the labels as the
+# judge gave them and with 30 % of them turned around at random. KTO gets thumbs in place of pairs.
 # ORPO and SimPO have no reference, so they also start from the base model.
 
 # %%
@@ -319,19 +324,20 @@ held(beats, *outcomes.who_beats_dpo(family))
 held(hurt, *outcomes.lost_by_wrong_labels(family))
 
 # %% [markdown]
-# `chosen` is how far the log-probability of held-out chosen responses has moved from SFT's: below 0, the
-# policy has made even the good responses less likely ([likelihood
+# `chosen` is how far the log-probability of held-out chosen responses has moved from SFT's: below
+# 0, the policy has made even the good responses less likely ([likelihood
 # displacement](../GLOSSARY.md#likelihood-displacement)).
 #
-# **What would change your mind?** Three rates are a small search, and the other settings stay at one value
-# each: a loss that came out lower may have been asked with the wrong beta. The *intervals* are over
-# prompts; two losses whose seeds lie among one another are not told apart.
+# **What would change your mind?** Three rates are a small search, and the other settings stay at
+# one value each: a loss that came out lower may have been asked with the wrong beta. The
+# *intervals* are over prompts; two losses whose seeds lie among one another are not told apart.
 #
 # ## 4 · Fresh answers
 #
-# DPO learns from what SFT has once answered. RLHF asks anew at each step. Between the two lies iterative DPO:
-# sample from the *present* policy, judge, train, and again. Whoever asks the policy several times
-# can let the answers be each other's measure: that is RLOO's advantage, and [GRPO](../GLOSSARY.md#grpo)'s.
+# DPO learns from what SFT has once answered. RLHF asks anew at each step. Between the two lies
+# iterative DPO: sample from the *present* policy, judge, train, and again. Whoever asks the policy
+# several times can let the answers be each other's measure: that is RLOO's advantage, and
+# [GRPO](../GLOSSARY.md#grpo)'s.
 
 # %%
 exercises.leave_one_out.card()
@@ -439,16 +445,16 @@ course[["step", "samples", "reward_calls", "reward", "kl", "length"]].round(3)
 held(rises, *outcomes.rubric_follows(course, before))
 
 # %% [markdown]
-# **What would change your mind?** A reward that a program can check has no judge to deceive, but it has holes:
-# whatever it does not look at is free. Leave one of your conditions out, run the cells again, and see
-# whether the rubric's score still follows. And "three rounds" hangs on the steps: here all rounds
-# together have as many as the single one.
+# **What would change your mind?** A reward that a program can check has no judge to deceive, but it
+# has holes: whatever it does not look at is free. Leave one of your conditions out, run the cells
+# again, and see whether the rubric's score still follows. And "three rounds" hangs on the steps:
+# here all rounds together have as many as the single one.
 #
 # ## 5 · How many pairs?
 #
-# Labels cost money. With the number of updates as before, more pairs mean that each is seen less often. The
-# pairs come from nine hundred prompts: all of them in their order; those first on which the judge sees the
-# widest [margin](../GLOSSARY.md#margin); or only one of each prompt.
+# Labels cost money. With the number of updates as before, more pairs mean that each is seen less
+# often. The pairs come from nine hundred prompts: all of them in their order; those first on which
+# the judge sees the widest [margin](../GLOSSARY.md#margin); or only one of each prompt.
 
 # %%
 enough = predict(
@@ -468,8 +474,9 @@ data, hundred = win_table(sizes, against="all, 2000"), win_table(sizes, against=
 plot_sizes(data)
 
 # %% [markdown]
-# *The figure: win rate over SFT by the number of pairs, on a logarithmic axis; bars are 95 % intervals over
-# prompts, dashes the single seeds. The points of the three ways stand a little beside one another.*
+# *The figure: win rate over SFT by the number of pairs, on a logarithmic axis; bars are 95 %
+# intervals over prompts, dashes the single seeds. The points of the three ways stand a little
+# beside one another.*
 
 # %%
 win_rates(data)
@@ -481,9 +488,9 @@ held(which, *outcomes.which_pairs(hundred))
 
 # %% [markdown]
 # **What would change your mind?** The number at which the curve flattens belongs to this task, this
-# model and this many updates. On yours, train on a quarter and on half of your pairs before you buy more: if
-# the win rate has stopped rising, more of the same will not help.
+# model and this many updates. On yours, train on a quarter and on half of your pairs before you buy
+# more: if the win rate has stopped rising, more of the same will not help.
 #
-# **Going on.** `python -m coursekit study NAME` repeats a study on your machine, `--seeds 5` with more
-# seeds; a method is a function in `coursekit/week/lab/methods.py`, a curve is a line in
+# **Going on.** `python -m coursekit study NAME` repeats a study on your machine, `--seeds 5` with
+# more seeds; a method is a function in `coursekit/week/lab/methods.py`, a curve is a line in
 # `coursekit/week/lab/studies.py`.
