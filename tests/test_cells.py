@@ -208,7 +208,7 @@ second_round_helps""",
     "frontier": """\
 dpo_against_rlhf the_frontier
 closest_control what_explains
-lost_by_wrong_labels who_beats_dpo
+from_the_base kept_with_wrong_labels who_beats_dpo
 three_rounds
 rubric_follows
 where_it_saturates which_pairs""",

@@ -154,17 +154,28 @@ def test_who_beats_dpo(rates, expected):
     assert said(lab.who_beats_dpo(family(**rates)), "who_beats_dpo") == expected
 
 
-@pytest.mark.parametrize(
-    ("wrong", "expected"),
-    [
-        (0.73, "less than a quarter"),
-        (0.65, "a quarter to three quarters"),
-        (0.53, "nearly all"),
-    ],
-)
-def test_what_wrong_labels_cost_dpo(wrong, expected):
-    found = lab.lost_by_wrong_labels(family(**{f"DPO{WRONG}": wrong}))
-    assert said(found, "lost_by_wrong_labels") == expected
+@pytest.mark.parametrize("best", lab.NOISY)
+def test_who_keeps_most_with_wrong_labels(best):
+    right = dict.fromkeys(lab.NOISY, 0.75) | {"KTO": 0.7}
+    wrong = {loss + WRONG: 0.65 if loss == best else 0.55 for loss in lab.NOISY}
+    found = lab.kept_with_wrong_labels(table(right | wrong, "DPO"))
+    assert said(found, "kept_with_wrong_labels") == best
+    assert "DPO 60%" in found.evidence or best != "DPO"
+
+
+def test_what_starts_from_the_base():
+    def rates(orpo=0.7, simpo=0.3, after=0.7):
+        named = {"ORPO, from the base": orpo, "SimPO, from the base": simpo, "SimPO": after}
+        found = table(named, "SimPO")
+        return found.assign(low=found["win rate"] - 0.05, high=found["win rate"] + 0.05)
+
+    each_can_fail(
+        lambda **changed: lab.from_the_base(rates(**changed)),
+        {},
+        {"orpo": 0.52},
+        {"simpo": 0.48},
+        {"after": 0.52},
+    )
 
 
 @pytest.mark.parametrize(

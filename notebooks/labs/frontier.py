@@ -303,9 +303,9 @@ beats = predict(
     "On right labels, does any other loss beat DPO, with the whole interval of the difference above 0?",
     ["none", "one or two", "most of them"],
 )
-hurt = predict(
-    "With 30 % wrong labels, how much of its lead over 50 % does DPO lose?",
-    ["less than a quarter", "a quarter to three quarters", "nearly all"],
+robust = predict(
+    "With 30 % wrong labels, which keeps most of its lead over SFT?",
+    ["DPO", "robust DPO", "KTO", "ORPO"],
 )
 
 # %%
@@ -321,16 +321,18 @@ win_rates(family)
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(beats, *outcomes.who_beats_dpo(family))
-held(hurt, *outcomes.lost_by_wrong_labels(family))
+held(robust, *outcomes.kept_with_wrong_labels(family))
+claims(outcomes.from_the_base(family))
 
 # %% [markdown]
 # `chosen` is how far the log-probability of held-out chosen responses has moved from SFT's: below
 # 0, the policy has made even the good responses less likely ([likelihood
 # displacement](../GLOSSARY.md#likelihood-displacement)).
 #
-# **What would change your mind?** Three rates are a small search, and the other settings stay at
-# one value each: a loss that came out lower may have been asked with the wrong beta. The
-# *intervals* are over prompts; two losses whose seeds lie among one another are not told apart.
+# **What would change your mind?** Three rates are a small search, made on right labels; with wrong
+# ones another rate may be better, and the other settings stay at one value each. So a loss that came
+# out lower may have been asked with the wrong beta. The intervals are over prompts: two losses whose
+# seeds lie among one another are not told apart.
 #
 # ## 4 · Fresh answers
 #

@@ -162,12 +162,36 @@ def who_beats_dpo(table: pd.DataFrame) -> Outcome:
     )
 
 
-def lost_by_wrong_labels(table: pd.DataFrame) -> Outcome:
-    """Of DPO's lead over 50 %. a: less than a quarter, b: up to three quarters, c: more."""
-    clean, wrong = (_line(table, name)["win rate"] for name in ("DPO", f"DPO{WRONG}"))
-    lost = (clean - wrong) / (clean - 0.5)
-    option = "a" if lost < 0.25 else "b" if lost <= 0.75 else "c"
-    return Outcome(option, f"it falls from {clean:.1%} to {wrong:.1%}, {lost:.0%} of its lead")
+NOISY = ("DPO", "robust DPO", "KTO", "ORPO")  # of which a prediction asks
+
+
+def kept_with_wrong_labels(table: pd.DataFrame) -> Outcome:
+    """Which of `NOISY`, in their order, keeps most of its lead over 50 % with wrong labels."""
+    kept = {
+        loss: (_line(table, loss + WRONG)["win rate"] - 0.5)
+        / (_line(table, loss)["win rate"] - 0.5)
+        for loss in NOISY
+    }
+    said = ", ".join(f"{loss} {share:.0%}" for loss, share in kept.items())
+    return Outcome(
+        "abcd"[NOISY.index(max(kept, key=kept.get))], f"of their leads they keep: {said}"
+    )
+
+
+def from_the_base(table: pd.DataFrame) -> list[Claim]:
+    """Without an SFT model: ORPO has the SFT loss in it, SimPO has not."""
+    orpo, simpo = (_line(table, f"{loss}, from the base") for loss in ("ORPO", "SimPO"))
+    after = _line(table, "SimPO")
+    return [
+        Claim(
+            orpo["low"] > 0.5,
+            f"ORPO learns the task from the base model: it wins {orpo['win rate']:.1%} against SFT",
+        ),
+        Claim(
+            simpo["high"] < 0.5 < after["low"],
+            f"SimPO does not: {simpo['win rate']:.1%}, and {after['win rate']:.1%} after SFT",
+        ),
+    ]
 
 
 # 4. Fresh answers.
