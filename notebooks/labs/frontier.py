@@ -240,7 +240,7 @@ spent_table(points).rename_axis(None).astype(int)
 
 # %%
 closest = predict(
-    "Which of these comes closest to DPO in win rate over SFT?",
+    "Which of these comes closest to DPO in win rate over SFT, or passes it?",
     ["SFT on the best of four own answers", "SFT on the chosen responses", "SFT, sampled cooler"],
 )
 
@@ -267,9 +267,12 @@ held(closest, *outcomes.closest_control(controls))
 claims(outcomes.what_explains(controls))
 
 # %% [markdown]
-# **What would change your mind?** A control whose interval of the difference reached 0 would
-# explain the win as well as DPO does. On another task the order may be another: where SFT's samples
-# are often right, their best is worth more.
+# So the pairs are not the only way to this win: imitating one's own best answers goes as far here. It
+# has the same judge as DPO, and nothing to say about what is *wrong* with the others.
+#
+# **What would change your mind?** A task on which SFT's best of four is still bad: then there is
+# nothing good to imitate, while a pair of two bad answers still says which of them is worse. And a
+# judge who can compare two answers but not pick out the best.
 #
 # Does the record tell the truth? Here is one of its runs once more, on this machine, from the
 # SFT model of session B: sample, judge, train, measure.

@@ -102,7 +102,7 @@ def _line(table: pd.DataFrame, curve: str) -> pd.Series:
 
 
 def closest_control(table: pd.DataFrame) -> Outcome:
-    """Which comes closest to DPO. a: the best of 4, b: the chosen, c: cooler."""
+    """Which wins most often. a: SFT on the best of 4, b: on the chosen, c: sampled cooler."""
     options = {
         "a": "SFT on the best of 4",
         "b": "SFT on the chosen",
@@ -132,8 +132,8 @@ def what_explains(table: pd.DataFrame) -> list[Claim]:
         less("SFT on the chosen", "SFT on the chosen responses"),
         Claim(
             share(best) > 0.8,
-            f"SFT on the best of four own answers has {share(best):.0%}: whoever can judge each "
-            "answer has most of the win without DPO",
+            f"SFT on the best of four own answers has {share(best):.0%} of it: this win can be had "
+            "without DPO, by whoever can say which of four answers is the best",
         ),
     ]
 
