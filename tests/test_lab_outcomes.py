@@ -16,7 +16,7 @@ LEARNED, TRUE = lab.LEARNED, lab.TRUE
 def points(**ends: float) -> pd.DataFrame:
     """Two seeds of runs that rise straight from SFT's 0.5 to these rewards, at 2 nats."""
     curves = {
-        "dpo": "DPO, beta 1",
+        "dpo": "DPO, beta 0.05",
         "true": f"{TRUE}, beta 1",
         "learned": f"{LEARNED}, beta 1",
         "optimum": "optimum",
@@ -35,7 +35,9 @@ def points(**ends: float) -> pd.DataFrame:
             | {"reward": reward}
             for n, reward in ((2, 0.6), (4, ends.get("best", 0.5)))
         ]
-        lines += [itself, cooler, *best]
+        overdone = {"curve": "DPO, beta 0.05", "seed": seed, "place": 2, "kl": 3.0}
+        overdone["reward"] = ends.get("end", 0.5)
+        lines += [itself, cooler, *best, overdone]
     return pd.DataFrame(lines)
 
 
@@ -67,7 +69,7 @@ def test_the_reward_at_a_kl_lies_on_the_line_between_two_checkpoints():
 )
 def test_who_is_higher_at_the_same_kl(ends, expected):
     found = lab.dpo_against_rlhf(points(**ends))
-    assert said(found, "dpo_against_rlhf") == expected and "at 0.5 nats" in found.evidence
+    assert said(found, "dpo_against_rlhf") == expected and "at a KL of 0.5" in found.evidence
 
 
 def test_what_the_frontier_shows():
@@ -78,6 +80,7 @@ def test_what_the_frontier_shows():
         {"learned": 0.85},
         {"true": 0.7},
         {"best": 0.7},
+        {"true": 0.9, "end": 0.8},
     )
 
 

@@ -182,7 +182,7 @@ from coursekit.week.lab.record import reward_at
 
 levels = [0.25, 0.5, 1.0]
 at_level = {kl: reward_at(points, kl).groupby("curve", sort=False)["reward"] for kl in levels}
-heights = pd.DataFrame({f"{kl:g} nats": at.mean() for kl, at in at_level.items()})
+heights = pd.DataFrame({f"KL {kl:g}": at.mean() for kl, at in at_level.items()})
 heights = heights.reindex(points["curve"].unique())
 display(styled(heights.rename_axis(None)).format("{:.3f}", na_rep="never so far"))
 
