@@ -209,7 +209,7 @@ second_round_helps""",
 dpo_against_rlhf the_frontier
 closest_control what_explains
 from_the_base kept_with_wrong_labels who_beats_dpo
-three_rounds
+fresh_answers three_rounds
 rubric_follows
 where_it_saturates which_pairs""",
 }

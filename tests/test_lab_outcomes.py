@@ -195,6 +195,25 @@ def test_whether_three_rounds_win(rate, expected):
     assert said(found, "three_rounds") == expected
 
 
+def test_what_fresh_answers_are_good_for():
+    def rates(stale=0.3, fresh=0.75, grpo=0.8):
+        named = {
+            "one offline round": 0.7,
+            "one offline round, thrice the updates": stale,
+            "three rounds, renewed, thrice the updates": fresh,
+            "GRPO, true reward": grpo,
+        }
+        return table(named, "one offline round").assign(kl=1.0)
+
+    each_can_fail(
+        lambda **changed: lab.fresh_answers(rates(**changed)),
+        {},
+        {"stale": 0.7},
+        {"fresh": 0.7},
+        {"grpo": 0.7},
+    )
+
+
 @pytest.mark.parametrize(
     ("end", "expected"), [(0.9, "it rises with yours"), (0.71, "it stays"), (0.5, "it falls")]
 )

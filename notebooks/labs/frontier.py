@@ -388,7 +388,8 @@ fresh = win_table(on_policy, against="one offline round")
 plot_wins(fresh, "Fresh answers")
 
 # %% [markdown]
-# *The figure: as above. The first three have asked the judge as often.*
+# *The figure: as above. The rounds have asked the judge about as often as the one round on all
+# prompts; the last three are given a reward for each answer instead.*
 
 # %%
 win_rates(fresh)
@@ -399,6 +400,7 @@ spent_table(points_of(on_policy)).rename_axis(None).astype(int)
 # %% tags=["hide-input"] cellView="form" jupyter={"source_hidden": true}
 # @title What came out
 held(rounds, *outcomes.three_rounds(fresh))
+claims(outcomes.fresh_answers(fresh))
 
 # %% [markdown]
 # Now you are the judge. Write a reward that a program can check, and let GRPO train on it.
@@ -452,8 +454,8 @@ held(rises, *outcomes.rubric_follows(course, before))
 # %% [markdown]
 # **What would change your mind?** A reward that a program can check has no judge to deceive, but it
 # has holes: whatever it does not look at is free. Leave one of your conditions out, run the cells
-# again, and see whether the rubric's score still follows. And "three rounds" hangs on the steps:
-# here all rounds together have as many as the single one.
+# again, and see whether the rubric's score still follows. And whether rounds pay hangs on how long
+# one trains: the table has both, as many updates as one round has and thrice as many.
 #
 # ## 5 · How many pairs?
 #

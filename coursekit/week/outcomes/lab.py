@@ -215,6 +215,26 @@ def three_rounds(table: pd.DataFrame) -> Outcome:
     )
 
 
+def fresh_answers(table: pd.DataFrame) -> list[Claim]:
+    """What they are good for: training on, and a reward that knows the truth."""
+    thrice = "thrice the updates"
+    stale = _line(table, f"one offline round, {thrice}")
+    fresh = _line(table, f"three rounds, renewed, {thrice}")
+    grpo = _line(table, "GRPO, true reward")
+    return [
+        Claim(
+            stale["difference high"] < 0 < fresh["difference low"],
+            f"with {thrice} one round wins {stale['win rate']:.1%} at a KL of {stale['kl']:.0f}, "
+            f"and three rounds {fresh['win rate']:.1%} at {fresh['kl']:.1f}: fresh answers let one "
+            "train on",
+        ),
+        Claim(
+            grpo["difference low"] > 0,
+            f"GRPO on the true reward wins {grpo['win rate']:.1%}; it has asked far more often",
+        ),
+    ]
+
+
 def rubric_follows(course: pd.DataFrame, start_reward: float) -> Outcome:
     """The rubric's reward after training on another. a: up by 0.02 or more, b: stays, c: falls."""
     moved = course["reward"].iloc[-1] - start_reward
