@@ -545,18 +545,24 @@ def test_options_of_dpo_cells_are_fields_of_trls_configuration():
                 assert set(settings) - own <= known
 
 
-def test_the_search_takes_the_rate_of_the_highest_reward():
+def test_the_search_takes_the_rate_of_the_highest_reward_near_sft():
     searched = [
         {
             "curve": curve,
             "method": "DPO",
             "settings": {"learning_rate": rate},
-            "points": [{"reward": r}],
+            "points": [{"reward": reward, "kl": kl}],
         }
-        for curve, rate, r in (("DPO", 1, 0.5), ("DPO", 2, 0.9), ("DPO", 3, 0.7), ("IPO", 1, 0.1))
+        for curve, rate, reward, kl in (
+            ("DPO", 1, 0.5, 0.1),
+            ("DPO", 2, 0.9, 0.9),
+            ("DPO", 3, 0.95, 2.0),  # too far
+            ("IPO", 1, 0.1, 3.0),  # all of them are
+            ("IPO", 2, 0.2, 4.0),
+        )
     ]
     rates = {name: options["learning_rate"] for name, _, options in studies.at_best_rates(searched)}
-    assert rates == {"DPO": 2, "IPO": 1} | {f"DPO{studies.WRONG}": 2, f"IPO{studies.WRONG}": 1}
+    assert rates == {"DPO": 2, "IPO": 2} | {f"DPO{studies.WRONG}": 2, f"IPO{studies.WRONG}": 2}
 
 
 @pytest.fixture()

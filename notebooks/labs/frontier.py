@@ -296,10 +296,12 @@ claim(*outcomes.reproduced(live, load_record("controls")))
 # %% [markdown]
 # ## 3 · The family, trained
 #
-# Session A derived the losses. Now each of them trains the same model on the same pairs: at three
-# learning rates on other prompts first, then at its best one, three seeds, with the labels as the
-# judge gave them and with 30 % of them turned around at random. KTO gets thumbs in place of pairs.
-# ORPO and SimPO have no reference, so they also start from the base model.
+# Session A derived the losses. Now each of them trains the same model on the same pairs. First at
+# three learning rates, on other prompts; then, with three seeds, at the rate that had the most
+# reward within one nat of SFT (with one seed a higher rate may have more, and run away with the
+# next seed). The labels are as the judge gave them, or 30 % of them are turned around at random. KTO
+# gets thumbs in place of pairs. ORPO and SimPO have no reference, so they also start from the base
+# model.
 
 # %%
 beats = predict(
