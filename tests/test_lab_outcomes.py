@@ -150,7 +150,7 @@ def family(**rates: float) -> pd.DataFrame:
     [
         ({}, "none"),
         ({"KTO": 0.8}, "one or two"),
-        ({"KTO": 0.8, "IPO": 0.8, "ORPO": 0.8, f"DPO{WRONG}": 0.9}, "most of them"),
+        ({"KTO": 0.8, "IPO": 0.8, "ORPO": 0.8, f"DPO{WRONG}": 0.9}, "more than two"),
     ],
 )
 def test_who_beats_dpo(rates, expected):

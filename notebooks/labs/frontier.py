@@ -306,7 +306,7 @@ claim(*outcomes.reproduced(live, load_record("controls")))
 # %%
 beats = predict(
     "On right labels, does any other loss beat DPO, with the whole interval of the difference above 0?",
-    ["none", "one or two", "most of them"],
+    ["none", "one or two", "more than two"],
 )
 robust = predict(
     "With 30 % wrong labels, which keeps most of its lead over SFT?",
