@@ -9,6 +9,7 @@ from typing import Any
 
 from ...common.profile import TrainingSettings
 from ...common.prompts import as_messages, plain_prompt
+from ...common.quiet import quiet
 from ...lm.loading import load_model, load_tokenizer
 from ...lm.trl_compat import online_classes, score_labels_alone
 from ...training.arguments import lora_config
@@ -86,14 +87,15 @@ def online_trainer(
         options = {name: value for name, value in options.items() if name != "max_length"}
         options |= _grouped(start, prompts, group)
     score_labels_alone()
-    return trainer(
-        model=load_model(start.model, start.profile),
-        reward_funcs=_by_number(start.prompts, reward),
-        args=configuration(**options),
-        train_dataset=_asked(start),
-        processing_class=load_tokenizer(start.model, start.profile),
-        peft_config=lora_config(settings),
-    )
+    with quiet():
+        return trainer(
+            model=load_model(start.model, start.profile),
+            reward_funcs=_by_number(start.prompts, reward),
+            args=configuration(**options),
+            train_dataset=_asked(start),
+            processing_class=load_tokenizer(start.model, start.profile),
+            peft_config=lora_config(settings),
+        )
 
 
 def _grouped(start: Start, prompts: int, group: int) -> dict[str, Any]:
