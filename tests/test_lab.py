@@ -673,7 +673,7 @@ def test_the_win_table_is_paired(recorded):
     table = record.win_table(record.load_record(recorded[0]), against="one").set_index("curve")
     assert table["win rate"].tolist() == [0.5, 1.0] and table.loc["one", "seeds"] == [0.5, 0.5]
     assert table.loc["one", ["difference", "difference low", "difference high"]].tolist()[0] == 0
-    assert table.loc["two", "difference"] == 0.5
+    assert table.loc["two", "difference"] == 0.5 and not table.loc["one", "shown"]
     with pytest.raises(ValueError, match="no curve 'three': it is one of one, two"):
         record.win_table(record.load_record(recorded[0]), against="three")
 
@@ -694,6 +694,22 @@ def test_the_figures_show_every_curve(recorded):
     assert [[0, 0.4], [1.5, 0.55]] in [[list(map(float, xy)) for xy in line] for line in drawn]
     (axes,) = plot_wins(record.win_table(found), "Controls").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_a_difference_is_shown_by_its_interval_and_by_each_seed():
+    def cell(curve, seed, wins):
+        answered = {"wins": [float(n < wins) for n in range(100)]}
+        point = {"reward": 0.5, "kl": 1.0, "length": 9, "chosen": 0.1}
+        return {"curve": curve, "seed": seed, "points": [point], "answered": answered}
+
+    rates = {"one": (40, 40), "higher": (80, 80), "in one seed": (90, 39), "hardly": (41, 41)}
+    cells = [cell(curve, seed, wins) for curve, of in rates.items() for seed, wins in enumerate(of)]
+    table = record.win_table({"cells": cells}, against="one").set_index("curve")
+    assert table.loc["in one seed", "difference low"] > 0  # by prompts alone it would be
+    assert table["shown"].to_dict() == {
+        **{"one": False, "higher": True},
+        **{"in one seed": False, "hardly": False},
+    }
 
 
 def test_win_rates_by_the_number_of_pairs():
@@ -720,7 +736,7 @@ def test_a_win_table_is_shown_with_intervals(recorded):
     found = record.load_record(recorded[0])
     table = record.win_table(found, against="one")
     assert "font-weight:bold" not in win_rates(table)._repr_html_()  # so few rows show nothing
-    table.loc[1, "difference low"] = 0.2
+    table.loc[1, ["difference low", "shown"]] = 0.2, True
     shown = win_rates(table)._repr_html_().replace("\N{NO-BREAK SPACE}", " ")
     assert "+50.0% (+20.0% to" in shown and "100.0% (" in shown
     assert shown.count("font-weight:bold") == 1

@@ -305,7 +305,7 @@ claim(*outcomes.reproduced(live, load_record("controls")))
 
 # %%
 beats = predict(
-    "On right labels, does any other loss beat DPO, with the whole interval of the difference above 0?",
+    "On right labels, does any other loss beat DPO, with the whole interval and in each seed?",
     ["none", "one or two", "more than two"],
 )
 robust = predict(
@@ -336,8 +336,9 @@ claims(outcomes.from_the_base(family))
 #
 # **What would change your mind?** Three rates are a small search, made on right labels; with wrong
 # ones another rate may be better, and the other settings stay at one value each. So a loss that came
-# out lower may have been asked with the wrong beta. The intervals are over prompts: two losses whose
-# seeds lie among one another are not told apart.
+# out lower may have been asked with the wrong beta. The intervals are over prompts, and seeds differ
+# more than that: two losses whose seeds lie among one another are not told apart, and only a
+# difference that every seed shows is bold.
 #
 # ## 4 · Fresh answers
 #
@@ -381,7 +382,7 @@ claim(nearly_equal > 0.8 * mixed, "GRPO makes as much of a hundredth as of a who
 # %%
 rounds = predict(
     "As many judge calls: three rounds of DPO on fresh answers, against one round on SFT's answers?",
-    ["three rounds win, the whole interval above 0", "no difference is shown", "one round wins"],
+    ["three rounds win, in each seed", "no difference is shown", "one round wins, in each seed"],
 )
 
 # %%
@@ -424,7 +425,7 @@ verifiable_reward = exercises.verifiable_reward.check(verifiable_reward)
 # %%
 # %%needs own
 rises = predict(
-    "GRPO on your reward, a few dozen steps: what becomes of the *rubric's* score, which it never sees?",
+    "GRPO on your reward, a few dozen steps: what becomes of the rubric's score, which it never sees?",
     ["it rises with yours", "it stays", "it falls"],
 )
 

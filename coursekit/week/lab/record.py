@@ -173,7 +173,8 @@ def win_table(record: Mapping[str, Any], against: str | None = None) -> pd.DataF
     `kl`, `length`, `chosen`, means over seeds of the last point's (see `points.measure`). A row's
     value is its mean over seeds and the interval a bootstrap over rows: how far other prompts would
     move it. With `against`, a curve's name, also `difference` in win rate from that curve, paired
-    by row, with `difference low` and `difference high`.
+    by row, with `difference low` and `difference high`; and `shown`, whether the whole interval and
+    each seed lie on one side of 0, for seeds may differ more than prompts do.
 
     Raises ValueError if no curve is called `against`.
     """
@@ -196,6 +197,9 @@ def win_table(record: Mapping[str, Any], against: str | None = None) -> pd.DataF
         if against is not None:
             apart = wins[curve].mean(0) - wins[against].mean(0)
             line |= _interval(apart, "difference", "difference ", (-1, 1))
+            by_seed = wins[curve].mean(1) - wins[against].mean(1)
+            ends = line["difference low"], line["difference high"], *by_seed
+            line["shown"] = bool(min(ends) > 0 or max(ends) < 0)
         lines.append(line)
     table = pd.DataFrame(lines)
     table.attrs["against"] = against

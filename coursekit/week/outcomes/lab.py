@@ -10,7 +10,7 @@ import pandas as pd
 from ...common.statistics import Estimate
 from ..lab.record import SFT_ITSELF, compare_runs, reward_at, same_cell
 from ..lab.studies import WRONG
-from . import Claim, Outcome, by_interval, with_interval
+from . import Claim, Outcome, with_interval
 
 # 1. The frontier. points: as of `lab.record.points_of`.
 
@@ -110,6 +110,11 @@ def _line(table: pd.DataFrame, curve: str) -> pd.Series:
     return table.set_index("curve").loc[curve]
 
 
+def _is_shown(line: pd.Series, sign: int) -> bool:
+    """Whether a difference of that sign is shown, by its interval and by each seed."""
+    return bool(line["shown"] and line["difference"] * sign > 0)
+
+
 def closest_control(table: pd.DataFrame) -> Outcome:
     """Which wins most often. a: SFT on the best of 4, b: on the chosen, c: sampled cooler."""
     options = {
@@ -131,14 +136,17 @@ def what_explains(table: pd.DataFrame) -> list[Claim]:
 
     def less(curve: str, what: str) -> Claim:
         found = f"{what} has {share(curve):.0%} of DPO's lead over 50 %"
-        return Claim(_line(table, curve)["difference high"] < 0, found)
+        return Claim(_is_shown(_line(table, curve), -1), found)
 
-    best = "SFT on the best of 4"
+    best, chosen = "SFT on the best of 4", "SFT on the chosen"
     return [
         less("DPO, labels by coin", "DPO on a coin's labels"),
         less("more SFT, as many steps", "more SFT, for as many steps,"),
         less("SFT, sampled cooler", "SFT, sampled cooler,"),
-        less("SFT on the chosen", "SFT on the chosen responses"),
+        Claim(
+            share(chosen) > 0.5,
+            f"SFT on the chosen responses has {share(chosen):.0%} of it: much is imitation",
+        ),
         Claim(
             share(best) > 0.8,
             f"SFT on the best of four own answers has {share(best):.0%} of it: this win can be had "
@@ -162,8 +170,8 @@ def _clean(table: pd.DataFrame) -> pd.DataFrame:
 def who_beats_dpo(table: pd.DataFrame) -> Outcome:
     """On right labels: a: no other loss, b: one or two, c: more."""
     others = _clean(table).query("curve != 'DPO'")
-    better = others[others["difference low"] > 0]["curve"].tolist()
-    worse = others[others["difference high"] < 0]["curve"].tolist()
+    better = others[others["shown"] & (others["difference"] > 0)]["curve"].tolist()
+    worse = others[others["shown"] & (others["difference"] < 0)]["curve"].tolist()
     option = "c" if len(better) > 2 else "b" if better else "a"
     return Outcome(
         option,
@@ -210,9 +218,10 @@ def three_rounds(table: pd.DataFrame) -> Outcome:
     """Against one offline round of as many updates. a: better, b: not shown, c: worse."""
     line = _line(table, "three rounds, reference renewed")
     found = Estimate(line["difference"], line["difference low"], line["difference high"])
-    return Outcome(
-        by_interval(found, above="a", below="c", neither="b"), with_interval(found, "+.1%")
-    )
+    option = "a" if _is_shown(line, 1) else "c" if _is_shown(line, -1) else "b"
+    seeds = ", ".join(f"{rate:.1%}" for rate in line["seeds"])
+    others = ", ".join(f"{rate:.1%}" for rate in _line(table, "one offline round")["seeds"])
+    return Outcome(option, f"{with_interval(found, '+.1%')}; by seed {seeds} against {others}")
 
 
 def fresh_answers(table: pd.DataFrame) -> list[Claim]:
@@ -223,13 +232,13 @@ def fresh_answers(table: pd.DataFrame) -> list[Claim]:
     grpo = _line(table, "GRPO, true reward")
     return [
         Claim(
-            stale["difference high"] < 0 < fresh["difference low"],
+            _is_shown(stale, -1) and min(fresh["seeds"]) > max(stale["seeds"]),
             f"with {thrice} one round wins {stale['win rate']:.1%} at a KL of {stale['kl']:.0f}, "
             f"and three rounds {fresh['win rate']:.1%} at {fresh['kl']:.1f}: fresh answers let one "
             "train on",
         ),
         Claim(
-            grpo["difference low"] > 0,
+            _is_shown(grpo, 1),
             f"GRPO on the true reward wins {grpo['win rate']:.1%}; it has asked far more often",
         ),
     ]
@@ -262,7 +271,7 @@ def which_pairs(table: pd.DataFrame) -> Outcome:
     """100 of them, against the first 100. a: the widest margins, b: one a prompt, c: not shown."""
     chosen = {"a": "widest, 100", "b": "one a prompt, 100"}
     found = {letter: _line(table, curve) for letter, curve in chosen.items()}
-    better = {letter: line for letter, line in found.items() if line["difference low"] > 0}
+    better = {letter: line for letter, line in found.items() if _is_shown(line, 1)}
     option = max(better, key=lambda letter: better[letter]["difference"]) if better else "c"
     said = "; ".join(
         f"{chosen[letter]}: {line['difference']:+.1%} "

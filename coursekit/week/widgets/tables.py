@@ -75,7 +75,7 @@ def comparison(table: pd.DataFrame) -> Styler:
 def win_rates(table: pd.DataFrame) -> Styler:
     """`lab.record.win_table` for reading: a line a curve, intervals beside their values.
 
-    A difference whose interval leaves out zero is bold.
+    A difference that is shown, by its interval and by each seed, is bold.
     """
     import pandas as pd
 
@@ -94,7 +94,7 @@ def win_rates(table: pd.DataFrame) -> Styler:
         against = table["curve"] == table.attrs.get("against")
         found = with_interval("difference", "difference ", "+.1%")
         shown["difference"] = pd.Series(found, table.index).mask(against, "")
-        clear = (table["difference low"] > 0) | (table["difference high"] < 0)
+        clear = table["shown"]
     shown["true reward"], shown["KL, nats"] = table["reward"], table["kl"]
     shown["tokens"], shown["chosen, nats"] = table["length"], table["chosen"]
     bold = ["font-weight:bold" if is_clear else "" for is_clear in clear]
