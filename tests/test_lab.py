@@ -466,7 +466,7 @@ def test_the_worlds_model_is_its_reference(counted):
     assert kl_divergence(policy, world.log_reference).abs().max() < 1e-3
 
 
-def test_rloo_climbs_to_the_exact_worlds_optimum(counted, tmp_path, monkeypatch):
+def test_rloo_climbs_to_the_exact_worlds_optimum(counted, tmp_path):
     world, start = counted
 
     def reward(rows, texts):
@@ -477,8 +477,14 @@ def test_rloo_climbs_to_the_exact_worlds_optimum(counted, tmp_path, monkeypatch)
             for row, text in zip(rows, texts, strict=True)
         ]
 
-    monkeypatch.setattr(online, "true_reward", lambda start: reward)
-    options = {"beta": 0.7, "learning_rate": 3e-3, "steps": 120, "prompts": 3, "group": 64}
+    options = {
+        "reward": reward,
+        "beta": 0.7,
+        "learning_rate": 3e-3,
+        "steps": 120,
+        "prompts": 3,
+        "group": 64,
+    }
     *_, last = methods.METHODS["RLOO, true reward"](start, tmp_path, 1, **options)
     assert off_the_optimum(last, world, start, 0.7) < 0.1
     assert last.spent == points.Spent(samples=120 * 192, labels=0, reward_calls=120 * 192)
@@ -522,7 +528,10 @@ def test_every_cell_of_a_study_can_be_called(name):
     curves = studies.STUDIES[name].curves()
     if studies.STUDIES[name].search:
         fake = [
-            {"curve": curve, "method": method, "settings": settings, "points": [{"reward": 0.5}]}
+            {
+                **{"curve": curve, "method": method, "settings": settings},
+                "points": [{"reward": 0.5, "kl": 0.5}],
+            }
             for curve, method, settings in curves
         ]
         curves = studies.at_best_rates(fake)
