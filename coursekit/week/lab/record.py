@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...common.made_from import fingerprint, versions
 from ...common.statistics import bootstrap_mean
-from ...lm.identity import model_identity
 from ...tasks import DEFAULT
-from .start import Start
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .start import Start
 
 SPENT = {"samples": "samples", "labels": "labels", "reward_calls": "reward calls"}
 SFT_ITSELF = "SFT, cooler"  # the curve whose first point is the SFT model
@@ -26,6 +26,8 @@ def save_record(
     results: Sequence[Mapping[str, Any]], starts: Mapping[int, Start], path: Path
 ) -> Path:
     """Write the results of `run_cells` with what they were made from, a line a cell."""
+    from ...lm.identity import model_identity
+
     one = next(iter(starts.values()))
     made_from = {
         "task": one.task.name,
