@@ -326,7 +326,7 @@ print(f"moved by {with_interval(moved_by(leaning, true_wins), '+.1%')}")
 #
 # The DPO model was trained for longer than SFT, it has seen the chosen responses, and it may merely be
 # surer of itself. Each of these explanations is a run that the [lab](labs/frontier.ipynb) recorded,
-# section 2: the same SFT model, prompts and number of updates, three seeds, and the judge of the course's
+# section 2: the same SFT model, prompts and number of updates, several seeds, and the judge of the course's
 # own task.
 
 # %%

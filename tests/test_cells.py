@@ -210,7 +210,7 @@ dpo_against_rlhf the_frontier
 closest_control what_explains
 from_the_base kept_with_wrong_labels who_beats_dpo
 fresh_answers three_rounds
-rubric_follows
+paid_more rubric_follows
 where_it_saturates which_pairs""",
 }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
+from conftest import ROOT
 from test_outcomes import each_can_fail, said
 
 from coursekit.week.lab.record import SFT_ITSELF, reward_at
@@ -217,8 +221,14 @@ def test_what_fresh_answers_are_good_for():
     )
 
 
+def test_whether_the_learners_own_reward_has_risen():
+    before = [0.5, 0.6] * 20
+    better, same = [0.8, 0.7] * 20, [0.6, 0.5] * 20
+    each_can_fail(lab.paid_more, {"before": before, "after": better}, {"after": same})
+
+
 @pytest.mark.parametrize(
-    ("end", "expected"), [(0.9, "it rises with yours"), (0.71, "it stays"), (0.5, "it falls")]
+    ("end", "expected"), [(0.9, "it rises too"), (0.71, "it stays"), (0.5, "it falls")]
 )
 def test_what_becomes_of_the_rubrics_score(end, expected):
     found = lab.rubric_follows(pd.DataFrame({"reward": [0.2, end]}), 0.7)
@@ -250,3 +260,10 @@ def test_where_more_pairs_help_no_longer(rates, expected):
 def test_which_pairs_are_best(widest, one, expected):
     rates = {"all, 100": 0.7, "widest, 100": widest, "one a prompt, 100": one}
     assert said(lab.which_pairs(table(rates, "all, 100")), "which_pairs") == expected
+
+
+def test_verdicts_on_records_need_no_torch():
+    """Session C imports them in its first cell, before it needs a model."""
+    code = "import sys, coursekit.week.outcomes.session_c; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert found.stdout.strip() == "False", found.stderr
