@@ -324,10 +324,10 @@ print(f"moved by {with_interval(moved_by(leaning, true_wins), '+.1%')}")
 # %% [markdown]
 # ### What else could explain the win?
 #
-# The DPO model was trained for longer than SFT, it has seen the chosen responses, and it may merely be
-# surer of itself. Each of these explanations is a run that the [lab](labs/frontier.ipynb) recorded,
-# section 2: the same SFT model, prompts and number of updates, several seeds, and the judge of the course's
-# own task.
+# The DPO model was trained for longer than SFT, it has seen the chosen responses, and it may merely
+# be surer of itself. Each of these explanations is a run that the [lab](labs/frontier.ipynb)
+# recorded, section 2: the same SFT model, prompts and number of updates, several seeds, and the
+# judge of the course's own task.
 
 # %%
 # %%needs own
@@ -983,8 +983,8 @@ held(carries, *outcomes.real_model_wins(real_wins.estimate))
 side_by_side(real_task, real.rows[:2], {name: texts[:2] for name, texts in three.items()})
 
 # %% [markdown]
-# SFT named a cause for nearly every alert, and invented one where the alert names no change. DPO was
-# to teach it to say "unknown" there. Where does it say so now, and what did the pairs teach?
+# SFT named a cause for nearly every alert, and invented one where the alert names no change. DPO
+# was to teach it to say "unknown" there. Where does it say so now, and what did the pairs teach?
 
 # %%
 from coursekit.tasks.triage.causes import lessons_on_unknown, unknown_by_alert
@@ -1029,10 +1029,10 @@ styled(without.rename_axis(index="says unknown")).format("{:.0%}")
 held(culprits, *outcomes.without_their_lesson(without))
 
 # %% [markdown]
-# It was those pairs. Without them, though, hardly anything tells of "unknown", and the model invents
-# causes as SFT does. What lacks are pairs that *blame* it. The DPO model can give them: in a second
-# round the pairs are sampled from it and judged anew, and training goes on from there. What do these
-# pairs teach?
+# It was those pairs. Without them, though, hardly anything tells of "unknown", and the model
+# invents causes as SFT does. What lacks are pairs that *blame* it. The DPO model can give them: in
+# a second round the pairs are sampled from it and judged anew, and training goes on from there.
+# What do these pairs teach?
 
 # %%
 from coursekit.week.recorded import SECOND_ROUND
@@ -1079,11 +1079,11 @@ claim(not any(word in line for line in real.audit for word in ("unknown", "cause
 # %% [markdown]
 # **What carries over, and what does not.** The code and the checks carry over, and so does this: a
 # few pairs move a model far. What does not carry over is *which* lesson the pairs hold. They are
-# sampled from the SFT model, and a mistake that SFT never makes is blamed in no pair. This one hardly
-# ever said "unknown", so its pairs only praised it, and DPO said it nearly always; ours said it
-# wrongly too, and its pairs tell when. Neither the margin nor the audit shows that; a count of what
-# the pairs praise and blame does, and a second round mends it. A win over SFT that could not be had
-# by answering greedily is not shown here: that takes more pairs, and more prompts.
+# sampled from the SFT model, and a mistake that SFT never makes is blamed in no pair. This one
+# hardly ever said "unknown", so its pairs only praised it, and DPO said it nearly always; ours said
+# it wrongly too, and its pairs tell when. Neither the margin nor the audit shows that; a count of
+# what the pairs praise and blame does, and a second round mends it. A win over SFT that could not
+# be had by answering greedily is not shown here: that takes more pairs, and more prompts.
 
 # %% [markdown]
 # ## 11 · Reflect, and publish
@@ -1153,9 +1153,9 @@ except (RuntimeError, ValueError) as error:
     print(error)
 
 # %% [markdown]
-# **A run at a glance.** Before you believe a number, read what is behind it: the answers that SFT+DPO
-# lost, those that are longer, the pairs that the audit flags, and why the judge chose as it did.
-# `python -m coursekit explore` writes the same page.
+# **A run at a glance.** Before you believe a number, read what is behind it: the answers that
+# SFT+DPO lost, those that are longer, the pairs that the audit flags, and why the judge chose as it
+# did. `python -m coursekit explore` writes the same page.
 
 # %%
 from coursekit.week.widgets import explore

@@ -222,9 +222,10 @@ spent_table(points).rename_axis(None).astype(int)
 
 # %% [markdown]
 # **What differs from the paper.** The model has fewer than a million weights, and was made for this
-# task. The reward is a rubric from 0 to 1 instead of a classifier's probability. Each
-# setting has a run for each seed; the paper has 22 runs, most settings once. RLHF is RLOO here, at one learning rate and two prices of KL, instead of PPO at four targets. More of
-# RLHF's settings could lie higher, as could more of DPO's.
+# task. The reward is a rubric from 0 to 1 instead of a classifier's probability. Each setting has a
+# run for each seed; the paper has 22 runs, most settings once. RLHF is RLOO here, at one learning
+# rate and two prices of KL, instead of PPO at four targets. More of RLHF's settings could lie
+# higher, as could more of DPO's.
 #
 # **What would change your mind?** If RLOO were given another learning rate, larger groups or more
 # steps, its curve could move; a few lines in `coursekit/week/lab/studies.py` try it. What could not
@@ -266,8 +267,8 @@ held(closest, *outcomes.closest_control(controls))
 claims(outcomes.what_explains(controls))
 
 # %% [markdown]
-# So the pairs are not the only way to this win: imitating one's own best answers goes as far here. It
-# has the same judge as DPO, and nothing to say about what is *wrong* with the others.
+# So the pairs are not the only way to this win: imitating one's own best answers goes as far here.
+# It has the same judge as DPO, and nothing to say about what is *wrong* with the others.
 #
 # **What would change your mind?** A task on which SFT's best of four is still bad: then there is
 # nothing good to imitate, while a pair of two bad answers still says which of them is worse. And a
@@ -298,9 +299,9 @@ claim(*outcomes.reproduced(live, load_record("controls")))
 # Session A derived the losses. Now each of them trains the same model on the same pairs. First at
 # three learning rates, on other prompts; then, with several seeds, at the rate that had the most
 # reward within one nat of SFT (with one seed a higher rate may have more, and run away with the
-# next seed). The labels are as the judge gave them, or 30 % of them are turned around at random. KTO
-# gets thumbs in place of pairs. ORPO and SimPO have no reference, so they also start from the base
-# model.
+# next seed). The labels are as the judge gave them, or 30 % of them are turned around at random.
+# KTO gets thumbs in place of pairs. ORPO and SimPO have no reference, so they also start from the
+# base model.
 
 # %%
 beats = predict(
@@ -334,9 +335,9 @@ claims(outcomes.from_the_base(family))
 # displacement](../GLOSSARY.md#likelihood-displacement)).
 #
 # **What would change your mind?** Three rates are a small search, made on right labels; with wrong
-# ones another rate may be better, and the other settings stay at one value each. So a loss that came
-# out lower may have been asked with the wrong beta. The intervals are over prompts, and seeds differ
-# more than that: two losses whose seeds lie among one another are not told apart, and only a
+# ones another rate may be better, and the other settings stay at one value each. So a loss that
+# came out lower may have been asked with the wrong beta. The intervals are over prompts, and seeds
+# differ more than that: two losses whose seeds lie among one another are not told apart, and only a
 # difference that every seed shows is bold.
 #
 # ## 4 · Fresh answers
@@ -466,8 +467,8 @@ held(rises, *outcomes.rubric_follows(course, before))
 # ## 5 · How many pairs?
 #
 # Labels cost money. With the number of updates as before, more pairs mean that each is seen less
-# often. The pairs come from more prompts than above: all of them in their order; those first on which
-# the judge sees the widest [margin](../GLOSSARY.md#margin); or only one of each prompt.
+# often. The pairs come from more prompts than above: all of them in their order; those first on
+# which the judge sees the widest [margin](../GLOSSARY.md#margin); or only one of each prompt.
 
 # %%
 enough = predict(
